@@ -1,0 +1,258 @@
+"""The agent that remembers: it plans inside a world, acts, and watches how far the world was wrong.
+
+It builds its state from seen frames alone.  Easy to get wrong: the frame that an action led to arrives with the next
+`act`, so the prediction is compared there, before it is decided whether the plan still holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from wcsim.agents.cem import cem
+from wcsim.agents.objectives import Judge, Objective, imagined_cost, relative_distance
+from wcsim.agents.policies import Observation
+from wcsim.agents.search import Plan, PlanningError, Settings
+from wcsim.errors import ConfigError
+from wcsim.track.budget import Budget
+from wcsim.types import Fidelity, Trace, WorldState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wcsim.world.world import World
+
+Reason = Literal["start", "error", "schedule"]
+"""Why a new plan was made: there was none, the last one mispredicted, or it was due."""
+
+
+class MPCConfig(BaseModel):
+    """How to plan, and when again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    horizon: int = Field(8, ge=1)
+    """Ticks to plan ahead."""
+    rounds: int = Field(3, ge=1)
+    candidates: int = Field(48, ge=1)
+    """Per round."""
+    elites: int = Field(8, ge=1)
+    replan_every: int = Field(4, ge=1)
+    """Ticks to follow a plan."""
+    deadline_ms: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Time for one `act`."""
+    max_calls: int | None = Field(None, ge=1)
+    """Most candidates to score for one plan."""
+    error_bound: float | None = Field(None, gt=0)
+    """Relative latent distance of prediction to sight above which the plan is dropped; None: never."""
+    std_fraction: float = Field(0.2, gt=0, le=1)
+    """First search width, as a share of the action range."""
+    knots: int | None = Field(None, ge=1)
+    """Ticks at which noise is drawn, linear between them; None: every tick."""
+    max_lanes: int = Field(64, ge=1)
+    """Most candidates imagined in one batch."""
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for name, most in (("elites", "candidates"), ("replan_every", "horizon"), ("knots", "horizon")):
+            value, limit = getattr(self, name), getattr(self, most)
+            if value is not None and value > limit:
+                raise ValueError(f"{name} must be at most {most} ({limit}), got {value}")
+        if self.max_calls is not None and self.max_calls < self.candidates:
+            raise ValueError(f"max_calls must hold one round of {self.candidates} candidates, got {self.max_calls}")
+        return self
+
+    def budget(self, clock: Callable[[], float]) -> Budget:
+        """What one `act` may spend, from now."""
+        calls = self.rounds * self.candidates if self.max_calls is None else self.max_calls
+        return Budget(deadline_ms=self.deadline_ms, max_calls=calls, clock=clock)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionError:
+    """What was imagined for the last action against what was then seen.
+
+    latent: |imagined - seen| / |seen|.  agent_px, block_px, block_deg: in the judge's pixels, and degrees; None without
+    a judge or where either frame does not show it.
+    """
+
+    latent: float
+    agent_px: float | None = None
+    block_px: float | None = None
+    block_deg: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActTiming:
+    """Milliseconds that one `act` took, and its share of planning.  deadline_met: None without a deadline."""
+
+    act_ms: float
+    plan_ms: float
+    deadline_met: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ActReport:
+    """What one `act` did.
+
+    reason: why it planned, None where it followed its plan.  The next five are the search's (see `Plan`): of the plan
+    now followed for the costs, of this `act` for the rest.  A cost that nobody computed is None.  timing and traces (of
+    every imagining in this `act`) are left out of comparisons: only they may differ between equal runs.
+    """
+
+    tick: int
+    reason: Reason | None
+    error: PredictionError | None
+    cost: float | None
+    cost_of_mean: float | None
+    rounds: int
+    calls: int
+    exhausted: bool
+    timing: ActTiming = field(compare=False)
+    traces: tuple[Trace, ...] = field(compare=False)
+
+    @property
+    def replanned(self) -> bool:
+        """Whether this `act` made a new plan."""
+        return self.reason is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A plan being followed and what it should look like: latents `[replan_every, C, h, w]`, first action first."""
+
+    plan: Plan
+    imagined: Tensor
+
+
+class MPCAgent:
+    """Plans with `cem` at `fidelity`, follows the plan, and plans again on schedule or when it has been wrong.
+
+    judge: adds agent and block errors to the reports.  stay: `[H, W, 3]` frame to the action `[A]` that keeps the agent
+    where it is, around which the first plan is searched (None: the centre of the action range).  clock: seconds.
+    """
+
+    last: ActReport | None = None
+
+    def __init__(
+        self,
+        world: World,
+        objective: Objective,
+        config: MPCConfig,
+        *,
+        fidelity: Fidelity,
+        judge: Judge | None = None,
+        stay: Callable[[np.ndarray], np.ndarray] | None = None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self.world, self.objective, self.config, self.fidelity = world, objective, config, fidelity
+        self._judge, self._stay, self._clock = judge, stay, clock
+        self._low, self._high = np.asarray(world.spec.action.low), np.asarray(world.spec.action.high)
+        self._state: WorldState | None = None
+        self._imagining_ms = 0.0
+
+    def reset(self, observation: Observation, *, episode: int = 0) -> None:
+        """Forget the past; `observation` opens episode number `episode`, which numbers the noise."""
+        seed = np.random.default_rng([self.config.seed, episode]).integers(2**31, size=1)
+        frame = observation["pixels"]
+        self._state = self.world.init(frame[None, None], np.zeros((1, 0, len(self._low))), seed)
+        self._episode, self._tick, self._age = episode, 0, 0
+        self._intent: Intent | None = None
+        self.last = None
+
+    def act(self, observation: Observation, *, steps_left: int | None = None) -> np.ndarray:
+        """The next action `[A]`.  steps_left: ticks until the episode ends, beyond which nothing is planned."""
+        if self._state is None:
+            raise PlanningError("the agent has not seen an episode begin; call reset() before act()")
+        if steps_left is not None and steps_left < 1:
+            raise ConfigError(f"steps_left must be 1 or more, got {steps_left}")
+        budget, traces = self.config.budget(self._clock), list[Trace]()
+        error = self._observe(observation["pixels"]) if self._tick else None
+        reason = self._reason(error)
+        planning_ms = budget.elapsed_ms
+        if reason is not None:
+            length = min(self.config.horizon, steps_left or self.config.horizon)
+            self._intent = self._plan(observation["pixels"], length, budget, traces)
+            self._age = 0
+        assert self._intent is not None
+        plan = self._intent.plan
+        act_ms = budget.elapsed_ms
+        self.last = ActReport(
+            tick=self._tick, reason=reason, error=error,
+            cost=_known(plan.cost), cost_of_mean=_known(plan.cost_of_mean),
+            rounds=plan.rounds if reason else 0, calls=plan.calls if reason else 0,
+            exhausted=plan.exhausted and reason is not None,
+            timing=ActTiming(act_ms, act_ms - planning_ms if reason else 0.0,
+                             None if budget.deadline_ms is None else act_ms <= budget.deadline_ms),
+            traces=tuple(traces),
+        )
+        self._action = plan.actions[self._age]
+        self._age += 1
+        self._tick += 1
+        return np.array(self._action)
+
+    def _observe(self, frame: np.ndarray) -> PredictionError:
+        """Take in the frame that the last action led to, and compare it with what was imagined."""
+        assert self._state is not None
+        assert self._intent is not None
+        seen, imagined = self.world.encode(frame[None]), self._intent.imagined[self._age - 1][None]
+        self._state = self.world.observe(self._state, seen, self._action[None])
+        latent = relative_distance(imagined, seen)
+        if self._judge is None:
+            return PredictionError(latent)
+        poses = self._judge(np.concatenate([self.world.decode(imagined), frame[None]]))
+        (_, _, turn), apart = poses.block[0] - poses.block[1], poses.block[0, :2] - poses.block[1, :2]
+        return PredictionError(
+            latent, _known(np.linalg.norm(poses.agent[0] - poses.agent[1])), _known(np.linalg.norm(apart)),
+            _known(np.degrees(abs(np.mod(turn + np.pi, 2 * np.pi) - np.pi))),
+        )
+
+    def _reason(self, error: PredictionError | None) -> Reason | None:
+        """Why to plan now, if at all."""
+        if self._intent is None:
+            return "start"
+        bound = self.config.error_bound
+        if bound is not None and error is not None and not error.latent <= bound:  # NaN is over the bound
+            return "error"
+        return "schedule" if self._age == len(self._intent.imagined) else None
+
+    def _plan(self, frame: np.ndarray, length: int, budget: Budget, traces: list[Trace]) -> Intent:
+        """Search, then imagine once more the part of the answer that will be followed."""
+        config, state = self.config, self._state
+        assert state is not None
+        cost = imagined_cost(self.world, state, fidelity=self.fidelity, objective=self.objective,
+                             max_lanes=config.max_lanes, watch=traces.append)
+        settings = Settings(
+            low=self._low, high=self._high, rng=np.random.default_rng([config.seed, self._episode, self._tick]),
+            rounds=config.rounds, candidates=config.candidates, budget=budget,
+            knots=min(config.knots or length, length), reserve_ms=self._imagining_ms,
+        )
+        mean = self._warm_start(frame, length)
+        std = np.broadcast_to(config.std_fraction * (self._high - self._low), mean.shape)
+        plan = cem(cost, mean, std, elites=config.elites, **settings)
+        began_ms = budget.elapsed_ms
+        _, imagined, trace = self.world.advance(state, plan.actions[None, : config.replan_every], self.fidelity)
+        traces.append(trace)
+        self._imagining_ms = budget.elapsed_ms - began_ms
+        return Intent(plan, imagined[0])
+
+    def _warm_start(self, frame: np.ndarray, length: int) -> np.ndarray:
+        """What is left of the last plan, its last action held for as long as is missing: `[length, A]`."""
+        if self._intent is not None:
+            rest = self._intent.plan.actions[min(self._age, len(self._intent.plan.actions) - 1) :]
+        elif self._stay is not None:
+            rest = np.asarray(self._stay(frame))[None]
+        else:
+            rest = (self._low + self._high)[None] / 2
+        return np.asarray(rest[np.minimum(np.arange(length), len(rest) - 1)])
+
+
+def _known(value: float | np.floating) -> float | None:
+    """None for a number that nobody computed."""
+    return float(value) if np.isfinite(value) else None

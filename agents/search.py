@@ -1,0 +1,149 @@
+"""The loop that every sampling planner shares: draw candidates, score them, keep the best, refit, stop in time.
+
+A planner is a rule for refitting; everything else lives here once.  Easy to get wrong: the answer is the best candidate
+ever scored, not the final mean, which nobody has scored.  Shapes: N candidates, T ticks, A action, K knots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict, Unpack
+
+import numpy as np
+
+from wcsim.errors import ConfigError, WcsimError
+from wcsim.track.budget import Budget
+from wcsim.types import CostFn
+
+Refit = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Elite actions `[E, T, A]` and their costs `[E]`, best first, to the next mean and std `[T, A]`."""
+
+
+class PlanningError(WcsimError):
+    """A planner has nothing to choose from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a planner found, and what that took.
+
+    actions: `[T, A]` the best candidate scored, or the clipped warm start where none was.  mean, std: `[T, A]` where
+    the search stood at the end.  cost: of `actions`, infinite where nothing was scored.  cost_of_mean: of the warm
+    start, likewise; `cost` is never above it.  rounds: completed.  calls: candidates scored.  invalid: how many of them
+    cost NaN or infinity.  seconds: by the budget's clock.  exhausted: the budget ended the search before its last
+    round.  trace: per round the best cost and the mean cost of the elites.
+    """
+
+    actions: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    cost: float
+    cost_of_mean: float
+    rounds: int
+    calls: int
+    invalid: int
+    seconds: float
+    exhausted: bool
+    trace: tuple[tuple[float, float], ...]
+
+
+class Settings(TypedDict):
+    """What every planner takes by keyword.
+
+    low, high: inclusive bounds, `[A]` or `[T, A]`.  rounds: at most.  candidates: per round.  budget: its calls are
+    candidates.  knots: see `knot_noise`; every tick is one if left out.  reserve_ms: time to leave for what follows.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    rng: np.random.Generator
+    rounds: int
+    candidates: int
+    budget: Budget
+    knots: NotRequired[int]
+    reserve_ms: NotRequired[float]
+
+
+def search(
+    cost: CostFn, mean: np.ndarray, std: np.ndarray, *, refit: Refit, elites: int, **settings: Unpack[Settings]
+) -> Plan:
+    """The best of several rounds of action sequences drawn around `mean` `[T, A]` with `std` `[T, A]`.
+
+    Candidates are clipped to the bounds; candidate 0 of every round is the mean itself.  A round begins only where the
+    budget still holds its candidates and the time that the last one took.  A NaN or infinite cost counts as worst.
+    Raises ConfigError for settings that make no search, PlanningError where all costs of a round are NaN or infinite.
+    """
+    low, high, budget = settings["low"], settings["high"], settings["budget"]
+    rounds, candidates = settings["rounds"], settings["candidates"]
+    knots, reserve_ms = settings.get("knots", len(mean)), settings.get("reserve_ms", 0.0)
+    _check(mean, std, low, high, rounds=rounds, candidates=candidates, elites=elites, knots=knots)
+    began_ms = budget.elapsed_ms
+    best, best_cost, cost_of_mean = np.clip(mean, low, high), np.inf, np.inf
+    trace: list[tuple[float, float]] = []
+    invalid, round_ms = 0, 0.0
+    while len(trace) < rounds:
+        if budget.exhausted or budget.would_exceed(round_ms + reserve_ms, candidates):
+            break
+        started_ms = budget.elapsed_ms
+        actions = mean + knot_noise(settings["rng"], std, candidates, knots)
+        actions[0] = mean
+        actions = np.clip(actions, low, high)
+        costs = _score(cost, actions)
+        budget.spend(candidates)
+        valid = int(np.isfinite(costs).sum())
+        invalid += candidates - valid
+        chosen = np.argsort(costs, kind="stable")[: min(elites, valid)]  # stable: the mean wins a tie
+        if not trace:
+            cost_of_mean = float(costs[0])
+        if costs[chosen[0]] < best_cost:
+            best, best_cost = actions[chosen[0]], float(costs[chosen[0]])
+        trace.append((float(costs[chosen[0]]), float(costs[chosen].mean())))
+        mean, std = refit(actions[chosen], costs[chosen])
+        round_ms = budget.elapsed_ms - started_ms
+    return Plan(
+        best, mean, std, best_cost, cost_of_mean, rounds=len(trace), calls=len(trace) * candidates, invalid=invalid,
+        seconds=1e-3 * (budget.elapsed_ms - began_ms), exhausted=len(trace) < rounds, trace=tuple(trace),
+    )
+
+
+def knot_noise(rng: np.random.Generator, std: np.ndarray, count: int, knots: int) -> np.ndarray:
+    """Normal noise `[count, T, A]`, drawn at `knots` evenly spread ticks with their `std` and linear between them.
+
+    The first and the last tick are knots; `std` `[T, A]` is not read between knots.  One knot moves all ticks alike.
+    """
+    ticks = np.linspace(0, len(std) - 1, knots).round().astype(int)
+    drawn = rng.standard_normal((count, knots, std.shape[1])) * std[ticks]
+    weights = np.stack([np.interp(np.arange(len(std)), ticks, one) for one in np.eye(knots)], axis=1)
+    noise: np.ndarray = np.einsum("tk,nka->nta", weights, drawn)
+    return noise
+
+
+def _score(cost: CostFn, actions: np.ndarray) -> np.ndarray:
+    """Costs `[N]`, infinite where not finite."""
+    costs = np.asarray(cost(actions), dtype=np.float64)
+    if costs.shape != (len(actions),):
+        raise PlanningError(f"a cost must return one number per candidate: [{len(actions)}], got {list(costs.shape)}")
+    costs = np.where(np.isfinite(costs), costs, np.inf)
+    if np.isinf(costs).all():
+        raise PlanningError(f"all {len(actions)} candidates cost NaN or infinity; the world or the objective is broken "
+                            f"for this state")
+    return costs
+
+
+def _check(mean: np.ndarray, std: np.ndarray, low: np.ndarray, high: np.ndarray, **counts: int) -> None:
+    """Raise ConfigError where a search could not begin."""
+    if mean.ndim != 2 or mean.size == 0 or mean.shape != std.shape:
+        raise ConfigError(f"mean and std must both be [T, A] and not empty, got {list(mean.shape)}, {list(std.shape)}")
+    if not np.isfinite(mean).all() or not np.isfinite(std).all() or (std < 0).any():
+        raise ConfigError("mean and std must be finite and std not negative")
+    shapes = (mean.shape[1:], mean.shape)
+    if np.shape(low) not in shapes or np.shape(high) not in shapes or not np.all(low <= high):
+        raise ConfigError(f"low and high must be [A] or [T, A] with low <= high, got {low} and {high}")
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name} must be 1 or more, got {count}")
+    if counts["elites"] > counts["candidates"]:
+        raise ConfigError(f"elites must be at most candidates ({counts['candidates']}), got {counts['elites']}")
+    if counts["knots"] > len(mean):
+        raise ConfigError(f"knots must be at most the plan's {len(mean)} ticks, got {counts['knots']}")

@@ -1,0 +1,1 @@
+"""Packaged configurations: experiments, cache presets, training recipes."""

@@ -1,0 +1,98 @@
+"""What a table with one round agent and one rigid block looks like, as geometry and colours.
+
+Easy to get wrong: a block pose is the simulator's body origin, which is a point on the block's edge and not its
+centre, and pixel `i` of a frame shows simulator coordinate `(i + 0.5) * scale - 0.5`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+
+Box = tuple[float, float, float, float]
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """How the table is drawn; lengths in simulator pixels, colours RGB 0 to 255.
+
+    block: boxes (u low, v low, u high, v high) in body coordinates whose union is the block; they overlap, so that no
+    seam is an edge.  block_outline: how far the block is drawn beyond its boxes.  block_drawn, agent_drawn: where the
+    renderer's rounding puts a shape, relative to its true place.  goal: x, y, angle.  rim: how many frame pixels along
+    the border show walls.
+    """
+
+    frame_size: int
+    table: float
+    table_colour: Colour
+    goal_colour: Colour
+    goal: tuple[float, float, float]
+    block_colour: Colour
+    block: tuple[Box, ...]
+    block_outline: float
+    block_drawn: tuple[float, float]
+    agent_colour: Colour
+    agent_radius: float
+    agent_drawn: tuple[float, float]
+    rim: int
+    success_coverage: float
+
+    @property
+    def scale(self) -> float:
+        """Simulator pixels per frame pixel."""
+        return self.table / self.frame_size
+
+    @property
+    def outline(self) -> shapely.Polygon:
+        """The block in body coordinates."""
+        return shapely.union_all([shapely.box(*box) for box in self.block])
+
+    def coordinate(self, pixel: np.ndarray) -> np.ndarray:
+        """Frame pixel index to the simulator coordinate at its centre."""
+        return (pixel + 0.5) * self.scale - 0.5
+
+    def pixel(self, coordinate: np.ndarray) -> np.ndarray:
+        """Index of the frame pixel nearest to a simulator coordinate; it may lie off the frame."""
+        return np.round((coordinate + 0.5) / self.scale - 0.5).astype(np.int64)
+
+    def polygons(self, block: np.ndarray) -> np.ndarray:
+        """Block poses `[N, 3]` as shapely polygons `[N]`."""
+        points = shapely.get_coordinates(self.outline.exterior)
+        return np.asarray(shapely.polygons(block[:, None, :2] + points @ rotation(block[:, 2]).swapaxes(1, 2)))
+
+    def coverage(self, block: np.ndarray) -> np.ndarray:
+        """Share of the goal `[N]` that the block covers at poses `[N, 3]`."""
+        goal = self.polygons(np.array([self.goal]))[0]
+        return np.asarray(shapely.area(shapely.intersection(self.polygons(block), goal)) / shapely.area(goal))
+
+    def block_distance(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Signed distance (negative inside) to the block as drawn, at body coordinates, and its gradient along u, v.
+
+        Beyond a convex corner it is the larger of the two distances along the axes.
+        """
+        best, along_u, along_v = np.full_like(u, np.inf), np.zeros_like(u), np.zeros_like(u)
+        for low_u, low_v, high_u, high_v in self.block:
+            from_u, from_v = u - (low_u + high_u) / 2, v - (low_v + high_v) / 2
+            out_u = np.abs(from_u) - ((high_u - low_u) / 2 + self.block_outline)
+            out_v = np.abs(from_v) - ((high_v - low_v) / 2 + self.block_outline)
+            side, box = out_u > out_v, np.maximum(out_u, out_v)
+            nearer = box < best
+            best = np.where(nearer, box, best)
+            along_u = np.where(nearer, np.sign(from_u) * side, along_u)
+            along_v = np.where(nearer, np.sign(from_v) * ~side, along_v)
+        return best, along_u, along_v
+
+
+def rotation(angle: np.ndarray) -> np.ndarray:
+    """Angles `[N]` to matrices `[N, 2, 2]` that turn body into table coordinates."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
+
+
+def wrap(angle: np.ndarray) -> np.ndarray:
+    """Angles to (-pi, pi]."""
+    wrapped: np.ndarray = np.pi - np.mod(np.pi - angle, 2 * np.pi)
+    return wrapped

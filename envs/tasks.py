@@ -1,0 +1,115 @@
+"""Tasks: what an environment is about, apart from who imagines it.
+
+A task names its actions and spaces, makes starts from its ground truth, and turns frames into numbers.  Its judge reads
+nothing but pixels, so the same code scores the simulator, the world and the cached world.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from wcsim.envs.judge import Judgement
+from wcsim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wcsim.types import ActionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an episode begins.
+
+    frames: `[T, H, W, 3]` uint8, real, newest last.  actions: `[T-1, A]` float32, the t-th led to frame t+1.  truth:
+    the snapshot of the newest frame, for the task's own ground truth.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    truth: Any
+
+
+class TruthFrame(Protocol):
+    """One look at the ground truth."""
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """`[H, W, 3]` uint8."""
+        ...
+
+    @property
+    def judgement(self) -> Judgement:
+        """One lane, made from the simulator's state and not from pixels."""
+        ...
+
+
+class Truth(Protocol):
+    """A simulator that can go back: after `restore` its future is bit-equal to the one before."""
+
+    def restore(self, snapshot: Any) -> TruthFrame: ...
+
+    def step(self, action: np.ndarray) -> TruthFrame: ...
+
+    def look(self) -> TruthFrame: ...
+
+    def snapshot(self) -> Any: ...
+
+    def close(self) -> None: ...
+
+
+class Task(Protocol):
+    """What to do, on what table, and how well it went.  frame_size: H, W.  fps: frames and actions per second."""
+
+    name: str
+    description: str
+    action: ActionSpec
+    frame_size: tuple[int, int]
+    fps: float
+    max_episode_steps: int
+
+    @property
+    def action_space(self) -> gym.spaces.Box: ...
+
+    @property
+    def observation_space(self) -> gym.spaces.Dict:
+        """`pixels` uint8 `[H, W, 3]` and `agent_pos` float32 in simulator units."""
+        ...
+
+    def start(self, seed: int) -> Start:
+        """The start that belongs to `seed`, always the same one."""
+        ...
+
+    def judge(self, frames: np.ndarray) -> Judgement:
+        """Frames `[N, H, W, 3]` uint8 to what they show."""
+        ...
+
+    def reward(self, judgement: Judgement) -> np.ndarray:
+        """`[N]` float64, 0 to 1."""
+        ...
+
+    def make_truth(self) -> Truth:
+        """A new ground truth, which the caller closes."""
+        ...
+
+
+TASKS = {"pusht": "wcsim.envs.pusht:PushT"}
+"""Task name to `module:class`; the class is called with the task's options.  Loaded on first use."""
+
+
+def make_task(name: str, **options: Any) -> Task:
+    """The task called `name`.  Raises ConfigError for an unknown name, option or value, and says what is known."""
+    if name not in TASKS:
+        raise ConfigError(f"task {name!r} is unknown; known: {', '.join(sorted(TASKS))}")
+    module, _, attribute = TASKS[name].partition(":")
+    kind = getattr(import_module(module), attribute)
+    known = signature(kind).parameters
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"task {name!r} has no option {option!r}; known: {', '.join(known)}")
+    task: Task = kind(**options)
+    return task

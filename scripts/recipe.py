@@ -1,0 +1,104 @@
+"""A training recipe: everything that the collect, train and evaluate scripts read, from one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Split(Strict):
+    first_seed: int = Field(ge=0)
+    episodes: int = Field(gt=0)
+
+
+class Data(Strict):
+    folder: Path
+    splits: dict[str, Split]
+    steps: int = Field(48, gt=0)
+    """Control ticks per episode."""
+    shard_episodes: int = Field(64, gt=0)
+    workers: int = Field(2, gt=0)
+
+
+class Schedule(Strict):
+    """Linear warm-up, constant, linear decay to zero."""
+
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    decay_fraction: float = Field(0.3, ge=0, le=1)
+    """Share of the steps, at the end, over which the rate falls to zero."""
+    save_every: int = Field(200, gt=0)
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate at `step`."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        left = (self.steps - step) / max(1.0, self.decay_fraction * self.steps)
+        return self.learning_rate * min(warm, max(0.0, min(1.0, left)))
+
+
+class CodecTraining(Strict):
+    model: dict[str, Any]
+    """Keyword arguments of `AutoencoderKLWan`."""
+    schedule: Schedule
+    crop_px: int = Field(48, gt=0)
+    whole_frame_fraction: float = Field(0.25, ge=0, le=1)
+    """Share of the steps, at the end, that see whole frames (a quarter of the batch) instead of crops."""
+    moving_crops: float = Field(0.6, ge=0, le=1)
+    """Share of the crops that are centred on something that moved."""
+    moving_weight: float = Field(6.0, ge=1)
+    """Loss weight of pixels that moved."""
+    kl_weight: float = Field(1e-4, ge=0)
+
+
+class WorldTraining(Strict):
+    model: dict[str, Any]
+    """Keyword arguments of `ActionCosmosTransformer`."""
+    schedule: Schedule
+    muon_rate: float = Field(2.5, gt=0)
+    """Muon's learning rate as a multiple of the schedule's, which is AdamW's."""
+    max_context: int = Field(4, ge=1)
+    max_chunk: int = Field(4, ge=1)
+    context_shares: list[float]
+    """Probability of training on 1, 2, ... clean context frames; sums to one."""
+    chunk_shares: list[float]
+    """Probability of training on 1, 2, ... new frames; sums to one."""
+    shift: float = Field(3.0, gt=0)
+    """Moves the logit-normal noise levels towards noise: sigma' = shift sigma / (1 + (shift - 1) sigma)."""
+    context_noise: float = Field(0.05, ge=0)
+    """Largest standard deviation of the noise put on context latents, so that rollouts forgive their own errors."""
+    context_sigma: float = Field(1e-4, ge=0, lt=1)
+    """Noise level that the transformer is told for clean frames."""
+    change_weight: float = Field(4.0, ge=0)
+    """Extra loss weight of latent pixels that change from frame to frame."""
+    moving_columns: list[int]
+    """Columns of the recorded simulator state whose change makes a window count as moving."""
+    moving_change: float = Field(gt=0)
+    moving_share: float = Field(0.6, ge=0, le=1)
+    """Share of the windows in which those columns change."""
+    start_share: float = Field(0.1, ge=0, le=1)
+    """Share of the windows that begin at the start of an episode, where nothing is known of the past."""
+
+
+class Recipe(Strict):
+    world: str
+    task: str
+    data: Data
+    output: Path
+    """Folder of checkpoints, logs and the exported world."""
+    codec: CodecTraining
+    transformer: WorldTraining
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a recipe; relative folders are relative to the working directory."""
+        return cls.model_validate(yaml.safe_load(path.read_text()))

@@ -1,0 +1,208 @@
+"""Train a world's transformer on the latents of a trained codec, by rectified flow.
+
+    python scripts/train_world.py configs/train_pusht96.yaml
+
+Every step draws one window shape (context and chunk length), mixes windows in which the block moves with all others,
+keeps the context clean but for a little noise, and regresses the velocity of the new frames.  Resumes from
+`OUTPUT/transformer.pt`; exports `OUTPUT/world/`, a complete world, whenever it saves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from dataset import Episodes, save_atomically
+from muon import Muon
+from recipe import Recipe, WorldTraining
+from torch import Tensor
+from tqdm import tqdm
+
+from wcsim.actions import features
+from wcsim.envs.tasks import make_task
+from wcsim.types import WorldSpec
+from wcsim.world.checkpoints import save_world
+from wcsim.world.codec import Codec
+from wcsim.world.transformer import ActionCosmosTransformer
+
+
+@dataclass(frozen=True, slots=True)
+class LatentEpisodes:
+    """latents: `[E, T+1, C, h, w]` float16.  actions: `[E, T+1, F]`, the t-th led to frame t (zero at 0).
+    moving: `[E, T+1]` bool, whether what matters moved on the way to frame t."""
+
+    latents: Tensor
+    actions: Tensor
+    moving: np.ndarray
+
+    @classmethod
+    def load(cls, recipe: Recipe, split: str, codec: Codec) -> LatentEpisodes:
+        """Encode a split once and keep the latents beside the other outputs."""
+        episodes = Episodes.load(recipe.data.folder / split)
+        path = recipe.output / f"latents_{split}.npy"
+        if not path.exists():
+            encoded = [codec.encode(frames).half().numpy() for frames in tqdm(episodes.frames, desc=f"encode {split}")]
+            np.save(path.with_suffix(".tmp.npy"), np.array(encoded))
+            path.with_suffix(".tmp.npy").rename(path)
+        actions = features(make_task(recipe.task).action, episodes.actions)
+        change = np.abs(np.diff(episodes.states[..., recipe.transformer.moving_columns], axis=1)).max(-1)
+        return cls(
+            torch.from_numpy(np.load(path)),
+            torch.from_numpy(np.pad(actions, ((0, 0), (1, 0), (0, 0)))),
+            np.pad(change > recipe.transformer.moving_change, ((0, 0), (1, 0))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A batch: latents `[B, T, C, h, w]`, actions `[B, T, F]`, known `[B, T]`, of which `context` frames are clean."""
+
+    latents: Tensor
+    actions: Tensor
+    known: Tensor
+    context: int
+
+
+def draw_window(episodes: LatentEpisodes, training: WorldTraining, count: int, rng: np.random.Generator) -> Window:
+    """`count` windows of one random shape."""
+    context = int(rng.choice(training.max_context, p=training.context_shares)) + 1
+    chunk = int(rng.choice(training.max_chunk, p=training.chunk_shares)) + 1
+    num_episodes, num_frames = episodes.moving.shape
+    last = num_frames - context - chunk
+    episode, start = rng.integers(num_episodes, size=count), rng.integers(last + 1, size=count)
+    moved_at = np.argwhere(episodes.moving)
+    moving = rng.random(count) < training.moving_share
+    chosen = moved_at[rng.integers(len(moved_at), size=count)]
+    episode[moving] = chosen[moving, 0]
+    start[moving] = np.clip(chosen[moving, 1] - context - rng.integers(chunk, size=count)[moving], 0, last)
+    start[rng.random(count) < training.start_share] = 0
+    times = start[:, None] + np.arange(context + chunk)
+    known = torch.from_numpy(times > 0)
+    known[:, 0] &= torch.from_numpy(rng.random(count) < 0.8)
+    return Window(episodes.latents[episode[:, None], times].float(), episodes.actions[episode[:, None], times], known,
+                  context)
+
+
+def velocity_loss(
+    model: ActionCosmosTransformer, window: Window, training: WorldTraining, generator: torch.Generator
+) -> Tensor:
+    """Mean squared error of the velocity on new frames; latent pixels that change weigh more, the mean weight is 1."""
+    clean = window.latents
+    count, frames = clean.shape[:2]
+    sigma = torch.sigmoid(torch.randn(count, generator=generator))
+    sigma = training.shift * sigma / (1 + (training.shift - 1) * sigma)
+    noise = torch.randn(clean.shape, generator=generator)
+    context_noise = training.context_noise * torch.rand(count, 1, 1, 1, 1, generator=generator)
+    is_context = torch.arange(frames) < window.context
+    level = sigma.view(-1, 1, 1, 1, 1)
+    mixed = torch.where(is_context.view(1, -1, 1, 1, 1), clean + context_noise * noise,
+                        (1 - level) * clean + level * noise)
+    sigmas = torch.where(is_context, training.context_sigma, sigma.unsqueeze(1))
+    predicted = model(
+        mixed.transpose(1, 2), sigma_NT=sigmas, actions_NTF=window.actions, known_NT=window.known,
+        text_NSE=torch.zeros(count, 1, model.config.text_embed_dim), clean_T=is_context.float(),
+    ).transpose(1, 2)
+    change = (clean[:, window.context :] - clean[:, window.context - 1 : -1]).abs().mean(2, keepdim=True)
+    weight = 1.0 + training.change_weight * change.clamp(max=1.0)
+    error = (predicted - (noise - clean))[:, window.context :].square()
+    return (weight * error).mean() / weight.mean()
+
+
+def optimizers(model: ActionCosmosTransformer) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of self-attention and feed-forward layers, AdamW for everything else but cross-attention,
+    which the null text leaves at zero."""
+    inner, outer = [], []
+    for name, parameter in model.named_parameters():
+        if ".attn2." in name:
+            parameter.requires_grad_(False)
+        elif parameter.ndim == 2 and (".attn1." in name or ".ff." in name):
+            inner.append(parameter)
+        else:
+            outer.append(parameter)
+    return [Muon(inner, lr=0.0), torch.optim.AdamW(outer, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)]
+
+
+@torch.no_grad()
+def validation_loss(model: ActionCosmosTransformer, episodes: LatentEpisodes, training: WorldTraining) -> float:
+    """Loss on the same 8 batches of validation windows every time."""
+    losses = []
+    for number in range(8):
+        window = draw_window(episodes, training, 32, np.random.default_rng([7, number]))
+        losses.append(velocity_loss(model, window, training, torch.Generator().manual_seed(number)).item())
+    return float(np.mean(losses))
+
+
+def spec_of(recipe: Recipe, codec: Codec) -> WorldSpec:
+    """The public description of the world in training."""
+    task, training = make_task(recipe.task), recipe.transformer
+    height, width = task.frame_size
+    return WorldSpec(
+        name=recipe.world, task=recipe.task, frame_size=task.frame_size,
+        latent_shape=(codec.latent_channels, height // codec.compression, width // codec.compression),
+        fps=task.fps, action=task.action, max_context=training.max_context, max_chunk=training.max_chunk,
+        flow_shift=training.shift, context_sigma=training.context_sigma, default_steps=35,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="training recipe (YAML)")
+    recipe = Recipe.load(parser.parse_args().recipe)
+    training, schedule = recipe.transformer, recipe.transformer.schedule
+    checkpoint = recipe.output / "transformer.pt"
+    codec = Codec.load(recipe.output / "codec").eval()
+    spec = spec_of(recipe, codec)
+    train, held_out = (LatentEpisodes.load(recipe, split, codec) for split in ("train", "validation"))
+
+    torch.manual_seed(schedule.seed)
+    channels = codec.latent_channels
+    model = ActionCosmosTransformer(in_channels=channels + 1, out_channels=channels,
+                                    action_features=spec.action.num_features, **training.model)
+    start_at_identity(model)
+    groups, first = optimizers(model), 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        for optimizer, state in zip(groups, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        first = saved["step"]
+
+    progress = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, unit="step")
+    started, recent = time.monotonic(), []
+    for step in progress:
+        window = draw_window(train, training, schedule.batch, np.random.default_rng([schedule.seed, step]))
+        loss = velocity_loss(model, window, training, torch.Generator().manual_seed(schedule.seed * 1_000_003 + step))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in groups:
+            faster = training.muon_rate if isinstance(optimizer, Muon) else 1.0
+            optimizer.param_groups[0]["lr"] = faster * schedule.rate(step)
+            optimizer.step()
+            optimizer.zero_grad()
+        recent.append(loss.item())
+        if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
+            save_atomically({"model": model.state_dict(), "step": step + 1,
+                             "optimizers": [optimizer.state_dict() for optimizer in groups]}, checkpoint)
+            save_world(recipe.output / "world", spec, model, codec)
+            progress.write(f"step {step + 1} loss {np.mean(recent):.4f} held-out "
+                           f"{validation_loss(model, held_out, training):.4f} {time.monotonic() - started:.0f} s")
+            recent.clear()
+
+
+def start_at_identity(model: ActionCosmosTransformer) -> None:
+    """Zero what feeds the gates, and the output, so that every block begins as the identity (DiT's adaLN-Zero)."""
+    feeds = [norm.linear_2 for block in model.transformer_blocks for norm in (block.norm1, block.norm2, block.norm3)]
+    unread = [m for block in model.transformer_blocks for m in block.attn2.modules() if isinstance(m, torch.nn.Linear)]
+    for layer in (*feeds, *unread, model.time_embed.t_embedder.linear_2, model.proj_out):
+        torch.nn.init.zeros_(layer.weight)
+    for embedder in (model.action_embedder_B_D, model.action_embedder_B_3D):
+        torch.nn.init.zeros_(embedder.fc2.weight)
+        torch.nn.init.zeros_(embedder.fc2.bias)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""A block stack whose dynamics are written down: block `i` adds `amounts[i]`, chosen by the test at every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wcsim.types import CachePolicy, Decision
+
+
+class ScriptedStack:
+    """amounts: per block, a tensor that broadcasts to `[N, L, D]`.  block_lanes counts blocks times lanes run."""
+
+    def __init__(self, amounts: list[Tensor], grid: tuple[int, int, int] = (1, 1, 1), context: int = 0) -> None:
+        self.depth, self.grid, self.context = len(amounts), grid, context
+        self.amounts = amounts
+        self.block_lanes = 0
+        self.calls: list[tuple[int, int, list[int] | None]] = []
+
+    def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
+        self.block_lanes += (last - first) * len(tokens)
+        self.calls.append((first, last, None if lanes is None else lanes.tolist()))
+        for amount in self.amounts[first:last]:
+            tokens = tokens + (amount if lanes is None else amount[lanes])
+        return tokens
+
+
+def play(
+    policy: CachePolicy, tokens_SNLD: Tensor, probe_SNLD: Tensor, output_SNLD: Tensor, **stack: object
+) -> tuple[Tensor, list[Decision], list[ScriptedStack]]:
+    """A denoise loop over a stack of two blocks, tokens to probe to output; returns the outputs `[S, N, L, D]`."""
+    outputs, decisions, stacks = [], [], []
+    state = policy.init(tokens_SNLD.shape[1], len(tokens_SNLD))
+    for step, (z, p, o) in enumerate(zip(tokens_SNLD, probe_SNLD, output_SNLD, strict=True)):
+        stacks.append(ScriptedStack([p - z, o - p], **stack))
+        output, state, decision = policy.forward(stacks[-1], step, z, state)
+        outputs.append(output)
+        decisions.append(decision)
+    return torch.stack(outputs), decisions, stacks
+
+
+def hits(decisions: list[Decision]) -> Tensor:
+    """`[S, N]` bool."""
+    return torch.stack([decision.hit for decision in decisions])
+
+
+def scalars(values: list[float] | list[list[float]]) -> Tensor:
+    """Per step, or per step and lane, a number: as `[S, N, 1, 1]`."""
+    tensor = torch.tensor(values)
+    return tensor.view(len(values), -1, 1, 1)

@@ -1,0 +1,82 @@
+"""From YAML to a policy, and what is said about bad YAML."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from wcsim.cache import CacheConfig, DiCache, NoCache, WorldCache, parse_cache, preset, presets
+from wcsim.errors import ConfigError
+
+
+def test_presets_build_their_policies():
+    built = {name: type(preset(name).build()) for name in presets()}
+    assert built == {
+        "none": NoCache,
+        "paper": WorldCache,
+        "authors_cosmos": WorldCache,
+        "wcsim": WorldCache,
+        "dicache": DiCache,
+    }
+
+
+def test_defaults_are_the_recommended_presets():
+    assert preset("wcsim") == WorldCache.Config()
+    assert preset("dicache") == DiCache.Config()
+
+
+def test_a_preset_with_changes():
+    changed = parse_cache({"preset": "wcsim", "threshold": 0.1})
+    assert changed == preset("wcsim").model_copy(update={"threshold": 0.1})
+
+
+def test_a_mapping_of_its_own():
+    assert parse_cache({"kind": "dicache", "probe": 3}) == DiCache.Config(probe=3)
+
+
+def test_every_configuration_survives_its_own_dump():
+    for name in presets():
+        assert parse_cache(preset(name).model_dump()) == preset(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("wordcache", r"preset 'wordcache' is unknown; known: authors_cosmos, dicache, none, paper, wcsim"),
+        ({"preset": "fast"}, r"preset 'fast' is unknown; known: "),
+        ({"kind": "wordcache"}, r"cache.kind 'wordcache' is unknown; known: none, worldcache, dicache"),
+        ({"threshold": 0.1}, r"cache.kind None is unknown"),
+        ({"preset": "wcsim", "treshold": 0.1}, r"cache.treshold is unknown; known: kind, threshold"),
+        ({"preset": "none", "threshold": 0.1}, r"cache.threshold is unknown; known: kind"),
+        ({"preset": "wcsim", "threshold": -1}, r"cache.threshold: .* greater than or equal to 0, given -1"),
+        ({"preset": "wcsim", "threshold": "0.1"}, r"cache.threshold: .* valid number, given '0.1'"),
+        ({"preset": "wcsim", "threshold": float("nan")}, r"cache.threshold: .* finite number"),
+        ({"preset": "wcsim", "probe": True}, r"cache.probe: .* valid integer, given True"),
+        ({"preset": "wcsim", "gain_min": 3.0}, r"gain_min 3.0 is above gain_max 2.0"),
+        ({"preset": "wcsim", "beta_d": -1.0}, r"beta_d -1.0 is negative"),
+        (None, r"preset None is unknown"),
+    ],
+)
+def test_bad_values_are_named(value, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_cache(value)
+
+
+def test_configurations_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        preset("wcsim").threshold = 1.0
+
+
+def test_embedded_in_another_configuration():
+    class Run(BaseModel):
+        cache: CacheConfig
+
+    assert Run(cache="wcsim").cache == preset("wcsim")
+    assert Run.model_validate({"cache": {"preset": "dicache", "probe": 2}}).cache == DiCache.Config(probe=2)
+    with pytest.raises(ValidationError, match=r"cache\n.*preset 'x' is unknown"):
+        Run(cache="x")
+
+
+def test_policies_are_values():
+    assert preset("wcsim").build() == preset("wcsim").build()
+    assert len({preset(name).build() for name in presets()}) == len(presets())

@@ -1,0 +1,84 @@
+"""Policies by name: YAML to a typed configuration, whose `build()` makes the policy.
+
+Easy to get wrong: a mapping without `preset` starts from the defaults of its `kind`, not from the preset of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError
+
+from wcsim.cache.dicache import DiCache
+from wcsim.cache.gate import PolicyConfig
+from wcsim.cache.none import NoCache
+from wcsim.cache.worldcache import WorldCache
+from wcsim.errors import ConfigError
+
+AnyConfig = NoCache.Config | WorldCache.Config | DiCache.Config
+
+KINDS: dict[str, type[AnyConfig]] = {
+    "none": NoCache.Config,
+    "worldcache": WorldCache.Config,
+    "dicache": DiCache.Config,
+}
+
+
+def presets() -> list[str]:
+    """Names that `preset` knows: the packaged files `cache_<name>.yaml`."""
+    names = (file.name for file in files("wcsim.configs").iterdir())
+    return sorted(name[len("cache_") : -len(".yaml")] for name in names if name.startswith("cache_"))
+
+
+def preset(name: str) -> AnyConfig:
+    """The configuration of this name; ConfigError names the known ones."""
+    return parse_cache(name)
+
+
+def parse_cache(value: str | Mapping[str, Any] | AnyConfig) -> AnyConfig:
+    """A preset's name, or a mapping: either `kind` and its settings, or `preset` and what differs from it.
+
+    Raises ConfigError naming the setting, what was given and what is known.
+    """
+    if isinstance(value, PolicyConfig):
+        return value
+    settings = _settings(value)
+    kind = settings.get("kind")
+    if kind not in KINDS:
+        raise ConfigError(f"cache.kind {kind!r} is unknown; known: {', '.join(KINDS)}; or give a cache.preset")
+    config_class = KINDS[kind]
+    try:
+        return config_class.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, config_class)) from None
+
+
+def _settings(value: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping that a value stands for, its preset resolved."""
+    if isinstance(value, Mapping):
+        settings = dict(value)
+        return {**_settings(settings.pop("preset")), **settings} if "preset" in settings else settings
+    if value not in presets():
+        raise ConfigError(f"cache preset {value!r} is unknown; known: {', '.join(presets())}")
+    loaded: dict[str, Any] = yaml.safe_load(files("wcsim.configs").joinpath(f"cache_{value}.yaml").read_text("utf-8"))
+    return loaded
+
+
+def _explain(error: ValidationError, config_class: type[AnyConfig]) -> str:
+    """One line per bad setting."""
+    lines = []
+    for item in error.errors():
+        path = ".".join(["cache", *map(str, item["loc"])])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{path} is unknown; known: {', '.join(config_class.model_fields)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{path}: {message}" + (f", given {item['input']!r}" if item["loc"] else ""))
+    return "\n".join(lines)
+
+
+CacheConfig = Annotated[AnyConfig, Field(discriminator="kind"), BeforeValidator(parse_cache)]
+"""The field type for a configuration that holds a cache policy: accepts all that `parse_cache` does."""

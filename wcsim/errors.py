@@ -1,0 +1,27 @@
+"""Every error that wcsim raises on purpose.  Messages say what was given, what is allowed and what to do."""
+
+from __future__ import annotations
+
+
+class WcsimError(Exception):
+    """Base of all errors below."""
+
+
+class ConfigError(WcsimError, ValueError):
+    """A configuration names something unknown or holds a value out of range."""
+
+
+class CheckpointError(WcsimError):
+    """A world on disk does not match its own description."""
+
+
+class ActionError(WcsimError, ValueError):
+    """An action is not finite, out of range or mis-shaped."""
+
+
+class SnapshotError(WcsimError):
+    """A snapshot does not belong here, or cannot be taken yet."""
+
+
+class RunError(WcsimError):
+    """A run directory cannot be used as asked."""

@@ -1,0 +1,190 @@
+"""The values and contracts that the rooms of wcsim exchange.  Nothing here computes.
+
+Shape suffixes: N lanes, B a sub-batch of lanes, S denoise steps, K chunks, T frames, k new frames, L tokens,
+D width, C latent channels, h w latent pixels, H W frame pixels, A action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """What an action means.  low, high: inclusive bounds per dimension, in `units`.
+
+    fourier_octaves: the transformer sees each normalised coordinate `a` in [-1, 1] and sin, cos of `pi 2^o a` for
+    `o` below this number (0: the bare coordinates, as in the official robot checkpoints).
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    names: tuple[str, ...]
+    units: str
+    fourier_octaves: int = 0
+
+    @property
+    def dim(self) -> int:
+        """Numbers per action."""
+        return len(self.low)
+
+    @property
+    def num_features(self) -> int:
+        """Numbers per action that the transformer sees."""
+        return self.dim * (1 + 2 * self.fourier_octaves)
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSpec:
+    """The public description of a world; stored as `world.json` beside its weights.
+
+    frame_size: H, W in pixels.  latent_shape: C, h, w.  fps: frames (and actions) per second.  max_context: most clean
+    frames the transformer was trained to look back on.  max_chunk: most frames it generates together.
+    """
+
+    name: str
+    task: str
+    frame_size: tuple[int, int]
+    latent_shape: tuple[int, int, int]
+    fps: float
+    action: ActionSpec
+    max_context: int
+    max_chunk: int
+    flow_shift: float
+    context_sigma: float
+    default_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorldState:
+    """Where every lane's rollout stands: all that the future depends on, indexable by lane.
+
+    latents: `[N, max_context, C, h, w]` newest last.  actions: `[N, max_context, F]` features of the action that led to
+    each frame, zero where none is known.  known: `[N, max_context]` bool, whether an action is known.  length: `[N]`
+    how many of the frames are real (the newest ones).  frame: `[N]` episode index of the newest frame, which numbers
+    the noise.  seed: `[N]`.  All integers are int64.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    known: Tensor
+    length: Tensor
+    frame: Tensor
+    seed: Tensor
+
+    @property
+    def num_lanes(self) -> int:
+        """Independent rollouts in this value."""
+        return self.latents.shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Field name to tensor, in a fixed order."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def select(self, lanes: Tensor | list[int]) -> Self:
+        """The given lanes, in the given order; repeats are allowed, which is how a planner branches."""
+        index = torch.as_tensor(lanes, dtype=torch.int64, device=self.length.device)
+        return replace(self, **{name: value[index] for name, value in self.tensors().items()})
+
+    def branch(self, count: int) -> Self:
+        """`count` copies of every lane, copies of one lane beside each other.  They share their seed, hence their noise."""
+        return self.select(torch.arange(self.num_lanes).repeat_interleave(count))
+
+    def scatter(self, lanes: Tensor | list[int], other: WorldState) -> Self:
+        """This state with `lanes` replaced by the lanes of `other`."""
+        index = torch.as_tensor(lanes, dtype=torch.int64, device=self.length.device)
+        return replace(self, **{name: value.index_copy(0, index, getattr(other, name))
+                                for name, value in self.tensors().items()})
+
+
+class BlockStack(Protocol):
+    """The transformer blocks at one denoise step, as a cache policy sees them.
+
+    depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are ordered so.  context: how many
+    of the leading frames are clean history, constant over the denoise steps.
+    """
+
+    depth: int
+    grid: tuple[int, int, int]
+    context: int
+
+    def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
+        """Blocks `first` up to but not including `last`, on tokens `[B, L, D]` of `lanes` `[B]` (None: all lanes)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a policy did at one denoise step.
+
+    hit: `[N]` bool on the host, whether the deep blocks were skipped.  drift, threshold, gain: `[N]` float32, NaN where
+    the policy has no such number.
+    """
+
+    hit: Tensor
+    drift: Tensor
+    threshold: Tensor
+    gain: Tensor
+
+
+class CachePolicy(Protocol):
+    """When to skip deep blocks, and what to use instead.  Immutable: one object serves every lane and rollout; what it
+    remembers travels in the state."""
+
+    def init(self, num_lanes: int, num_steps: int) -> Any:
+        """Fresh state for one denoise loop of `num_steps` over `num_lanes`."""
+        ...
+
+    def forward(self, stack: BlockStack, step: int, tokens: Tensor, state: Any) -> tuple[Tensor, Any, Decision]:
+        """All blocks, or an approximation: embedded tokens `[N, L, D]` to output tokens `[N, L, D]`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How well to imagine.  steps: denoise steps.  solver: `euler` or `unipc`.  context: most clean frames to look back
+    on (None: all that the world allows).  chunk: most frames generated together (None: likewise).  cache: the policy."""
+
+    steps: int
+    cache: CachePolicy
+    solver: str = "euler"
+    context: int | None = None
+    chunk: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one `advance` did, per chunk K, denoise step S and lane N.
+
+    hit: `[K, S, N]` bool.  drift, threshold, gain: `[K, S, N]` float32.  blocks: `[K, S, N]` int64, blocks run.
+    depth: blocks of a full pass.  spans_ms: time per span; the only part that differs between identical calls.
+    """
+
+    hit: np.ndarray
+    drift: np.ndarray
+    threshold: np.ndarray
+    gain: np.ndarray
+    blocks: np.ndarray
+    depth: int
+    spans_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of (denoise step, lane) pairs whose deep blocks were skipped."""
+        return float(self.hit.mean())
+
+    @property
+    def skipped(self) -> float:
+        """Share of the blocks of plain passes that were not run."""
+        return 1.0 - float(self.blocks.mean()) / self.depth
+
+
+class CostFn(Protocol):
+    """Scores action sequences `[N, T, A]`; returns `[N]`, lower is better.  All that a planner knows of the world."""
+
+    def __call__(self, actions: np.ndarray) -> np.ndarray: ...

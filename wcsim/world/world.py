@@ -1,0 +1,186 @@
+"""A world: pure functions from a state and actions to the next state and its latent frames.
+
+Lanes never mix.  Lanes whose histories differ in length are advanced in groups of equal length, so a lane that has just
+been reset and one that is long under way may share a batch without either noticing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wcsim.actions import check_action, features
+from wcsim.errors import ConfigError, WcsimError
+from wcsim.spans import Spans
+from wcsim.types import Decision, Fidelity, Trace, WorldSpec, WorldState
+from wcsim.world.checkpoints import find_world, load_parts
+from wcsim.world.codec import Codec
+from wcsim.world.noise import chunk_noise
+from wcsim.world.sampler import Window, denoise, make_scheduler
+from wcsim.world.transformer import ActionCosmosTransformer
+
+
+class World:
+    """An action-conditioned Cosmos transformer and its codec, behind a functional interface."""
+
+    def __init__(self, spec: WorldSpec, transformer: ActionCosmosTransformer, codec: Codec) -> None:
+        self.spec = spec
+        self.transformer = transformer.eval().requires_grad_(False)
+        self.codec = codec.eval().requires_grad_(False)
+        text_width = (
+            transformer.config.crossattn_proj_in_channels
+            if transformer.config.use_crossattn_projection
+            else transformer.config.text_embed_dim
+        )
+        self._text = torch.zeros(1, 1, text_width, device=self.device, dtype=transformer.dtype)
+
+    @classmethod
+    def load(cls, name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+        """A shipped world by name, or any world folder by path; verified first (CheckpointError)."""
+        spec, transformer, codec = load_parts(find_world(str(name)))
+        return cls(spec, transformer.to(device, dtype), codec.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live; states and latents live there too."""
+        device: torch.device = self.transformer.device
+        return device
+
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`."""
+        if frames.shape[-3:-1] != self.spec.frame_size:
+            raise WcsimError(f"frames are {list(frames.shape[-3:-1])} pixels; world {self.spec.name!r} takes "
+                             f"{list(self.spec.frame_size)}")
+        return self.codec.encode(frames)
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Frames uint8 `[..., H, W, 3]` of latents `[..., C, h, w]`."""
+        return self.codec.decode(latents)
+
+    def init(self, frames: np.ndarray, actions: np.ndarray, seeds: list[int] | np.ndarray) -> WorldState:
+        """Begin rollouts.  frames: `[N, T, H, W, 3]` uint8, T >= 1.  actions: `[N, T-1, A]`, the t-th leading to frame
+        t+1, in the units of the spec.  seeds: `[N]` non-negative."""
+        lanes, count = frames.shape[:2]
+        if actions.shape[:2] != (lanes, count - 1) or len(seeds) != lanes:
+            raise WcsimError(f"{lanes} lanes of {count} frames need actions [{lanes}, {count - 1}, {self.spec.action.dim}] "
+                             f"and {lanes} seeds; got {list(actions.shape)} and {len(seeds)}")
+        state = self._empty(torch.as_tensor(np.asarray(seeds, dtype=np.int64)))
+        latents, known = self.encode(frames), torch.ones(lanes, count, dtype=torch.bool, device=self.device)
+        known[:, 0] = False
+        encoded = features(self.spec.action, check_action(self.spec.action, actions))
+        padded = np.concatenate([np.zeros((lanes, 1, encoded.shape[-1]), np.float32), encoded], axis=1)
+        return self._append(state, latents, torch.from_numpy(padded).to(self.device), known)
+
+    def observe(self, state: WorldState, latents: Tensor, actions: np.ndarray) -> WorldState:
+        """Append one really seen frame per lane: latents `[N, C, h, w]` and the actions `[N, A]` that led to it."""
+        encoded = torch.from_numpy(features(self.spec.action, check_action(self.spec.action, actions)))
+        known = torch.ones(state.num_lanes, 1, dtype=torch.bool, device=self.device)
+        return self._append(state, latents.unsqueeze(1), encoded.unsqueeze(1).to(self.device), known)
+
+    @torch.no_grad()
+    def advance(self, state: WorldState, actions: np.ndarray, fidelity: Fidelity) -> tuple[WorldState, Tensor, Trace]:
+        """Imagine k frames under `actions` `[N, k, A]`: the state after them, latents `[N, k, C, h, w]`, the trace."""
+        encoded = features(self.spec.action, check_action(self.spec.action, actions))
+        if encoded.ndim != 3 or encoded.shape[0] != state.num_lanes or encoded.shape[1] < 1:
+            raise WcsimError(f"actions have shape {list(np.shape(actions))}; {state.num_lanes} lanes need "
+                             f"[{state.num_lanes}, k >= 1, {self.spec.action.dim}]")
+        chunk = _within("chunk", fidelity.chunk, self.spec.max_chunk)
+        context = _within("context", fidelity.context, self.spec.max_context)
+        spans = Spans(self.device)
+        latents, decisions, blocks = [], [], []
+        for part in torch.from_numpy(encoded).to(self.device).split(chunk, dim=1):
+            state, new, told, ran = self._chunk(state, part, fidelity, context, spans)
+            latents.append(new)
+            decisions.append(told)
+            blocks.append(ran)
+        return state, torch.cat(latents, dim=1), _trace(decisions, blocks, self.transformer.depth, spans)
+
+    def _chunk(
+        self, state: WorldState, actions: Tensor, fidelity: Fidelity, context: int, spans: Spans
+    ) -> tuple[WorldState, Tensor, list[Decision], Tensor]:
+        """One chunk for all lanes, lanes of equal context length together."""
+        lengths = state.length.clamp(max=context)
+        count = actions.shape[1]
+        noise = chunk_noise(state.seed, state.frame + 1, count, self.spec.latent_shape)
+        parts = []
+        for length in lengths.unique().tolist():
+            lanes = (lengths == length).nonzero().squeeze(1)
+            some = state.select(lanes)
+            known = torch.ones(len(lanes), count, dtype=torch.bool, device=self.device)
+            window = Window(
+                context=some.latents[:, -length:],
+                noise=noise[lanes].to(some.latents),
+                actions=torch.cat([some.actions[:, -length:], actions[lanes]], dim=1),
+                known=torch.cat([some.known[:, -length:], known], dim=1),
+                text=self._text.expand(len(lanes), -1, -1),
+            )
+            scheduler = make_scheduler(fidelity.solver, fidelity.steps, self.spec.flow_shift)
+            parts.append((lanes, *denoise(self.transformer, window, scheduler, fidelity.cache,
+                                          context_sigma=self.spec.context_sigma, spans=spans)))
+        order = torch.cat([lanes for lanes, *_ in parts]).argsort()
+        latents = torch.cat([new for _, new, _, _ in parts])[order]
+        decisions = [_merge(step, order) for step in zip(*(told for _, _, told, _ in parts), strict=True)]
+        blocks = torch.cat([ran for *_, ran in parts], dim=1)[:, order]
+        known = torch.ones(actions.shape[:2], dtype=torch.bool, device=self.device)
+        return self._append(state, latents, actions, known), latents, decisions, blocks
+
+    def _empty(self, seeds: Tensor) -> WorldState:
+        """Lanes without any frame yet; the next frame has index 0."""
+        lanes, past = len(seeds), self.spec.max_context
+        if (seeds < 0).any():
+            raise WcsimError(f"seeds must not be negative, got {seeds.tolist()}")
+        zeros = torch.zeros(lanes, dtype=torch.int64)
+        return WorldState(
+            latents=torch.zeros(lanes, past, *self.spec.latent_shape, device=self.device),
+            actions=torch.zeros(lanes, past, self.spec.action.num_features, device=self.device),
+            known=torch.zeros(lanes, past, dtype=torch.bool, device=self.device),
+            length=zeros, frame=zeros - 1, seed=seeds,
+        )
+
+    def _append(self, state: WorldState, latents: Tensor, actions: Tensor, known: Tensor) -> WorldState:
+        """The state after `[N, k]` more frames: the newest `max_context` are kept."""
+        past, count = self.spec.max_context, latents.shape[1]
+        return replace(
+            state,
+            latents=torch.cat([state.latents, latents], dim=1)[:, -past:],
+            actions=torch.cat([state.actions, actions], dim=1)[:, -past:],
+            known=torch.cat([state.known, known], dim=1)[:, -past:],
+            length=(state.length + count).clamp(max=past),
+            frame=state.frame + count,
+        )
+
+
+def _within(name: str, asked: int | None, most: int) -> int:
+    if asked is not None and not 1 <= asked <= most:
+        raise ConfigError(f"fidelity.{name} is {asked}; this world allows 1 to {most}")
+    return most if asked is None else asked
+
+
+def _merge(decisions: tuple[Decision, ...], order: Tensor) -> Decision:
+    """Decisions of several lane groups as one, in lane order."""
+    if len(decisions) == 1:
+        return decisions[0]
+    return Decision(*(torch.cat([getattr(d, name).cpu() for d in decisions])[order] for name in Decision.__slots__))
+
+
+def _trace(decisions: list[list[Decision]], blocks: list[Tensor], depth: int, spans: Spans) -> Trace:
+    """Everything that was decided, moved to the host once, at the end."""
+
+    def table(name: str) -> np.ndarray:
+        values: np.ndarray = torch.stack(
+            [torch.stack([getattr(step, name) for step in chunk]) for chunk in decisions]
+        ).cpu().numpy()
+        return values
+
+    spans_ms = spans.ms()
+    # The policy's own share is what its span holds beside the blocks that it ran.
+    spans_ms["policy"] = spans_ms.get("policy", 0.0) - spans_ms.get("probe", 0.0) - spans_ms.get("deep", 0.0)
+    return Trace(
+        hit=table("hit"), drift=table("drift"), threshold=table("threshold"), gain=table("gain"),
+        blocks=torch.stack(blocks).numpy(), depth=depth, spans_ms=spans_ms,
+    )
