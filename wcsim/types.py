@@ -114,7 +114,8 @@ class BlockStack(Protocol):
     context: int
 
     def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
-        """Blocks `first` up to but not including `last`, on tokens `[B, L, D]` of `lanes` `[B]` (None: all lanes)."""
+        """Blocks `first` up to but not including `last`, on tokens `[B, L, D]` of `lanes` `[B]` (an index on their
+        device; None: all lanes)."""
         ...
 
 

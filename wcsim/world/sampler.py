@@ -61,7 +61,7 @@ class TransformerStack:
         self.depth = transformer.depth
         self.grid = given.grid
         self.context = context
-        self.blocks = torch.zeros(lanes, dtype=torch.int64)
+        self.blocks = torch.zeros(lanes, dtype=torch.int64, device=given.time.device)
         self._transformer, self._given, self._spans = transformer, given, spans
 
     def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:

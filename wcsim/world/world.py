@@ -182,5 +182,5 @@ def _trace(decisions: list[list[Decision]], blocks: list[Tensor], depth: int, sp
     spans_ms["policy"] = spans_ms.get("policy", 0.0) - spans_ms.get("probe", 0.0) - spans_ms.get("deep", 0.0)
     return Trace(
         hit=table("hit"), drift=table("drift"), threshold=table("threshold"), gain=table("gain"),
-        blocks=torch.stack(blocks).numpy(), depth=depth, spans_ms=spans_ms,
+        blocks=torch.stack(blocks).cpu().numpy(), depth=depth, spans_ms=spans_ms,
     )

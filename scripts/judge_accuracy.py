@@ -1,0 +1,159 @@
+"""Measure the pixel judge against the simulator's state on held-out frames.
+
+    python scripts/judge_accuracy.py data/pusht/test --codec data/pusht-96/codec --out judge_accuracy.json
+
+Prints a table per condition (the simulator's frames; with noise; blurred; through the codec) and group of frames
+(docs/judge.md says what they are), and writes the same numbers as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import shapely
+from dataset import Episodes
+
+from wcsim.envs.judge import Judgement, PixelJudge
+from wcsim.envs.pusht import AGENT_RADIUS_PX, SCENE
+from wcsim.envs.scene import wrap
+from wcsim.envs.truth import SUCCESS_COVERAGE, TABLE_PX
+
+NOISE_SIGMA = 4.0
+"""Standard deviation of the added noise in grey levels: 36 dB."""
+
+BLUR_SIGMA_PX = 0.8
+"""Standard deviation of the blur, in frame pixels."""
+
+IN_VIEW = 0.75
+"""Share of the block that must be on the table and not under the agent for a frame to count as in view."""
+
+CONTACT_PX = 2.0
+"""Gap between agent and block up to which they count as touching."""
+
+QUANTILES = (50, 95, 99)
+
+
+def noisy(frames: np.ndarray) -> np.ndarray:
+    """Gaussian noise of NOISE_SIGMA, the same on every call."""
+    noise = np.random.default_rng(0).normal(0, NOISE_SIGMA, frames.shape)
+    return np.clip(frames + noise, 0, 255).astype(np.uint8)
+
+
+def blurred(frames: np.ndarray) -> np.ndarray:
+    """Gaussian blur of BLUR_SIGMA_PX."""
+    return np.array([cv2.GaussianBlur(frame, (0, 0), BLUR_SIGMA_PX) for frame in frames])
+
+
+def through_codec(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Encode and decode, as imagined frames are decoded."""
+    import torch
+
+    from wcsim.world.codec import Codec
+
+    codec = Codec.load(folder)
+
+    @torch.no_grad()
+    def again(frames: np.ndarray) -> np.ndarray:
+        return np.concatenate([codec.decode(codec.encode(frames[first : first + 16]))
+                               for first in range(0, len(frames), 16)])
+
+    return again
+
+
+def groups_of(states: np.ndarray) -> dict[str, np.ndarray]:
+    """Group name to `[N]` bool, from the simulator's state `[N, 7]`."""
+    blocks = SCENE.polygons(states[:, 2:5])
+    agents = shapely.buffer(shapely.points(states[:, :2]), AGENT_RADIUS_PX)
+    seen = shapely.difference(shapely.intersection(blocks, shapely.box(0, 0, TABLE_PX, TABLE_PX)), agents)
+    in_view = shapely.area(seen) / shapely.area(blocks) >= IN_VIEW
+    touching = shapely.distance(blocks, shapely.points(states[:, :2])) - AGENT_RADIUS_PX <= CONTACT_PX
+    return {"in view": in_view, "of these touching": in_view & touching, "mostly hidden": ~in_view}
+
+
+def errors_of(found: Judgement, states: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+    """Counts and error quantiles over the `chosen` frames; errors only where the judge found something."""
+    coverage = SCENE.coverage(states[:, 2:5])
+    errors = {
+        "block_px": (np.linalg.norm(found.block[:, :2] - states[:, 2:4], axis=1), found.block_found),
+        "block_deg": (np.degrees(np.abs(wrap(found.block[:, 2] - states[:, 4]))), found.block_found),
+        "agent_px": (np.linalg.norm(found.agent - states[:, :2], axis=1), found.agent_found),
+        "coverage": (np.abs(found.coverage - coverage), np.ones(len(states), dtype=bool)),
+    }
+    row: dict[str, Any] = {"frames": int(chosen.sum())}
+    for name in ("block_found", "agent_found", "shape_ok"):
+        row[name] = float(getattr(found, name)[chosen].mean()) if chosen.any() else None
+    for name, (error, known) in errors.items():
+        values = error[chosen & known]
+        row[name] = dict(zip((f"p{q}" for q in QUANTILES), np.percentile(values, QUANTILES).tolist(), strict=True)
+                         ) | {"max": float(values.max())} if len(values) else None
+    solved = coverage > SUCCESS_COVERAGE
+    row["successes"] = int((solved & chosen).sum())
+    row["success_wrong"] = int(((found.success != solved) & chosen).sum())
+    row["fit_p1"] = {name: float(np.percentile(getattr(found, name)[chosen], 1)) if chosen.any() else None
+                     for name in ("block_fit", "agent_fit")}
+    return row
+
+
+def milliseconds(judge: PixelJudge, frames: np.ndarray, batch: int) -> float:
+    """Processor time per frame, over a few hundred of them."""
+    frames = frames[:: max(1, len(frames) // 256)]
+    judge(frames[:batch])
+    started = time.process_time()
+    for first in range(0, len(frames), batch):
+        judge(frames[first : first + batch])
+    return 1e3 * (time.process_time() - started) / len(frames)
+
+
+def row_text(row: dict[str, Any]) -> str:
+    """One line of the printed table, also valid in Markdown."""
+    cells = [f"{row['frames']}"]
+    for name, digits in (("block_px", 2), ("block_deg", 2), ("agent_px", 2), ("coverage", 3)):
+        cells.append(" / ".join(f"{value:.{digits}f}" for value in row[name].values()) if row[name] else "-")
+    cells += [f"{100 * row[name]:.2f}" if row["frames"] else "-" for name in ("block_found", "agent_found", "shape_ok")]
+    return " | ".join([*cells, f"{row['success_wrong']} of {row['successes']}"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("split", type=Path, help="folder of shards, e.g. data/pusht/test")
+    parser.add_argument("--codec", type=Path, help="also judge frames that went through this codec")
+    parser.add_argument("--every", type=int, default=1, help="judge only every n-th frame (the codec: every 8th of them)")
+    parser.add_argument("--out", type=Path, help="write the numbers here as JSON")
+    arguments = parser.parse_args()
+
+    episodes = Episodes.load(arguments.split)
+    frames = episodes.frames.reshape(-1, *episodes.frames.shape[2:])[:: arguments.every]
+    states = episodes.states.reshape(-1, episodes.states.shape[-1]).astype(np.float64)[:: arguments.every]
+    conditions: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
+        "simulator": (np.asarray, 1), "noise": (noisy, 1), "blur": (blurred, 1)}
+    if arguments.codec:
+        conditions["codec"] = through_codec(arguments.codec), 8
+
+    judge = PixelJudge(SCENE)
+    result: dict[str, Any] = {"split": str(arguments.split), "every": arguments.every, "conditions": {}}
+    print("condition | group | frames | block px | block deg | agent px | coverage | "
+          "block found % | agent found % | shape ok % | success wrong")
+    for condition, (change, thinned) in conditions.items():
+        known = states[::thinned]
+        found = judge(change(frames[::thinned]))
+        rows = {group: errors_of(found, known, chosen) for group, chosen in groups_of(known).items()}
+        result["conditions"][condition] = rows
+        for group, row in rows.items():
+            print(f"{condition} | {group} | {row_text(row)}")
+    result["ms_per_frame"] = {str(batch): milliseconds(judge, frames, batch) for batch in (64, 1)}
+    print(f"processor ms per frame: {result['ms_per_frame']['64']:.2f} in batches of 64, "
+          f"{result['ms_per_frame']['1']:.2f} one by one")
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
