@@ -63,8 +63,8 @@ def imagined_cost(
 ) -> CostFn:
     """The cost of imagining actions `[N, T, A]` (in the world's units) from `state`, a single lane.
 
-    At most `max_lanes` candidates are imagined together: memory is bounded, costs stay the same to rounding.  `watch` gets
-    the trace of each batch.
+    At most `max_lanes` candidates are imagined together: memory is bounded, costs stay the same to rounding.  `watch`
+    gets the trace of each batch.
     """
     if state.num_lanes != 1:
         raise ConfigError(f"a cost is imagined from one lane, got {state.num_lanes}; use state.select([lane])")

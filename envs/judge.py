@@ -19,7 +19,7 @@ BANK_ANGLES = 36
 BANK_SHIFTS_PX = (-16.0, -8.0, 0.0, 8.0, 16.0)
 """First poses tried around the centre of what looks like the block; a second round starts from the best of them."""
 
-RAMPS_PX = (16.0, 8.0, 5.0, 5.0)
+RAMPS_PX = (16.0, 8.0, 5.0, 3.5)
 """Width of the model's soft edge per Gauss-Newton step: wide to catch, then as sharp as the pixels are."""
 
 SLACK_PX = 16.0
@@ -28,8 +28,8 @@ SLACK_PX = 16.0
 LEVER_PX = 50.0
 """Angles are fitted as lengths at this distance from the block's centre, so that damping treats all unknowns alike."""
 
-FOUND_SHARE, FOUND_FIT = 0.15, 0.3
-"""Least share of its area in view, and least fit, for which the agent or the block counts as found."""
+BLOCK_SHARE, AGENT_SHARE, FOUND_FIT = 0.4, 0.15, 0.3
+"""Least share of its area in view, and least fit, to count as found.  With less in view, a block fits many poses."""
 
 BLOCK_FIT_OK, AGENT_FIT_OK = 0.9, 0.7
 """Least fit of an unbroken block and of a whole agent; docs/judge.md has the distribution behind them."""
@@ -87,7 +87,8 @@ class Patch:
         inside = (np.minimum(rows, columns) >= 0) & (np.maximum(rows, columns) <= last)
         place = np.arange(num)[:, None, None], rows.clip(0, last), columns.clip(0, last)
         x, y = (scene.coordinate(index).astype(np.float32) for index in (columns, rows))
-        return cls(*(array.reshape(num, offset.size**2) for array in (value[place] * inside, weight[place] * inside, x, y)))
+        arrays = value[place] * inside, weight[place] * inside, x, y
+        return cls(*(array.reshape(num, offset.size**2) for array in arrays))
 
 
 class PixelJudge:
@@ -139,12 +140,12 @@ class PixelJudge:
         pose, block_fit, block_area = self._fit_block(mask, weight, pose)
         agent, agent_fit, agent_area = self._fit_agent(hue, agent, pose)
 
-        agent_found = (agent_fit > FOUND_FIT) & (agent_area > FOUND_SHARE * np.pi * scene.agent_radius**2)
-        block_found = (block_fit > FOUND_FIT) & (block_area > FOUND_SHARE * scene.outline.area)
+        agent_found = (agent_fit > FOUND_FIT) & (agent_area > AGENT_SHARE * np.pi * scene.agent_radius**2)
+        block_found = (block_fit > FOUND_FIT) & (block_area > BLOCK_SHARE * scene.outline.area)
         one_piece = np.array([count_pieces(*pair) == 1 for pair in zip(mask, weight, strict=True)], dtype=bool)
         shape_ok = agent_found & block_found & one_piece & (block_fit > BLOCK_FIT_OK) & (agent_fit > AGENT_FIT_OK)
         agent = agent - scene.agent_drawn
-        origin = pose[:, :2] - rotation(pose[:, 2]) @ self._centre - scene.block_drawn
+        origin = pose[:, :2] - rotation(pose[:, 2]) @ self._centre - scene.block_shift(pose[:, 2])
         block = np.concatenate([origin, wrap(pose[:, 2:])], axis=1)
         coverage = np.where(block_found, scene.coverage(block), 0.0)
         return Judgement(

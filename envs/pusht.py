@@ -6,13 +6,16 @@ half a pixel up and left; `SCENE` holds those habits, so that the judge's poses 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import gymnasium as gym
 import numpy as np
 import shapely
 
+from wcsim.envs.exploration import explore
 from wcsim.envs.judge import Judgement, PixelJudge
 from wcsim.envs.scene import Scene
-from wcsim.envs.tasks import Start
+from wcsim.envs.tasks import Start, Truth
 from wcsim.envs.truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, start_at
 from wcsim.errors import ConfigError
 from wcsim.types import ActionSpec
@@ -27,7 +30,8 @@ SCENE = Scene(
     block_colour=(137, 156, 176),
     block=((-60.0, 0.0, 60.0, 30.0), (-15.0, 0.0, 15.0, 120.0)),
     block_outline=2.0,
-    block_drawn=(-0.3, 0.1),
+    # Thick lines lie askew, and differently on either side of a diagonal; measured on simulator frames.
+    block_drawn=((0.0, -0.2, 0.2), (22.0, -0.5, 0.2), (43.0, -0.4, 0.1), (47.0, 0.15, -0.33), (68.0, -0.08, -0.1)),
     agent_colour=(72, 116, 241),
     agent_radius=14.7,
     agent_drawn=(-0.5, -0.5),
@@ -67,6 +71,7 @@ class PushT:
                         units="simulator px", fourier_octaves=4)
     frame_size = (SCENE.frame_size, SCENE.frame_size)
     fps = 10.0
+    goal = GOAL_POSE
 
     def __init__(self, *, start: str = "random", near_px: float = 60.0, near_degrees: float = 25.0,
                  max_episode_steps: int = 300) -> None:
@@ -116,6 +121,24 @@ class PushT:
     def make_truth(self) -> PushTTruth:
         """A new simulator."""
         return PushTTruth()
+
+    def goal_frame(self) -> np.ndarray:
+        """The block on its outline, the agent out of the way in a corner."""
+        truth = self.make_truth()
+        try:
+            corner = np.full(2, TABLE_PX - AGENT_MARGIN_PX)
+            return truth.reset(start=start_at(corner, np.array(GOAL_POSE))).pixels
+        finally:
+            truth.close()
+
+    def stay(self, frame: np.ndarray) -> np.ndarray:
+        """Where the agent is seen; the middle of the table where it is not."""
+        seen = self.judge(frame[None])
+        return np.clip(seen.agent[0], 0.0, TABLE_PX) if seen.agent_found[0] else np.full(2, TABLE_PX / 2)
+
+    def explore(self, rng: np.random.Generator, truth: Truth) -> Iterator[np.ndarray]:
+        """See `wcsim.envs.exploration`."""
+        return explore(rng, lambda: truth.look().state, table=TABLE_PX, goal=GOAL_POSE)
 
     def _draw_near(self, seed: int) -> tuple[float, ...]:
         """A reset state with the block close to its goal and the agent beside it."""

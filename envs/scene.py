@@ -20,9 +20,9 @@ class Scene:
     """How the table is drawn; lengths in simulator pixels, colours RGB 0 to 255.
 
     block: boxes (u low, v low, u high, v high) in body coordinates whose union is the block; they overlap, so that no
-    seam is an edge.  block_outline: how far the block is drawn beyond its boxes.  block_drawn, agent_drawn: where the
-    renderer's rounding puts a shape, relative to its true place.  goal: x, y, angle.  rim: how many frame pixels along
-    the border show walls.
+    seam is an edge.  block_outline: how far the block is drawn beyond its boxes.  agent_drawn: where the renderer puts the
+    agent, relative to its true place (x, y).  block_drawn: the same of the block, as rows of degrees, x, y between which
+    it is linear; it repeats every 90 degrees.  goal: x, y, angle.  rim: frame pixels along the border that show walls.
     """
 
     frame_size: int
@@ -33,7 +33,7 @@ class Scene:
     block_colour: Colour
     block: tuple[Box, ...]
     block_outline: float
-    block_drawn: tuple[float, float]
+    block_drawn: tuple[tuple[float, float, float], ...]
     agent_colour: Colour
     agent_radius: float
     agent_drawn: tuple[float, float]
@@ -57,6 +57,11 @@ class Scene:
     def pixel(self, coordinate: np.ndarray) -> np.ndarray:
         """Index of the frame pixel nearest to a simulator coordinate; it may lie off the frame."""
         return np.round((coordinate + 0.5) / self.scale - 0.5).astype(np.int64)
+
+    def block_shift(self, angle: np.ndarray) -> np.ndarray:
+        """How far off its true place `[N, 2]` the block is drawn at angles `[N]`."""
+        degrees, *shifts = np.transpose(self.block_drawn)
+        return np.stack([np.interp(np.degrees(angle), degrees, shift, period=90.0) for shift in shifts], -1)
 
     def polygons(self, block: np.ndarray) -> np.ndarray:
         """Block poses `[N, 3]` as shapely polygons `[N]`."""

@@ -6,6 +6,7 @@ nothing but pixels, so the same code scores the simulator, the world and the cac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
@@ -43,6 +44,11 @@ class TruthFrame(Protocol):
         ...
 
     @property
+    def state(self) -> np.ndarray:
+        """`[S]` float64, the simulator's own numbers."""
+        ...
+
+    @property
     def judgement(self) -> Judgement:
         """One lane, made from the simulator's state and not from pixels."""
         ...
@@ -63,7 +69,10 @@ class Truth(Protocol):
 
 
 class Task(Protocol):
-    """What to do, on what table, and how well it went.  frame_size: H, W.  fps: frames and actions per second."""
+    """What to do, on what table, and how well it went.
+
+    frame_size: H, W.  fps: frames and actions per second.  goal: the block's goal pose, x, y and angle.
+    """
 
     name: str
     description: str
@@ -71,6 +80,7 @@ class Task(Protocol):
     frame_size: tuple[int, int]
     fps: float
     max_episode_steps: int
+    goal: tuple[float, float, float]
 
     @property
     def action_space(self) -> gym.spaces.Box: ...
@@ -95,6 +105,33 @@ class Task(Protocol):
     def make_truth(self) -> Truth:
         """A new ground truth, which the caller closes."""
         ...
+
+    def goal_frame(self) -> np.ndarray:
+        """`[H, W, 3]` uint8, the table when all is done."""
+        ...
+
+    def stay(self, frame: np.ndarray) -> np.ndarray:
+        """The action `[A]` that keeps the agent of `frame` `[H, W, 3]` where it is."""
+        ...
+
+    def explore(self, rng: np.random.Generator, truth: Truth) -> Iterator[np.ndarray]:
+        """Actions `[A]` without end that show a world much of what can happen; may read the truth's state."""
+        ...
+
+
+def play_exploration(task: Task, seed: int, steps: int) -> tuple[list[TruthFrame], np.ndarray]:
+    """One recorded episode of exploration from the start of `seed`: `steps + 1` looks and actions `[steps, A]`."""
+    truth = task.make_truth()
+    try:
+        seen = [truth.restore(task.start(seed).truth)]
+        behaviour = task.explore(np.random.default_rng([seed, 1]), truth)
+        actions = []
+        for _ in range(steps):
+            actions.append(next(behaviour))
+            seen.append(truth.step(actions[-1]))
+        return seen, np.array(actions)
+    finally:
+        truth.close()
 
 
 TASKS = {"pusht": "wcsim.envs.pusht:PushT"}

@@ -162,7 +162,7 @@ def main() -> None:
     channels = codec.latent_channels
     model = ActionCosmosTransformer(in_channels=channels + 1, out_channels=channels,
                                     action_features=spec.action.num_features, **training.model)
-    start_at_identity(model)
+    silence_cross_attention(model)
     groups, first = optimizers(model), 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
@@ -193,15 +193,12 @@ def main() -> None:
             recent.clear()
 
 
-def start_at_identity(model: ActionCosmosTransformer) -> None:
-    """Zero what feeds the gates, and the output, so that every block begins as the identity (DiT's adaLN-Zero)."""
-    feeds = [norm.linear_2 for block in model.transformer_blocks for norm in (block.norm1, block.norm2, block.norm3)]
-    unread = [m for block in model.transformer_blocks for m in block.attn2.modules() if isinstance(m, torch.nn.Linear)]
-    for layer in (*feeds, *unread, model.time_embed.t_embedder.linear_2, model.proj_out):
-        torch.nn.init.zeros_(layer.weight)
-    for embedder in (model.action_embedder_B_D, model.action_embedder_B_3D):
-        torch.nn.init.zeros_(embedder.fc2.weight)
-        torch.nn.init.zeros_(embedder.fc2.bias)
+def silence_cross_attention(model: ActionCosmosTransformer) -> None:
+    """Zero the weights that only text would use: the null text never trains them."""
+    for block in model.transformer_blocks:
+        for module in block.attn2.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.zeros_(module.weight)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from scripted import hits, play, scalars
 
+from scripted import hits, play, scalars
 from wcsim.cache import parse_cache
 
 

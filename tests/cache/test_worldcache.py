@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import ScriptedStack, hits, play, scalars
 
+from scripted import ScriptedStack, hits, play, scalars
 from wcsim.cache import WorldCache, parse_cache
 from wcsim.errors import ConfigError
 

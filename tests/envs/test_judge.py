@@ -15,7 +15,7 @@ from wcsim.envs.scene import rotation, wrap
 from wcsim.envs.truth import PushTTruth, start_at
 
 # Drawn exactly where they are, without the simulator's habits.
-PLAIN = replace(SCENE, block_outline=0.0, block_drawn=(0.0, 0.0), agent_radius=15.0, agent_drawn=(0.0, 0.0))
+PLAIN = replace(SCENE, block_outline=0.0, block_drawn=((0.0, 0.0, 0.0),), agent_radius=15.0, agent_drawn=(0.0, 0.0))
 JUDGE = PixelJudge(PLAIN)
 
 
@@ -46,7 +46,7 @@ def draw(
 
 @pytest.fixture(scope="module")
 def episode() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Simulator frames `[N, 96, 96, 3]` with much contact and the block in view, their states `[N, 7]` and coverage `[N]`."""
+    """Simulator frames `[N, 96, 96, 3]` with the block in view, their states `[N, 7]` and coverage `[N]`."""
     truth, seen = PushTTruth(), []
     for seed in range(700_010, 700_018):
         rng = np.random.default_rng(seed)
@@ -138,6 +138,12 @@ def test_a_block_pushed_partly_off_the_table_is_still_placed():
     pose = (490.0, 300.0, 2.0)
     found = JUDGE(draw((100.0, 100.0), pose)[None])
     assert np.hypot(*(found.block[0, :2] - pose[:2])) < 2.5
+
+
+def test_a_block_mostly_off_the_table_is_not_guessed_at():
+    found = JUDGE(draw((100.0, 100.0), (500.0, 300.0, -np.pi / 2))[None])
+    assert not found.block_found[0]
+    assert not found.shape_ok[0]
 
 
 def test_an_agent_on_top_of_the_block_neither_moves_nor_splits_it():

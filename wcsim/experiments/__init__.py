@@ -1,1 +1,1 @@
-"""."""
+"""Whole experiments: what `wcsim run` and `wcsim bench` do."""

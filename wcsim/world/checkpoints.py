@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -52,9 +53,8 @@ def save_world(folder: Path, spec: WorldSpec, transformer: ActionCosmosTransform
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "world.json").unlink(missing_ok=True)
     for part, module in zip(PARTS, (transformer, codec.vae), strict=True):
-        dtype = module.dtype
-        module.to(torch.float16).save_pretrained(folder / part)
-        module.to(dtype)
+        # A copy, because the caller may go on training in float32; torch's own half(), because diffusers' warns.
+        torch.nn.Module.half(deepcopy(module)).save_pretrained(folder / part)
     description = {"format": FORMAT, "spec": asdict(spec), "sha256": hash_files(folder)}
     (folder / "world.json").write_text(json.dumps(description, indent=2) + "\n")
 

@@ -59,6 +59,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
     `action_features`: numbers per latent frame that the action embedders read.
     """
 
+    _keep_in_fp32_modules = None
+
     @register_to_config
     def __init__(
         self,
@@ -77,11 +79,19 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         use_crossattn_projection: bool = False,
         crossattn_proj_in_channels: int = 1024,
         encoder_hidden_states_channels: int = 1024,
+        extra_pos_embed_type: None = None,
+        controlnet_block_every_n: None = None,
+        img_context_dim_in: None = None,
+        img_context_num_tokens: int = 256,
+        img_context_dim_out: int = 2048,
         action_features: int = 28,
     ) -> None:
         # The names are spelt out because diffusers writes this signature into config.json.
         stock = {name: value for name, value in locals().items() if name not in ("self", "__class__", "action_features")}
-        super().__init__(**stock, extra_pos_embed_type=None)
+        for name in ("extra_pos_embed_type", "controlnet_block_every_n", "img_context_dim_in"):
+            if stock[name] is not None:
+                raise ValueError(f"{name} is {stock[name]!r}; Predict2.5 has none, and the open forward leaves it out")
+        super().__init__(**stock)
         width = num_attention_heads * attention_head_dim
         self.action_embedder_B_D = ActionEmbedder(action_features, 4 * width, width)
         self.action_embedder_B_3D = ActionEmbedder(action_features, 4 * width, 3 * width)

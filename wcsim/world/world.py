@@ -43,7 +43,9 @@ class World:
     def load(cls, name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
         """A shipped world by name, or any world folder by path; verified first (CheckpointError)."""
         spec, transformer, codec = load_parts(find_world(str(name)))
-        return cls(spec, transformer.to(device, dtype), codec.to(device))
+        if dtype != transformer.dtype:  # torch's own to(): diffusers' warns about modules that this model lacks
+            torch.nn.Module.to(transformer, dtype)
+        return cls(spec, transformer.to(device), codec.to(device))
 
     @property
     def device(self) -> torch.device:
@@ -89,8 +91,7 @@ class World:
         if encoded.ndim != 3 or encoded.shape[0] != state.num_lanes or encoded.shape[1] < 1:
             raise WcsimError(f"actions have shape {list(np.shape(actions))}; {state.num_lanes} lanes need "
                              f"[{state.num_lanes}, k >= 1, {self.spec.action.dim}]")
-        chunk = _within("chunk", fidelity.chunk, self.spec.max_chunk)
-        context = _within("context", fidelity.context, self.spec.max_context)
+        context, chunk = check_fidelity(self.spec, fidelity)
         spans = Spans(self.device)
         latents, decisions, blocks = [], [], []
         for part in torch.from_numpy(encoded).to(self.device).split(chunk, dim=1):
@@ -155,10 +156,14 @@ class World:
         )
 
 
-def _within(name: str, asked: int | None, most: int) -> int:
-    if asked is not None and not 1 <= asked <= most:
-        raise ConfigError(f"fidelity.{name} is {asked}; this world allows 1 to {most}")
-    return most if asked is None else asked
+def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
+    """The context and chunk lengths that a fidelity means in a world; ConfigError where the world cannot do it."""
+    make_scheduler(fidelity.solver, fidelity.steps, spec.flow_shift)
+    limits = {"context": (fidelity.context, spec.max_context), "chunk": (fidelity.chunk, spec.max_chunk)}
+    for name, (asked, most) in limits.items():
+        if asked is not None and not 1 <= asked <= most:
+            raise ConfigError(f"fidelity.{name} is {asked}; world {spec.name!r} allows 1 to {most}")
+    return fidelity.context or spec.max_context, fidelity.chunk or spec.max_chunk
 
 
 def _merge(decisions: tuple[Decision, ...], order: Tensor) -> Decision:

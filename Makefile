@@ -1,0 +1,84 @@
+# Everything a bare machine needs: `make demo` and `make test` make their own .venv first, once.
+#
+# torch is pinned in the constraints file, so that every machine runs the same release.  On Linux, PyPI serves that release
+# with CUDA (gigabytes); for the CPU build ask another index as well:
+#   make setup PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+
+PYTHON ?= python3
+PIP_ARGS ?=
+CONSTRAINTS := constraints/py311-cpu.txt
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+INSTALLED := build/installed
+WORLDS := $(patsubst wcsim/assets/%/world.json,%,$(wildcard wcsim/assets/*/world.json))
+DEMO := runs/demo
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test test-slow bench lint types wheel installed smoke check clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY)  ## .venv with wcsim (editable) and the development tools
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+		f"wcsim needs Python 3.11 or newer, {sys.executable} is {v[0]}.{v[1]}; try: make $(MAKECMDGOALS) PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	@# First and alone: a looser request for torch, in the company of the others, may fetch another build.
+	$(BIN)/pip install $(PIP_ARGS) -c $(CONSTRAINTS) "$$(grep '^torch==' $(CONSTRAINTS))"
+	$(BIN)/pip install $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+# A killed demo goes on where it stopped, a finished one only has its report written again.
+demo: setup  ## an agent pushes the T inside the shipped world; writes runs/demo/report.html
+	$(BIN)/wcsim run configs/pusht_mpc.yaml --out $(DEMO) --resume
+	@echo "Open $(DEMO)/report.html in a browser; the numbers are in $(DEMO)/summary.json"
+
+test: setup  ## the fast tests
+	$(BIN)/pytest
+
+test-slow: setup  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+bench: setup  ## ratios of timings; no part of `check`
+	$(BIN)/pytest -m bench
+
+lint: setup  ## ruff
+	$(BIN)/ruff check .
+
+# Types are checked on the installed wheel, from its own folder: there envs/, agents/ and configs/ have the names under
+# which they are imported, and the type checker cannot fall back on the checkout.
+MYPY = cd $(INSTALLED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+	--cache-dir $(CURDIR)/.mypy_cache --python-executable bin/python
+
+types: installed  ## mypy --strict on the installed copy and the scripts; tests may leave out annotations
+	$(MYPY) -p wcsim
+	$(MYPY) $(CURDIR)/scripts
+	$(MYPY) --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls $(CURDIR)/tests
+
+wheel: setup  ## dist/wcsim-*.whl
+	@# setuptools packs whatever an earlier build left in build/lib, deleted modules included.
+	rm -rf build/lib build/bdist.* dist
+	$(BIN)/python -m build --wheel
+
+# A second environment: the wheel's own files beside the dependencies of the first, in which wcsim is only a link.
+installed: wheel
+	@test -x $(INSTALLED)/bin/python || $(PYTHON) -m venv --without-pip $(INSTALLED)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(INSTALLED)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth
+	$(BIN)/pip --python $(INSTALLED)/bin/python install --quiet --no-deps --force-reinstall dist/wcsim-*.whl
+
+smoke: installed  ## use the built wheel from another folder
+	cp .ci/smoke.py build/smoke.py
+	cd $(INSTALLED) && bin/python ../smoke.py $(WORLDS)
+
+check:  ## all of the above, as CI does it
+	.ci/run
+
+clean:  ## remove .venv and what was built; data/ and runs/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find agents configs envs scripts tests wcsim -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,19 @@
+"""Settings for the whole suite: no display, no network, the same examples on every machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hypothesis import settings
+
+# Read when matplotlib, SDL and huggingface_hub are first imported, hence before any test module is.
+os.environ.update(MPLBACKEND="Agg", SDL_VIDEODRIVER="dummy", HF_HUB_OFFLINE="1")
+
+# Scripts import each other by their bare names, and so do tests the helpers beside them.
+TESTS = Path(__file__).parent
+sys.path[:0] = map(str, [TESTS.parent / "scripts", *sorted(folder for folder in TESTS.iterdir() if folder.is_dir())])
+
+settings.register_profile("wcsim", deadline=None, derandomize=True)
+settings.load_profile("wcsim")

@@ -1,0 +1,125 @@
+"""The whole loop on a world of random weights: what is recorded, and that a killed run loses nothing."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from wcsim.cli import app
+from wcsim.config import read_yaml, validate
+from wcsim.errors import RunError
+from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
+from wcsim.track.runs import Run
+from wcsim.world.checkpoints import save_world
+from wcsim.world.tiny import tiny_parts
+
+SUMMARY_KEYS = {
+    "success_rate", "final_coverage", "error", "speedup", "hit_rate", "latency_ms", "deadline_ms", "deadline_attainment",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("worlds") / "tiny"
+    save_world(path, *tiny_parts())
+    return str(path)
+
+
+@pytest.fixture
+def settings(folder):
+    return {
+        "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}}, "episodes": 2,
+        "max_steps": 4, "fidelity": {"steps": 6, "cache": {"preset": "wcsim", "threshold": 0.3}},
+        "agent": {"kind": "mpc", "horizon": 4, "rounds": 1, "candidates": 4, "elites": 2, "replan_every": 2,
+                  "fidelity": {"steps": 2, "context": 1}},
+    }
+
+
+def loop(settings, **changes):
+    return ClosedLoop(validate(ClosedLoopConfig, settings | changes))
+
+
+def deterministic(rows):
+    return [{key: value for key, value in row.items() if key not in ("spans_ms", "imagine_ms")}
+            | ({"agent": {k: v for k, v in row["agent"].items() if k != "deadline_met"}} if row.get("agent") else {})
+            for row in rows]
+
+
+@pytest.mark.parametrize("acts_in", ["world", "truth"])
+def test_a_run_records_every_twin(settings, tmp_path, acts_in):
+    run = loop(settings, acts_in=acts_in).run(tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary.keys() >= SUMMARY_KEYS
+    assert set(summary["error"]) == {"cached_vs_truth", "uncached_vs_truth", "cached_vs_uncached"}
+    assert set(summary["error"]["cached_vs_truth"]["4"]) >= {"psnr_db", "block_px", "block_deg", "agent_px"}
+    assert len(run.steps) == sum(row["steps"] for row in run.episodes)
+    arrays = run.load_arrays("ep_0000")
+    for twin in ("truth", "cached", "uncached"):
+        assert arrays[twin].shape == (5, 96, 96, 3)
+        np.testing.assert_array_equal(arrays[twin][0], arrays["truth"][0])
+    assert arrays["hit"].shape == (4, 6)
+    assert summary["hit_rate"] == pytest.approx(np.mean([row["hit_rate"] for row in run.steps]))
+    assert summary["planning"]["reasons"] == {"start": 2, "schedule": 2}
+
+
+def test_a_killed_run_resumes_to_the_same_rows(settings, tmp_path):
+    whole = loop(settings).run(tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(episode, step):
+        if episode == 1 and step == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        loop(settings).run(tmp_path / "killed", on_step=kill)
+    assert len(Run(tmp_path / "killed").episodes) == 1
+    resumed = loop(settings).run(tmp_path / "killed", resume=True)
+    assert deterministic(resumed.steps) == deterministic(whole.steps)
+    assert resumed.episodes == whole.episodes
+
+
+def test_the_same_config_is_the_same_run(settings, tmp_path):
+    one, two = (loop(settings).run(tmp_path / name) for name in ("one", "two"))
+    assert deterministic(one.steps) == deterministic(two.steps)
+
+
+def test_an_existing_directory_is_left_alone(settings, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(RunError, match="exists"):
+        loop(settings).run(tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_the_packaged_experiment_is_valid():
+    validate(ClosedLoopConfig, read_yaml("pusht_mpc"))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("world=atlantis", "neither a folder"),
+    ("fidelity.cache=fast", "cache preset 'fast' is unknown; known: authors_cosmos"),
+    ("fidelity.cache.treshold=1", "cache.treshold is unknown; known: kind, threshold"),
+    ("agent.candidates=0", "agent.mpc.candidates: Input should be greater than or equal to 1, given 0"),
+    ("agent.deadline_ms=-5", "agent.mpc.deadline_ms: Input should be greater than 0"),
+    ("agent.elites=99", "elites must be at most candidates"),
+    ("task.name=golf", "task 'golf' is unknown; known: pusht"),
+    ("task.options.start=far", "start 'far' is unknown; known: random, near"),
+    ("horizn=3", "horizn is unknown; known: name, world, task"),
+    ("fidelity.solver=heun", "solver 'heun' is unknown"),
+    ("name.short=x", "name is not a mapping"),
+    ("nonsense", "not of the form key.subkey=value"),
+])
+def test_bad_settings_are_one_clear_line_and_write_nothing(folder, tmp_path, change, message):
+    result = CliRunner().invoke(app, ["run", "pusht_mpc", "-s", f"world={folder}", "-s", change,
+                                      "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_worlds_are_listed_and_verified(folder):
+    result = CliRunner().invoke(app, ["worlds", folder])
+    assert result.exit_code == 0
+    assert "verified" in result.stdout

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wcsim.errors import RunError
+from wcsim.report.page import frames_per_second, tiles, write_report
+from wcsim.track.ledger import COMPARISONS, at_horizons
+from wcsim.track.runs import Run
+
+SECTIONS = {"numbers", "videos", "error", "latency", "cache", "task", "sources"}
+Fabricate = Callable[..., Run]
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements nest, and keeps ids, addresses and exact values."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.values: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [given["id"] or ""] if "id" in given else []
+        self.addresses += [given[name] or "" for name in ("src", "href", "xlink:href") if name in given]
+        if tag == "data":
+            self.values.append(given["value"] or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, fabricate: Fabricate) -> Path:
+    return write_report(fabricate(tmp_path_factory.mktemp("report") / "run", episodes=4, steps=9).path)
+
+
+def read(page: Path) -> Reader:
+    return Reader(page.read_text("utf-8"))
+
+
+def test_the_page_is_whole(page: Path) -> None:
+    reader = read(page)
+    assert reader.open == []
+    assert set(reader.ids) >= SECTIONS
+    assert len(reader.ids) == len(set(reader.ids))
+    assert reader.counts["svg"] == 10
+    assert reader.counts["table"] == 3
+
+
+def test_the_page_needs_nothing_but_itself(page: Path) -> None:
+    text = page.read_text("utf-8")
+    text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+    assert re.findall(r"https?:|//\w+\.|@import|@font-face", re.sub(r"data:video/mp4;base64,[^\"]*", "", text)) == []
+    for address in read(page).addresses:
+        assert address.startswith(("#", "data:video/mp4;base64,", "episode_")), address
+
+
+def test_videos_lie_beside_the_page_and_the_first_ones_inside(page: Path) -> None:
+    assert sorted(path.name for path in page.parent.glob("*.mp4")) == [f"episode_{n:04d}.mp4" for n in range(4)]
+    assert read(page).counts["video"] == 3
+    assert not list(page.parent.glob(".*.tmp"))
+
+
+def test_numbers_are_those_of_the_summary(page: Path) -> None:
+    summary = json.loads((page.parent / "summary.json").read_text())
+    values = [float(value) if value else None for value in read(page).values]
+    keys = ("success_rate", "final_coverage", "speedup", "hit_rate")
+    expected = [*(summary[key] for key in keys), summary["latency_ms"]["p95"]]
+    expected += [summary["error"]["cached_vs_truth"][h]["block_px"] for h in ("8", "16")]
+    for comparison in COMPARISONS:
+        for horizon in ("1", "4", "8", "16"):
+            by_metric = summary["error"][comparison][horizon]
+            expected += [by_metric[m] for m in ("block_px", "block_deg", "agent_px", "psnr_db", "ssim", "latent")]
+    expected += [summary["latency_ms"][key] for key in ("n", "mean", "p50", "p95", "p99", "max")]
+    assert values[: len(expected)] == expected
+    assert None in expected  # horizon 16 lies beyond this run
+
+
+def test_the_same_run_gives_the_same_page(page: Path) -> None:
+    before = page.read_bytes()
+    assert write_report(page.parent).read_bytes() == before
+
+
+def test_names_from_outside_are_text(tmp_path: Path, fabricate: Fabricate) -> None:
+    hostile = '</title><script>alert("x")</script>'
+    task = {"name": hostile}
+    fabricate(tmp_path / "run", episodes=1, steps=2, name=hostile, world=hostile, task=task, agent={"kind": hostile})
+    text = write_report(tmp_path / "run").read_text("utf-8")
+    assert "alert(" in text
+    assert "<script>alert" not in text
+    assert text.count("<script>") == 1
+    assert Reader(text).open == []
+
+
+def empty_summary() -> dict[str, Any]:
+    return {"error": at_horizons([]), "episodes": 0, "steps": 0, "deadline_ms": 1000.0, "success_rate": None}
+
+
+def test_a_run_without_episodes_says_so(tmp_path: Path, fabricate: Fabricate) -> None:
+    run = fabricate(tmp_path / "run", episodes=0)
+    run.write_summary(empty_summary())
+    text = write_report(run.path).read_text("utf-8")
+    assert set(Reader(text).ids) >= SECTIONS
+    for line in ("No episode kept its frames", "No error was measured", "No step was timed", "No cache decision",
+                 "Neither coverage nor planning", "No episode has been recorded"):
+        assert line in text
+
+
+def test_what_was_not_measured_is_a_dash(tmp_path: Path, fabricate: Fabricate) -> None:
+    assert {tile.text for tile in tiles(empty_summary())} == {"\u2013"}
+    run = fabricate(tmp_path / "run", episodes=0)
+    nothing = dict.fromkeys(("psnr_db", "ssim", "latent", "block_px", "block_deg", "agent_px"))
+    twins = dict.fromkeys(("truth", "cached", "uncached"))
+    step = {"episode": 0, "horizon": 1, "error": dict.fromkeys(COMPARISONS, nothing), "reward": None, "agent": None,
+            "coverage": twins, "spans_ms": None, "imagine_ms": None}
+    run.record_episode([step], {"episode": 0, "seed": 700_000, "steps": 1, "acted_in": "cached", "success": twins,
+                                "final_coverage": twins, "return": None})
+    run.write_summary(empty_summary())
+    text = write_report(run.path).read_text("utf-8")
+    assert "No error was measured" in text
+    assert "None" not in text
+
+
+def test_a_run_that_has_not_ended_is_refused(tmp_path: Path, fabricate: Fabricate) -> None:
+    run = fabricate(tmp_path / "run", episodes=0)
+    with pytest.raises(RunError, match=r"no summary\.json yet"):
+        write_report(run.path)
+    assert not (run.path / "report.html").exists()
+
+
+def test_the_rate_is_that_of_the_world() -> None:
+    assert frames_per_second({"latency_ms": {"mean": 400.0}, "real_time_factor": 0.25}) == 10.0
+    assert frames_per_second({"fps": 24}) == 24.0
+    assert frames_per_second({"latency_ms": {"mean": None}, "real_time_factor": None}) == 10.0

@@ -1,0 +1,197 @@
+"""The house itself: packages, arrows, imports, texts.  What is built of many hands keeps its shape here."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+MAPPED = {"agents": "wcsim.agents", "configs": "wcsim.configs", "envs": "wcsim.envs"}
+
+FLOOR = {"types", "errors", "spans", "config", "actions"}
+ENGINE = FLOOR | {"world", "cache", "track", "report"}
+MAY_IMPORT = {
+    "floor": FLOOR,
+    "world": FLOOR,
+    "cache": FLOOR | {"world"},
+    "track": FLOOR | {"world", "cache"},
+    "report": ENGINE,
+    "envs": ENGINE,
+    "agents": ENGINE,
+    "experiments": ENGINE | {"envs", "agents"},
+    "cli": ENGINE | {"envs", "agents", "experiments"},
+}
+"""Room to rooms it may import besides itself.  A room is a folder, or a module that stands alone."""
+
+LIGHT = ("wcsim", "wcsim.envs", "wcsim.agents", "wcsim.configs", "wcsim.cli", "wcsim.actions", "wcsim.errors")
+MAX_LINES = 300
+LONGER: set[str] = set()
+"""Files that may be longer, each with its reason beside it."""
+
+
+def committed() -> list[Path]:
+    """Files that git tracks or would take."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True,
+                            check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def sources(*folders: str) -> list[Path]:
+    """Python files below the folders."""
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert found, f"no sources in {folders}"
+    return found
+
+
+PACKAGED = sources("wcsim", *MAPPED)
+EVERY = sources("wcsim", *MAPPED, "scripts", "tests", ".ci")
+
+
+def module_name(path: Path) -> str:
+    """The name under which a packaged file is imported."""
+    top, *rest = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join([MAPPED.get(top, top), *rest]).removesuffix(".__init__")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports anywhere in it, whatever the condition; `from a import b` gives `a.b`."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_the_package_list_is_the_tree() -> None:
+    packages = {module_name(path) for path in PACKAGED if path.name == "__init__.py"}
+    folders = {".".join(module_name(path.parent / "__init__.py").split(".")) for path in PACKAGED}
+    assert set(SETUPTOOLS["packages"]) == packages == folders
+    assert len(SETUPTOOLS["packages"]) == len(packages)
+    assert SETUPTOOLS["package-dir"] == {"wcsim": "wcsim"} | {name: folder for folder, name in MAPPED.items()}
+
+
+def test_every_data_file_is_packaged() -> None:
+    packed = {path for package, globs in SETUPTOOLS["package-data"].items() for pattern in globs
+              for path in folder_of(package).glob(pattern)}
+    data = {path for path in committed() if path.relative_to(ROOT).parts[0] in {"wcsim", *MAPPED}
+            and path.suffix != ".py"}
+    assert data - packed == set()
+
+
+def folder_of(package: str) -> Path:
+    """Where a package lies in the checkout."""
+    folder = next((folder for folder, name in MAPPED.items() if name == package), package.replace(".", "/"))
+    return ROOT / folder
+
+
+def room_of(module: str) -> str:
+    """`wcsim.track.runs` is in the room `track`."""
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGED if module_name(path) != "wcsim"],
+                         ids=lambda path: module_name(path))
+def test_arrows(path: Path) -> None:
+    room = room_of(module_name(path))
+    rooms = {room_of(name) for name in imported(path) if name.startswith("wcsim.")}
+    allowed = MAY_IMPORT.get("floor" if room in FLOOR else room, set())
+    assert rooms - allowed - {room} == set()
+
+
+def test_the_arrows_know_every_room() -> None:
+    rooms = {room_of(module_name(path)) for path in PACKAGED if module_name(path) != "wcsim"}
+    assert rooms - FLOOR - {"assets", "configs"} == set(MAY_IMPORT) - {"floor"}
+    assert rooms >= FLOOR
+
+
+@pytest.mark.parametrize("name", [*MAPPED, "torchvision"])
+def test_nobody_imports(name: str) -> None:
+    """`envs` and `agents` are other people's packages; torchvision beside a CPU torch breaks diffusers."""
+    assert [str(path) for path in EVERY if any(part.split(".")[0] == name for part in imported(path))] == []
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = PROJECT["project"]
+    runtime = {distribution(line) for line in project["dependencies"]}
+    tools = runtime | {distribution(line) for line in project["optional-dependencies"]["dev"]}
+    owners = packages_distributions()
+    local = {"wcsim"} | {path.stem for path in sources("scripts", "tests")}
+    missing = set()
+    for path in EVERY:
+        for top in {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names) - local:
+            if not {distribution(owner) for owner in owners[top]} & (runtime if path in PACKAGED else tools):
+                missing.add(f"{path.relative_to(ROOT)}: {top}")
+    assert missing == set()
+
+
+def distribution(requirement: str) -> str:
+    """The normalised name at the start of a requirement."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name is not None
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def test_the_development_versions_are_pinned() -> None:
+    pins = [line for line in (ROOT / "constraints/py311-cpu.txt").read_text("utf-8").splitlines() if line[0] != "#"]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins), "a path, a tag or a range"
+    project = PROJECT["project"]
+    wanted = {distribution(line) for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]}
+    assert wanted - {distribution(pin) for pin in pins} == set()
+
+
+def test_importing_stays_light(tmp_path: Path) -> None:
+    """From another folder, so that only the installed names are found; torch takes seconds and is not always needed."""
+    for module in LIGHT:
+        code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"import {module}: {done.stderr or 'loads torch'}"
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_source_is_short_and_says_what_it_is(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert text.isascii()
+    assert len(text.splitlines()) <= MAX_LINES or str(path.relative_to(ROOT)) in LONGER
+    if path.name.startswith("test_"):
+        return
+    said = ast.get_docstring(ast.parse(text)) or ""
+    assert len(said.split()) >= 4, "the module's docstring says nothing"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*")), ids=lambda path: path.name)
+def test_a_configuration_parses(path: Path) -> None:
+    if path.suffix == ".yaml":
+        text = path.read_text("utf-8")
+        assert text.isascii()
+        assert isinstance(yaml.safe_load(text), dict)
+    else:
+        assert path.name in {"__init__.py", "__pycache__"}
+
+
+def test_no_file_names_a_machine() -> None:
+    """Absolute paths of somebody's home or workplace, in whatever is committed, binary files included."""
+    place = re.compile(rb"(?<![\w.~-])/(?:home|root|work|Users|tmp)/[\w.-]")
+    assert [str(path.relative_to(ROOT)) for path in committed() if place.search(path.read_bytes())] == []
+
+
+def test_the_map_names_what_exists() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    tests = "".join(path.read_text("utf-8") for path in sources("tests"))
+    assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests] == []
+    assert [name for name in re.findall(r"`(\w+/[\w./]+\.\w+)`", text) if not (ROOT / name).exists()] == []
+    rooms = text.split("```")[1]
+    assert [name for name in re.findall(r"\b(\w+\.py)\b", rooms) if not list((ROOT / "wcsim").rglob(name))] == []

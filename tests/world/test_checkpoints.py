@@ -1,0 +1,86 @@
+"""A world that does not match its own description is refused, with the reason."""
+
+import json
+
+import pytest
+import torch
+
+from wcsim.errors import CheckpointError
+from wcsim.world.checkpoints import find_world, hash_files, load_parts, save_world, verify_hashes
+from wcsim.world.tiny import tiny_parts
+
+@pytest.fixture
+def folder(tmp_path):
+    save_world(tmp_path / "tiny", *tiny_parts())
+    return tmp_path / "tiny"
+
+
+def edit(folder, change):
+    description = json.loads((folder / "world.json").read_text())
+    change(description)
+    (folder / "world.json").write_text(json.dumps(description))
+
+
+def rehash(folder):
+    edit(folder, lambda description: description.update(sha256=hash_files(folder)))
+
+
+def test_round_trip_keeps_float16_weights(folder):
+    spec, transformer, codec = load_parts(folder)
+    original_spec, original, original_codec = tiny_parts()
+    assert spec == original_spec
+    for (name, ours), theirs in zip(transformer.state_dict().items(), original.state_dict().values(), strict=True):
+        assert ours.dtype == torch.float32, name
+        assert torch.equal(ours, theirs.half().float()), name
+    for ours, theirs in zip(codec.vae.state_dict().values(), original_codec.vae.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs.half().float())
+
+
+def test_changed_missing_and_extra_files_are_named(folder):
+    weights = next((folder / "transformer").glob("*.safetensors"))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + b"x")
+    with pytest.raises(CheckpointError, match=r"safetensors has sha256 \w+, recorded is"):
+        load_parts(folder)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="lacks transformer/"):
+        verify_hashes(folder)
+    weights.write_bytes(content)
+    (folder / "vae" / "more.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="more.bin is not recorded"):
+        verify_hashes(folder)
+
+
+def test_a_spec_that_the_weights_cannot_serve_is_refused(folder):
+    edit(folder, lambda d: d["spec"].update(latent_shape=[8, 12, 12]))
+    with pytest.raises(CheckpointError, match="latent channels of the codec: the weights have 4, the spec says 8"):
+        load_parts(folder)
+    edit(folder, lambda d: d["spec"].update(latent_shape=[4, 12, 12], frame_size=[64, 96]))
+    with pytest.raises(CheckpointError, match="frame height: the weights have 96, the spec says 64"):
+        load_parts(folder)
+
+
+def test_weights_of_another_shape_are_refused(folder):
+    path = folder / "transformer" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"adaln_lora_dim": 8}))
+    rehash(folder)
+    with pytest.raises(CheckpointError, match="linear_1.weight expected shape"):
+        load_parts(folder)
+
+
+def test_unreadable_descriptions_are_refused(folder):
+    edit(folder, lambda d: d.update(format=99))
+    with pytest.raises(CheckpointError, match="format 99; this wcsim reads 1"):
+        verify_hashes(folder)
+    edit(folder, lambda d: (d.update(format=1), d["spec"].pop("fps")))
+    with pytest.raises(CheckpointError, match=r"spec\.fps"):
+        verify_hashes(folder)
+    (folder / "world.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        verify_hashes(folder)
+
+
+def test_an_unknown_world_names_the_shipped_ones():
+    with pytest.raises(CheckpointError, match="neither a folder with a world.json nor shipped"):
+        find_world("atlantis")

@@ -1,0 +1,57 @@
+"""The frame codec equals `AutoencoderKLWan` on clips of one frame."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from wcsim.world.codec import Codec, to_frames, to_pixels
+from wcsim.world.tiny import tiny_parts
+
+
+@pytest.fixture
+def codec():
+    _, _, codec = tiny_parts()
+    for parameter in codec.parameters():  # taps that one frame cannot reach must not matter
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    return codec
+
+
+def stock_of(codec):
+    stock = AutoencoderKLWan.from_config(codec.vae.config).eval()
+    stock.load_state_dict(codec.vae.state_dict())
+    return stock
+
+
+@torch.no_grad()
+def test_equals_the_stock_autoencoder_on_single_frames(codec):
+    stock = stock_of(codec)
+    pixels = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    mean, _ = codec.posterior(pixels)
+    theirs = stock.encode(pixels.unsqueeze(2)).latent_dist.mean.squeeze(2)
+    torch.testing.assert_close(mean, theirs, atol=1e-5, rtol=1e-4)
+    again = stock.decode(mean.unsqueeze(2)).sample.squeeze(2)
+    torch.testing.assert_close(codec.reconstruct(mean).clamp(-1, 1), again, atol=1e-5, rtol=1e-4)
+
+
+def test_pixels_round_trip_exactly():
+    frames = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
+    assert torch.equal(to_frames(to_pixels(frames)), frames)
+    assert torch.equal(to_frames(torch.tensor([-9.0, 9.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2))[0, 0, :, 0],
+                       torch.tensor([0, 255], dtype=torch.uint8))
+
+
+def test_leading_axes_are_kept(codec):
+    frames = np.zeros((2, 3, 96, 96, 3), np.uint8)
+    latents = codec.encode(frames)
+    assert latents.shape == (2, 3, 4, 12, 12)
+    assert codec.decode(latents).shape == frames.shape
+
+
+def test_refuses_what_is_not_a_frame(codec):
+    with pytest.raises(ValueError, match=r"uint8 .* got float32"):
+        codec.encode(np.zeros((96, 96, 3), np.float32))
+    with pytest.raises(ValueError, match="clips of one frame, got 2"):
+        codec.vae.encoder(torch.zeros(1, 12, 2, 48, 48))
+    with pytest.raises(ValueError, match="temporal compression"):
+        Codec.new({"base_dim": 4, "dim_mult": [1, 1], "z_dim": 4, "num_res_blocks": 1, "temperal_downsample": [True]})

@@ -1,0 +1,28 @@
+"""Fidelity as configuration: how many denoise steps, which solver, how much context, which cache."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from wcsim.cache.none import NoCache
+from wcsim.cache.policy import CacheConfig
+from wcsim.config import StrictConfig
+from wcsim.types import Fidelity, WorldSpec
+from wcsim.world.world import check_fidelity
+
+
+class FidelityConfig(StrictConfig):
+    """See `wcsim.types.Fidelity`; what is left out is the world's default."""
+
+    steps: int | None = Field(None, ge=1)
+    solver: str = "euler"
+    context: int | None = Field(None, ge=1)
+    chunk: int | None = Field(None, ge=1)
+    cache: CacheConfig = NoCache.Config()
+
+    def build(self, spec: WorldSpec) -> Fidelity:
+        """The fidelity for a world; ConfigError where the world cannot do it."""
+        steps = self.steps or spec.default_steps
+        fidelity = Fidelity(steps, self.cache.build(), self.solver, self.context, self.chunk)
+        check_fidelity(spec, fidelity)
+        return fidelity

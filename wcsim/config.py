@@ -1,0 +1,105 @@
+"""YAML to typed configuration: strict, immutable, and clear about what it does not know.
+
+Each component keeps its own model beside it; this file holds what all of them share.  Easy to get wrong: PyYAML reads
+`1e-4` as a string, so overrides and files go through pydantic's number parsing, never through `eval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wcsim.errors import ConfigError
+
+
+class StrictConfig(BaseModel):
+    """A component's settings: no unknown keys, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    """The mapping in a YAML file, given as a path or as the name of a packaged configuration."""
+    path = Path(name)
+    packaged = files("wcsim.configs").joinpath(path.name if path.suffix else f"{name}.yaml")
+    if path.is_file():
+        text = path.read_text("utf-8")
+    elif packaged.is_file():
+        text = packaged.read_text("utf-8")
+    else:
+        known = sorted(file.name.removesuffix(".yaml") for file in files("wcsim.configs").iterdir()
+                       if file.name.endswith(".yaml"))
+        raise ConfigError(f"config {name!r} is neither a file nor packaged; packaged: {', '.join(known)}")
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {name!r} is not YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"config {name!r} holds {type(loaded).__name__}, not a mapping")
+    return loaded
+
+
+def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """A copy with `a.b.c=value` assignments applied; values are YAML, missing mappings on the way are made."""
+    result: dict[str, Any] = {key: value for key, value in settings.items()}
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"override {assignment!r} is not of the form key.subkey=value")
+        *parents, last = path.split(".")
+        node = result
+        for number, part in enumerate(parents):
+            child = node.get(part, {})
+            if isinstance(child, str) and part == "cache":  # a preset's name, about to be refined
+                child = {"preset": child}
+            if not isinstance(child, Mapping):
+                raise ConfigError(f"override {assignment!r}: {'.'.join(parents[: number + 1])} is not a mapping")
+            node[part] = dict(child)
+            node = node[part]
+        node[last] = yaml.safe_load(value)
+    return result
+
+
+def validate(model: type[Model], settings: Mapping[str, Any]) -> Model:
+    """The typed configuration, or a ConfigError with a line per fault: its path, what was given, what is known."""
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item, model) for item in error.errors())) from None
+
+
+def _explain(item: Any, model: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        owner = _model_at(model, item["loc"][:-1])
+        return f"{path} is unknown; known: {', '.join(owner.model_fields)}" if owner else f"{path} is unknown"
+    if item["type"] == "missing":
+        return f"{path} is required"
+    message = item["msg"].removeprefix("Value error, ")
+    # A nested parser has named its own path and values already.
+    return message if isinstance(item.get("ctx", {}).get("error"), ConfigError) else (
+        f"{path}: {message}, given {item['input']!r}")
+
+
+def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model that a fault's location lies in, where it can be followed."""
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            return None
+        options = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (
+            field.annotation,)
+        models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        if len(models) != 1:
+            return None
+        model = models[0]
+    return model

@@ -1,0 +1,190 @@
+"""One self-contained page per run, made from what is on disk.
+
+Every number comes from `summary.json` or the rows, so a page can be written again at any time.  Easy to get wrong:
+names in a configuration are anybody's text; only the SVG that this package draws goes into the page unescaped.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from wcsim.errors import RunError
+from wcsim.report import phrases
+from wcsim.report.canvas import PALETTE, Panel
+from wcsim.report.decisions import decision_panels
+from wcsim.report.figures import TWINS, error_panels, latency_panels, task_panels
+from wcsim.report.video import Clip, compose, encode_mp4
+from wcsim.track import files
+from wcsim.track.ledger import COMPARISONS
+from wcsim.track.runs import Run
+
+EMBEDDED = 3
+"""Episodes whose video is inside the page; the others lie beside it."""
+
+DEFAULT_FPS = 10.0
+"""Of the videos of a run too short to say how fast its world moves."""
+
+SPAN_TREE = {
+    "plan": 1, "truth": 1, "imagine": 1, "encode": 2, "embed": 2, "policy": 2, "probe": 3, "deep": 3, "head": 2,
+    "decode": 1, "judge": 1,
+}
+"""Span to its depth inside the control step, in reading order; others follow at depth 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A key number.  value: as in the summary.  text: as people read it.  notes: what to read it against, by line."""
+
+    name: str
+    value: float | None
+    text: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One episode's video.  source: a data URI, or None where it is not inside the page."""
+
+    episode: int
+    file: str
+    caption: str
+    source: str | None
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `episode_*.mp4` and `report.html` into a run directory; returns the page's path.
+
+    Raises RunError where there is no run, or one that has not written its summary yet.
+    """
+    run = Run(run_dir)
+    summary = run.read_summary()
+    kept = {row["episode"]: arrays for row in run.episodes if (arrays := _arrays(run, row["episode"])) is not None}
+    fps = frames_per_second(summary)
+    videos = [_write_video(run, row, kept[row["episode"]], fps, embed=i < EMBEDDED)
+              for i, row in enumerate(row for row in run.episodes if row["episode"] in kept)]
+    page = run.path / "report.html"
+    files.replace(page, render(run, summary, kept, videos).encode())
+    return page
+
+
+def _arrays(run: Run, episode: int) -> dict[str, np.ndarray] | None:
+    try:
+        return run.load_arrays(f"ep_{episode:04d}")
+    except RunError:
+        return None
+
+
+def frames_per_second(summary: Mapping[str, Any]) -> float:
+    """World frames per second: as stored, or as the real-time factor implies."""
+    mean, factor = (summary.get("latency_ms") or {}).get("mean"), summary.get("real_time_factor")
+    if summary.get("fps"):
+        return float(summary["fps"])
+    return round(1e3 / (mean * factor), 3) if mean and factor else DEFAULT_FPS
+
+
+def _write_video(run: Run, row: Mapping[str, Any], arrays: dict[str, np.ndarray], fps: float, *, embed: bool) -> Video:
+    number = row["episode"]
+    steps = [step for step in run.steps if step["episode"] == number]
+    error_px = {twin: np.array([step["error"][f"{twin}_vs_truth"]["block_px"] for step in steps], dtype=np.float64)
+                for twin in ("cached", "uncached")}
+    content = encode_mp4(compose(Clip({twin: arrays[twin] for twin in TWINS}, error_px)), fps)
+    path = run.path / f"episode_{number:04d}.mp4"
+    files.replace(path, content)
+    solved = ", ".join(f"{twin} {phrases.percent(row['final_coverage'][twin])}" for twin in TWINS)
+    caption = f"Episode {number}, {phrases.plural(row['steps'], 'step')}. Goal covered at the end: {solved}."
+    source = f"data:video/mp4;base64,{b64encode(content).decode()}" if embed else None
+    return Video(number, path.name, caption, source)
+
+
+def render(
+    run: Run, summary: Mapping[str, Any], kept: Mapping[int, dict[str, np.ndarray]], videos: Sequence[Video]
+) -> str:
+    """The page.  kept: episode to its arrays, those there are."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters.update(number=phrases.number, percent=phrases.percent)
+    shown = next(iter(kept), None)
+    hits = [arrays["hit"] for arrays in kept.values()]
+    return environment.get_template("page.html").render(
+        title=str(run.config.get("name", run.path.name)),
+        what_ran=phrases.what_ran(run.config, run.manifest, hits[0].shape[1] if hits else None),
+        summary=summary,
+        tiles=tiles(summary),
+        videos=videos,
+        errors=_drawn(error_panels(run.steps)),
+        latency=_drawn(latency_panels(run.steps, summary.get("deadline_ms"))),
+        decisions=_drawn([] if shown is None else decision_panels(shown, kept[shown], hits)),
+        task=_drawn(task_panels(run.steps, (run.config.get("agent") or {}).get("error_bound"))),
+        readings={name: getattr(phrases, f"{name}_reading")(summary)
+                  for name in ("error", "latency", "cache", "planning")},
+        spans=list(span_rows(summary)),
+        episodes=run.episodes,
+        comparisons=tuple(COMPARISONS),
+        horizons=sorted(summary["error"]["cached_vs_truth"], key=int),
+        fps=frames_per_second(summary),
+        palette=PALETTE,
+        config=yaml.safe_dump(run.config, sort_keys=False),
+        manifest=dumps(run.manifest, indent=2),
+    )
+
+
+def _drawn(panels: Sequence[Panel]) -> list[dict[str, Any]]:
+    return [{"title": panel.title, "svg": Markup(panel.svg)} for panel in panels]
+
+
+def tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    """The key numbers of a run."""
+    coverage = summary.get("final_coverage_by_twin") or {}
+    latency = (summary.get("latency_ms") or {}).get("p95")
+    success, covered, hit_rate, speedup = (
+        summary.get(name) for name in ("success_rate", "final_coverage", "hit_rate", "speedup")
+    )
+    return [
+        Tile("Success", success, phrases.percent(success),
+             _interval(summary.get("success_interval"), phrases.percent, f", n = {summary.get('episodes')}")),
+        Tile("Goal covered", covered, phrases.percent(covered),
+             tuple(f"{twin} {phrases.percent(coverage.get(twin))}" for twin in ("truth", "uncached"))),
+        Tile("Cache speed-up", speedup, phrases.times(speedup),
+             _interval(summary.get("speedup_interval"), phrases.times)),
+        Tile("Cache hit rate", hit_rate, phrases.percent(hit_rate),
+             ("of denoise steps;", f"{phrases.percent(summary.get('skipped'))} of blocks")),
+        Tile("Latency, p95", latency, phrases.measured(latency, "ms"),
+             (f"deadline {phrases.measured(summary.get('deadline_ms'), 'ms')},",
+              f"met by {phrases.percent(summary.get('deadline_attainment'))}")),
+        *(_error_tile(summary["error"], horizon) for horizon in ("8", "16")),
+    ]
+
+
+def _error_tile(error: Mapping[str, Any], horizon: str) -> Tile:
+    cached, uncached = (error[f"{twin}_vs_truth"][horizon]["block_px"] for twin in ("cached", "uncached"))
+    return Tile(f"Error at {horizon} steps", cached, phrases.measured(cached, "px"),
+                ("block position;", f"uncached {phrases.measured(uncached, 'px')}"))
+
+
+def _interval(
+    interval: Sequence[float | None] | None, write: Callable[[float | None], str], more: str = ""
+) -> tuple[str, ...]:
+    if interval is None or None in interval:
+        return ("no interval",)
+    return ("95% interval", phrases.span_of(*(write(end) for end in interval)) + more)
+
+
+def span_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    """Name, depth and percentiles of the control step and every span inside it."""
+    spans = summary.get("spans_ms") or {}
+    yield "control step", 0, summary.get("latency_ms") or {}
+    for name in [*(name for name in SPAN_TREE if name in spans), *(name for name in spans if name not in SPAN_TREE)]:
+        yield name, SPAN_TREE.get(name, 1), spans[name]
+    yield "first step of an episode", 0, summary.get("first_step_ms") or {}

@@ -1,0 +1,119 @@
+"""Side-by-side video of the twins: truth, cached world, uncached world, with the block's error under them.
+
+Easy to get wrong: browsers play H.264 only with halved chroma, so both sides must be even, and imageio would stretch a
+picture whose sides are no multiple of 16; the canvas is padded to that instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import imageio.v2 as imageio
+import numpy as np
+
+CAPTIONS = {"truth": "truth", "cached": "world, cached", "uncached": "world, uncached"}
+
+PANEL_PX = 384
+"""Frames are enlarged a whole number of times, up to this width: 96 px frames four times."""
+
+MARGIN, CAPTION, STRIP, SIDE = 16, 48, 152, 16
+"""Pixels: around panels, of the captions above them, of the error strip below, and what sides are multiples of."""
+
+GROUND, INK, FAINT = (22, 24, 28), (230, 232, 234), (74, 80, 88)
+TWIN_COLOURS = {"truth": (211, 216, 221), "cached": (86, 180, 233), "uncached": (240, 138, 75)}
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One episode to show.
+
+    frames: twin to `[T + 1, H, W, 3]` uint8, the start first.  error_px: `cached` and `uncached` to the block's error
+    `[T]` against the truth, NaN where it was not measured.
+    """
+
+    frames: dict[str, np.ndarray]
+    error_px: dict[str, np.ndarray]
+
+
+def compose(clip: Clip) -> Iterator[np.ndarray]:
+    """The `T + 1` pictures of a clip, `[H', W', 3]` uint8, sides multiples of 16."""
+    count, height, width = clip.frames["truth"].shape[:3]
+    scale = max(1, PANEL_PX // width)
+    panel_height, panel_width = scale * height, scale * width
+    columns = {twin: MARGIN + i * (panel_width + MARGIN) for i, twin in enumerate(CAPTIONS)}
+    size = (CAPTION + panel_height + STRIP, MARGIN + 3 * (panel_width + MARGIN))
+    ground = np.full((*(-(-side // SIDE) * SIDE for side in size), 3), GROUND, dtype=np.uint8)
+    for twin, left in columns.items():
+        _write(ground, CAPTIONS[twin], (left, CAPTION - 15), TWIN_COLOURS[twin], 1.0)
+    for step in range(count):
+        picture = ground.copy()
+        for twin, left in columns.items():
+            frame = clip.frames[twin][step].repeat(scale, axis=0).repeat(scale, axis=1)
+            picture[CAPTION : CAPTION + panel_height, left : left + panel_width] = frame
+        _draw_strip(picture, clip, step, top=CAPTION + panel_height)
+        yield picture
+
+
+def _draw_strip(picture: np.ndarray, clip: Clip, step: int, *, top: int) -> None:
+    """Error curves up to `step`, faint beyond it, and a cursor there."""
+    count = len(clip.frames["truth"]) - 1
+    left, right = MARGIN, picture.shape[1] - MARGIN
+    high, low = top + 58, top + STRIP - 14
+    most = max((float(np.nanmax(e)) for e in clip.error_px.values() if np.isfinite(e).any()), default=0.0)
+    text = _write(picture, "block error, px", (left, top + 38), INK, 0.8)
+    for twin, errors in clip.error_px.items():
+        now = 0.0 if step == 0 else errors[step - 1]
+        value = f"{now:.1f}" if np.isfinite(now) else "-"
+        text = _write(picture, f"{twin} {value}", (text + 40, top + 38), TWIN_COLOURS[twin], 0.8)
+    _write(picture, f"step {step}/{count}", (right, top + 38), INK, 0.8, align_right=True)
+    cv2.line(picture, (left, low), (right, low), FAINT, 1)
+
+    def place(horizon: int, error: float) -> tuple[int, int]:
+        x = left + (right - left) * horizon / max(count, 1)
+        return round(x), round(low - (low - high) * error / (most or 1.0))
+
+    for twin, errors in clip.error_px.items():
+        points = [place(h, e) if np.isfinite(e) else None for h, e in enumerate([0.0, *errors])]
+        for h, (a, b) in enumerate(pairwise(points), start=1):
+            if a is not None and b is not None:
+                seen = h <= step
+                tint = TWIN_COLOURS[twin] if seen else _fade(TWIN_COLOURS[twin])
+                cv2.line(picture, a, b, tint, 3 if seen else 1, cv2.LINE_AA)
+    x, _ = place(step, 0.0)
+    cv2.line(picture, (x, high - 4), (x, low + 6), INK, 2)
+
+
+def _fade(tint: tuple[int, int, int]) -> tuple[int, ...]:
+    return tuple((3 * dark + 2 * light) // 5 for dark, light in zip(GROUND, tint, strict=True))
+
+
+def _write(
+    picture: np.ndarray, text: str, at: tuple[int, int], tint: tuple[int, int, int], size: float,
+    *, align_right: bool = False,
+) -> int:
+    """Put `text` with its baseline's left (or right) end at x, y; returns where it ends."""
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, size, 1)
+    x = at[0] - width if align_right else at[0]
+    cv2.putText(picture, text, (x, at[1]), cv2.FONT_HERSHEY_DUPLEX, size, tint, 1, cv2.LINE_AA)
+    return x + width
+
+
+def encode_mp4(pictures: Iterable[np.ndarray], fps: float) -> bytes:
+    """H.264 in MP4 that browsers play and start before it is whole; pictures `[H, W, 3]` uint8, sides even."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        writer: Any = imageio.get_writer(
+            path, fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2, ffmpeg_log_level="error",
+            output_params=["-crf", "20", "-preset", "fast", "-threads", "1", "-movflags", "+faststart",
+                           "-fflags", "+bitexact", "-flags:v", "+bitexact"],
+        )
+        with writer:
+            for picture in pictures:
+                writer.append_data(picture)
+        return path.read_bytes()
