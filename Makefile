@@ -53,12 +53,14 @@ lint: setup  ## ruff
 # Types are checked on the installed wheel, from its own folder: there envs/, agents/ and configs/ have the names under
 # which they are imported, and the type checker cannot fall back on the checkout.
 MYPY = cd $(INSTALLED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
-	--cache-dir $(CURDIR)/.mypy_cache --python-executable bin/python
+	--python-executable bin/python --cache-dir $(CURDIR)/.mypy_cache
 
 types: installed  ## mypy --strict on the installed copy and the scripts; tests may leave out annotations
 	$(MYPY) -p wcsim
 	$(MYPY) $(CURDIR)/scripts
-	$(MYPY) --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls $(CURDIR)/tests
+	@# Folder by folder, since each may have a conftest.py.  A cache of its own: one cache serves one set of options.
+	for folder in $(sort $(dir $(wildcard tests/*.py tests/*/*.py))); do ( $(MYPY)/tests \
+		--allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls $(CURDIR)/$$folder*.py ) || exit 1; done
 
 wheel: setup  ## dist/wcsim-*.whl
 	@# setuptools packs whatever an earlier build left in build/lib, deleted modules included.

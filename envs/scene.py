@@ -20,9 +20,10 @@ class Scene:
     """How the table is drawn; lengths in simulator pixels, colours RGB 0 to 255.
 
     block: boxes (u low, v low, u high, v high) in body coordinates whose union is the block; they overlap, so that no
-    seam is an edge.  block_outline: how far the block is drawn beyond its boxes.  agent_drawn: where the renderer puts the
-    agent, relative to its true place (x, y).  block_drawn: the same of the block, as rows of degrees, x, y between which
-    it is linear; it repeats every 90 degrees.  goal: x, y, angle.  rim: frame pixels along the border that show walls.
+    seam is an edge.  block_outline: how far the block is drawn beyond its boxes.  agent_drawn: where the renderer puts
+    the agent, relative to its true place (x, y).  block_drawn: the same of the block, as rows of degrees, x, y between
+    which it is linear; it repeats every 90 degrees.  goal: x, y, angle.  rim: frame pixels along the border that show
+    walls.
     """
 
     frame_size: int

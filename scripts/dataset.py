@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from recipe import Data
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,12 @@ class Episodes:
     states: np.ndarray
 
     @classmethod
-    def load(cls, folder: Path) -> Episodes:
-        """All shards of one split."""
-        paths = sorted(path for path in folder.glob("shard_*.npz") if ".tmp" not in path.name)
-        if not paths:
-            raise SystemExit(f"no shards in {folder}; run scripts/collect_data.py first")
+    def load(cls, data: Data, split: str) -> Episodes:
+        """The episodes of one split that the recipe asks for."""
+        count = -(-data.splits[split].episodes // data.shard_episodes)
+        paths = [data.folder / split / f"shard_{number:04d}.npz" for number in range(count)]
+        if missing := [str(path) for path in paths if not path.exists()]:
+            raise SystemExit(f"missing: {', '.join(missing)}; run scripts/collect_data.py first")
         shards = [np.load(path) for path in paths]
         return cls(*(np.concatenate([shard[key] for shard in shards]) for key in ("frames", "actions", "states")))
 

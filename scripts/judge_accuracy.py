@@ -19,8 +19,8 @@ from typing import Any
 import cv2
 import numpy as np
 import shapely
-from dataset import Episodes
 
+from dataset import Episodes
 from wcsim.envs.judge import Judgement, PixelJudge
 from wcsim.envs.pusht import AGENT_RADIUS_PX, SCENE, block_gap
 from wcsim.envs.scene import wrap
@@ -40,6 +40,9 @@ CONTACT_PX = 2.0
 
 NEAR_GOAL = (1000, 4.0, 0.03)
 """Rendered frames with the block near its goal: how many, and how far off (standard deviations, px and radians)."""
+
+CLEAR = 0.03
+"""A coverage further than this from what counts as success is a clear case."""
 
 QUANTILES = (50, 95, 99)
 
@@ -112,7 +115,9 @@ def errors_of(found: Judgement, states: np.ndarray, chosen: np.ndarray) -> dict[
                          ) | {"max": float(values.max())} if len(values) else None
     solved = coverage > SUCCESS_COVERAGE
     row["successes"] = int((solved & chosen).sum())
-    row["success_wrong"] = int(((found.success != solved) & chosen).sum())
+    wrong = (found.success != solved) & chosen
+    row["success_wrong"] = int(wrong.sum())
+    row["success_wrong_clear"] = int((wrong & (np.abs(coverage - SUCCESS_COVERAGE) > CLEAR)).sum())
     row["fit_p1"] = {name: float(np.percentile(getattr(found, name)[chosen], 1)) if chosen.any() else None
                      for name in ("block_fit", "agent_fit")}
     return row
@@ -134,7 +139,7 @@ def row_text(row: dict[str, Any]) -> str:
     for name, digits in (("block_px", 2), ("block_deg", 2), ("agent_px", 2), ("coverage", 3)):
         cells.append(" / ".join(f"{value:.{digits}f}" for value in row[name].values()) if row[name] else "-")
     cells += [f"{100 * row[name]:.2f}" if row["frames"] else "-" for name in ("block_found", "agent_found", "shape_ok")]
-    return " | ".join([*cells, f"{row['success_wrong']} of {row['successes']}"])
+    return " | ".join([*cells, str(row["successes"]), f"{row['success_wrong']} ({row['success_wrong_clear']})"])
 
 
 def main() -> None:
@@ -156,7 +161,7 @@ def main() -> None:
     judge, goal = PixelJudge(SCENE), near_goal()
     result: dict[str, Any] = {"split": str(arguments.split), "every": arguments.every, "conditions": {}}
     print("condition | group | frames | block px | block deg | agent px | coverage | "
-          "block found % | agent found % | shape ok % | success wrong")
+          "block found % | agent found % | shape ok % | successes | called wrong (clear ones)")
     for condition, (change, thinned) in conditions.items():
         known = states[::thinned]
         found = judge(change(frames[::thinned]))

@@ -57,6 +57,12 @@ class CodecTraining(Strict):
     """Share of the crops that are centred on something that moved."""
     moving_weight: float = Field(6.0, ge=1)
     """Loss weight of pixels that moved."""
+    max_shift_px: int = Field(4, ge=0)
+    """Most frame pixels between the two views of a pair; half the codec's compression covers every phase."""
+    still_share: float = Field(0.3, ge=0, le=1)
+    """Share of the pairs that are not shifted: plain reconstruction."""
+    shift_weight: float = Field(0.05, ge=0)
+    """Loss weight of the latents' failure to move with the picture."""
     kl_weight: float = Field(1e-4, ge=0)
 
 
@@ -80,6 +86,10 @@ class WorldTraining(Strict):
     """Noise level that the transformer is told for clean frames."""
     change_weight: float = Field(4.0, ge=0)
     """Extra loss weight of latent pixels that change from frame to frame."""
+    angle_columns: list[int]
+    """Columns of the recorded simulator state that are angles in radians."""
+    state_weight: float = Field(0.5, ge=0)
+    """Loss weight of the state read halfway up."""
     moving_columns: list[int]
     """Columns of the recorded simulator state whose change makes a window count as moving."""
     moving_change: float = Field(gt=0)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from dataset import Episodes, save_atomically
 from recipe import CodecTraining, Recipe
 from torch import Tensor
@@ -25,39 +27,74 @@ CHANGED = 24
 """Summed absolute RGB difference from which a pixel counts as changed."""
 
 
-def draw_batch(
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Views of the same frames, some pixels apart.  first, second: `[B, 3, S, S]` in [-1, 1].  weight: `[B, 1, S, S]` loss
+    weight of the second, 0 where the first does not show what it shows.  offset: `[B, 2]` pixels y, x from first to second.
+    """
+
+    first: Tensor
+    second: Tensor
+    weight: Tensor
+    offset: Tensor
+
+
+def draw_pairs(
     episodes: Episodes, training: CodecTraining, count: int, whole: bool, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Frames or crops `[B, 3, S, S]` in [-1, 1] and their loss weights `[B, 1, S, S]`.
+) -> Pairs:
+    """Crops, or whole frames, and the same again shifted by up to half a latent pixel's frame pixels either way.
 
     What differs from another frame of the same episode has moved: it weighs more, and attracts crops.
     """
-    size = episodes.frames.shape[2]
-    crop = size if whole else training.crop_px
+    size, reach = episodes.frames.shape[2], training.max_shift_px
+    view = size - 2 * reach if whole else training.crop_px
     episode = rng.integers(len(episodes.frames), size=count)
     times = rng.integers(episodes.frames.shape[1], size=(2, count))
-    crops, weights = [], []
-    for e, t, other in zip(episode, *times, strict=True):
+    offsets = rng.integers(-reach, reach + 1, size=(count, 2))
+    offsets[rng.random(count) < training.still_share] = 0
+    firsts, seconds, weights = [], [], []
+    for e, t, other, offset in zip(episode, *times, offsets, strict=True):
         frame = episodes.frames[e, t]
         moved = np.abs(frame.astype(np.int16) - episodes.frames[e, other]).sum(-1) > CHANGED
         centre = rng.integers(size, size=2)
         spots = np.argwhere(moved)
         if len(spots) and rng.random() < training.moving_crops:
             centre = spots[rng.integers(len(spots))]
-        y, x = np.clip(centre - crop // 2 + rng.integers(-8, 9, size=2), 0, size - crop)
-        crops.append(frame[y : y + crop, x : x + crop])
-        weights.append(1.0 + (training.moving_weight - 1.0) * moved[y : y + crop, x : x + crop])
+        y, x = np.clip(centre - view // 2 + rng.integers(-8, 9, size=2), reach, size - view - reach)
+        v, u = y + offset[0], x + offset[1]
+        firsts.append(frame[y : y + view, x : x + view])
+        seconds.append(frame[v : v + view, u : u + view])
+        weight = 1.0 + (training.moving_weight - 1.0) * moved[v : v + view, u : u + view]
+        rows, columns = (np.arange(view) + shift for shift in offset)
+        seen = ((rows >= 0) & (rows < view))[:, None] & ((columns >= 0) & (columns < view))
+        weights.append(weight * seen)
     weight = torch.from_numpy(np.array(weights, dtype=np.float32)).unsqueeze(1)
-    return to_pixels(torch.from_numpy(np.array(crops))), weight / weight.mean()
+    first, second = (to_pixels(torch.from_numpy(np.array(views))) for views in (firsts, seconds))
+    return Pairs(first, second, weight / weight.mean(), torch.from_numpy(offsets).float())
 
 
-def loss_of(codec: Codec, pixels: Tensor, weight: Tensor, kl_weight: float, generator: torch.Generator) -> Tensor:
-    """Weighted L1 plus squared error, plus a light pull of the latents towards a unit Gaussian."""
-    mean, log_var = codec.posterior(pixels)
-    noise = torch.randn(mean.shape, generator=generator)
-    error = codec.reconstruct(mean + torch.exp(0.5 * log_var) * noise) - pixels
+def shift(latents: Tensor, offset: Tensor) -> Tensor:
+    """Latents `[B, C, h, w]` as seen from `offset` `[B, 2]` latent pixels (y, x) further on, by bilinear interpolation."""
+    height, width = latents.shape[-2:]
+    theta = torch.eye(2, 3).repeat(len(latents), 1, 1)
+    theta[:, 0, 2], theta[:, 1, 2] = 2 * offset[:, 1] / width, 2 * offset[:, 0] / height
+    grid = F.affine_grid(theta, list(latents.shape), align_corners=False)
+    return F.grid_sample(latents, grid, padding_mode="border", align_corners=False)
+
+
+def loss_of(codec: Codec, pairs: Pairs, training: CodecTraining, generator: torch.Generator) -> Tensor:
+    """Reconstruction of the second view from the shifted latents of the first, their distance from the latents of the
+    second (both ask that latents move as the picture does, EQ-VAE, arXiv 2502.09509), and a light pull to a Gaussian."""
+    (mean, log_var), (mean_second, _) = codec.posterior(pairs.first), codec.posterior(pairs.second)
+    offset = pairs.offset / codec.compression
+    moved = shift(mean, offset)
+    noise = torch.randn(mean.shape, generator=generator) * torch.exp(0.5 * log_var)
+    error = codec.reconstruct(moved + noise) - pairs.second
+    inside = F.interpolate((pairs.weight > 0).float(), mean.shape[-2:], mode="area").ge(1.0)
+    apart = (inside * (moved - mean_second).square()).mean() / mean.detach().var()
     kl = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).mean()
-    return (weight * (error.abs() + 5.0 * error.square())).mean() + kl_weight * kl
+    reconstruction = (pairs.weight * (error.abs() + 5.0 * error.square())).mean()
+    return reconstruction + training.shift_weight * apart + training.kl_weight * kl
 
 
 @torch.no_grad()
@@ -93,8 +130,8 @@ def main() -> None:
         codec.load_state_dict(saved["codec"])
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
-    episodes = Episodes.load(recipe.data.folder / "train")
-    held_out = Episodes.load(recipe.data.folder / "validation").frames[:, :: recipe.data.steps // 2].reshape(
+    episodes = Episodes.load(recipe.data, "train")
+    held_out = Episodes.load(recipe.data, "validation").frames[:, :: recipe.data.steps // 2].reshape(
         -1, *episodes.frames.shape[2:])[:128]
 
     progress = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, unit="step")
@@ -104,10 +141,10 @@ def main() -> None:
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
         whole = step >= (1 - training.whole_frame_fraction) * schedule.steps
         count = max(1, schedule.batch // 4) if whole else schedule.batch
-        pixels, weight = draw_batch(episodes, training, count, whole, rng)
+        pairs = draw_pairs(episodes, training, count, whole, rng)
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
-        loss = loss_of(codec, pixels, weight, training.kl_weight, generator)
+        loss = loss_of(codec, pairs, training, generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)

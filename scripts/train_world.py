@@ -33,16 +33,18 @@ from wcsim.world.transformer import ActionCosmosTransformer
 @dataclass(frozen=True, slots=True)
 class LatentEpisodes:
     """latents: `[E, T+1, C, h, w]` float16.  actions: `[E, T+1, F]`, the t-th led to frame t (zero at 0).
+    states: `[E, T+1, S]` the simulator's state, angles as sine and cosine, each column with mean 0 and variance 1.
     moving: `[E, T+1]` bool, whether what matters moved on the way to frame t."""
 
     latents: Tensor
     actions: Tensor
+    states: Tensor
     moving: np.ndarray
 
     @classmethod
     def load(cls, recipe: Recipe, split: str, codec: Codec) -> LatentEpisodes:
         """Encode a split once and keep the latents beside the other outputs."""
-        episodes = Episodes.load(recipe.data.folder / split)
+        episodes = Episodes.load(recipe.data, split)
         path = recipe.output / f"latents_{split}.npy"
         if not path.exists():
             encoded = [codec.encode(frames).half().numpy() for frames in tqdm(episodes.frames, desc=f"encode {split}")]
@@ -50,20 +52,26 @@ class LatentEpisodes:
             path.with_suffix(".tmp.npy").rename(path)
         actions = features(make_task(recipe.task).action, episodes.actions)
         change = np.abs(np.diff(episodes.states[..., recipe.transformer.moving_columns], axis=1)).max(-1)
+        angles = episodes.states[..., recipe.transformer.angle_columns]
+        states = np.concatenate([np.delete(episodes.states, recipe.transformer.angle_columns, axis=-1),
+                                 np.sin(angles), np.cos(angles)], axis=-1)
         return cls(
             torch.from_numpy(np.load(path)),
             torch.from_numpy(np.pad(actions, ((0, 0), (1, 0), (0, 0)))),
+            torch.from_numpy((states - states.mean((0, 1))) / states.std((0, 1))),
             np.pad(change > recipe.transformer.moving_change, ((0, 0), (1, 0))),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A batch: latents `[B, T, C, h, w]`, actions `[B, T, F]`, known `[B, T]`, of which `context` frames are clean."""
+    """A batch: latents `[B, T, C, h, w]`, actions `[B, T, F]`, known `[B, T]`, states `[B, T, S]`; `context` frames are
+    clean."""
 
     latents: Tensor
     actions: Tensor
     known: Tensor
+    states: Tensor
     context: int
 
 
@@ -83,17 +91,39 @@ def draw_window(episodes: LatentEpisodes, training: WorldTraining, count: int, r
     times = start[:, None] + np.arange(context + chunk)
     known = torch.from_numpy(times > 0)
     known[:, 0] &= torch.from_numpy(rng.random(count) < 0.8)
-    return Window(episodes.latents[episode[:, None], times].float(), episodes.actions[episode[:, None], times], known,
-                  context)
+    place = (episode[:, None], times)
+    return Window(episodes.latents[place].float(), episodes.actions[place], known, episodes.states[place], context)
 
 
-def velocity_loss(
-    model: ActionCosmosTransformer, window: Window, training: WorldTraining, generator: torch.Generator
-) -> Tensor:
-    """Mean squared error of the velocity on new frames; latent pixels that change weigh more, the mean weight is 1."""
+class StateReader(torch.nn.Module):
+    """Reads the simulator's state of every frame from the tokens halfway up; used in training only.
+
+    Its loss tells the lower blocks, without the detour over pixels, what a step does to the scene.
+    """
+
+    def __init__(self, width: int, states: int) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.LayerNorm(width), torch.nn.Linear(width, 2 * width), torch.nn.GELU(),
+                                          torch.nn.Linear(2 * width, width))
+        self.out = torch.nn.Linear(width, states)
+
+    def forward(self, tokens_BLD: Tensor, frames: int) -> Tensor:
+        """States `[B, T, S]`: every token says what it sees, and their mean is read."""
+        said: Tensor = self.layers(tokens_BLD.unflatten(1, (frames, -1))).mean(2)
+        states: Tensor = self.out(said)
+        return states
+
+
+def losses_of(
+    model: ActionCosmosTransformer, reader: StateReader, window: Window, training: WorldTraining,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Squared error of the velocity on new frames, where latent pixels that change weigh more, and of the states read."""
     clean = window.latents
     count, frames = clean.shape[:2]
-    sigma = torch.sigmoid(torch.randn(count, generator=generator))
+    # Stratified: every batch covers all noise levels, which takes much of the variance out of its gradient.
+    quantile = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+    sigma = torch.sigmoid(torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4)))
     sigma = training.shift * sigma / (1 + (training.shift - 1) * sigma)
     noise = torch.randn(clean.shape, generator=generator)
     context_noise = training.context_noise * torch.rand(count, 1, 1, 1, 1, generator=generator)
@@ -102,20 +132,25 @@ def velocity_loss(
     mixed = torch.where(is_context.view(1, -1, 1, 1, 1), clean + context_noise * noise,
                         (1 - level) * clean + level * noise)
     sigmas = torch.where(is_context, training.context_sigma, sigma.unsqueeze(1))
-    predicted = model(
-        mixed.transpose(1, 2), sigma_NT=sigmas, actions_NTF=window.actions, known_NT=window.known,
-        text_NSE=torch.zeros(count, 1, model.config.text_embed_dim), clean_T=is_context.float(),
-    ).transpose(1, 2)
+    latents = mixed.transpose(1, 2)
+    tokens, given = model.embed(
+        latents, sigmas, window.actions, window.known, torch.zeros(count, 1, model.config.text_embed_dim),
+        is_context.float(), model.position(latents),
+    )
+    tokens = model.run_blocks(tokens, 0, model.depth // 2, given)
+    read = reader(tokens, frames)
+    predicted = model.unembed(model.run_blocks(tokens, model.depth // 2, model.depth, given), given).transpose(1, 2)
     change = (clean[:, window.context :] - clean[:, window.context - 1 : -1]).abs().mean(2, keepdim=True)
     weight = 1.0 + training.change_weight * change.clamp(max=1.0)
     error = (predicted - (noise - clean))[:, window.context :].square()
-    return (weight * error).mean() / weight.mean()
+    state_error = (read - window.states).square().mean(-1)
+    return (weight * error).mean() / weight.mean(), state_error[:, window.context :].mean() + state_error.mean()
 
 
-def optimizers(model: ActionCosmosTransformer) -> list[torch.optim.Optimizer]:
+def optimizers(model: ActionCosmosTransformer, reader: StateReader) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of self-attention and feed-forward layers, AdamW for everything else but cross-attention,
     which the null text leaves at zero."""
-    inner, outer = [], []
+    inner, outer = [], list(reader.parameters())
     for name, parameter in model.named_parameters():
         if ".attn2." in name:
             parameter.requires_grad_(False)
@@ -127,13 +162,16 @@ def optimizers(model: ActionCosmosTransformer) -> list[torch.optim.Optimizer]:
 
 
 @torch.no_grad()
-def validation_loss(model: ActionCosmosTransformer, episodes: LatentEpisodes, training: WorldTraining) -> float:
-    """Loss on the same 8 batches of validation windows every time."""
+def validation_losses(
+    model: ActionCosmosTransformer, reader: StateReader, episodes: LatentEpisodes, training: WorldTraining
+) -> np.ndarray:
+    """Both losses on the same 8 batches of validation windows every time."""
     losses = []
     for number in range(8):
         window = draw_window(episodes, training, 32, np.random.default_rng([7, number]))
-        losses.append(velocity_loss(model, window, training, torch.Generator().manual_seed(number)).item())
-    return float(np.mean(losses))
+        generator = torch.Generator().manual_seed(number)
+        losses.append([loss.item() for loss in losses_of(model, reader, window, training, generator)])
+    return np.mean(losses, axis=0)
 
 
 def spec_of(recipe: Recipe, codec: Codec) -> WorldSpec:
@@ -163,10 +201,12 @@ def main() -> None:
     model = ActionCosmosTransformer(in_channels=channels + 1, out_channels=channels,
                                     action_features=spec.action.num_features, **training.model)
     silence_cross_attention(model)
-    groups, first = optimizers(model), 0
+    reader = StateReader(model.width, train.states.shape[-1])
+    groups, first = optimizers(model, reader), 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
+        reader.load_state_dict(saved["reader"])
         for optimizer, state in zip(groups, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         first = saved["step"]
@@ -175,21 +215,23 @@ def main() -> None:
     started, recent = time.monotonic(), []
     for step in progress:
         window = draw_window(train, training, schedule.batch, np.random.default_rng([schedule.seed, step]))
-        loss = velocity_loss(model, window, training, torch.Generator().manual_seed(schedule.seed * 1_000_003 + step))
-        loss.backward()
+        generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
+        losses = losses_of(model, reader, window, training, generator)
+        (losses[0] + training.state_weight * losses[1]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in groups:
             faster = training.muon_rate if isinstance(optimizer, Muon) else 1.0
             optimizer.param_groups[0]["lr"] = faster * schedule.rate(step)
             optimizer.step()
             optimizer.zero_grad()
-        recent.append(loss.item())
+        recent.append([loss.item() for loss in losses])
         if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
-            save_atomically({"model": model.state_dict(), "step": step + 1,
+            save_atomically({"model": model.state_dict(), "reader": reader.state_dict(), "step": step + 1,
                              "optimizers": [optimizer.state_dict() for optimizer in groups]}, checkpoint)
             save_world(recipe.output / "world", spec, model, codec)
-            progress.write(f"step {step + 1} loss {np.mean(recent):.4f} held-out "
-                           f"{validation_loss(model, held_out, training):.4f} {time.monotonic() - started:.0f} s")
+            seen, unseen = np.mean(recent, axis=0), validation_losses(model, reader, held_out, training)
+            progress.write(f"step {step + 1} velocity {seen[0]:.4f} (held out {unseen[0]:.4f}) state {seen[1]:.4f} "
+                           f"(held out {unseen[1]:.4f}) {time.monotonic() - started:.0f} s")
             recent.clear()
 
 

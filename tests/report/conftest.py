@@ -91,9 +91,9 @@ def _errors(rng: np.random.Generator, horizon: int, scale: float) -> dict[str, f
 def _step(rng: np.random.Generator, episode: int, horizon: int, hit: np.ndarray) -> dict[str, Any]:
     passes = hit.size - float(hit.sum())
     deep, probe = 11.0 * passes * rng.uniform(0.95, 1.1), 1.9 * hit.size
-    spans = {"embed": 6.0, "head": 5.0, "probe": probe, "deep": deep, "policy": probe + deep + 9.0, "decode": 14.0,
+    spans = {"embed": 6.0, "head": 5.0, "probe": probe, "deep": deep, "policy": 9.0, "decode": 14.0,
              "judge": 4.0, "encode": 7.0}
-    spans["imagine"] = spans["policy"] + 18.0 + rng.uniform(2.0, 6.0)
+    spans["imagine"] = probe + deep + 9.0 + 18.0 + rng.uniform(2.0, 6.0)
     reason = "start" if horizon == 1 else "error" if rng.random() < 0.08 else "schedule" if horizon % 4 == 1 else None
     spans["plan"] = 1.2 if reason is None else float(rng.uniform(900.0, 1300.0))
     spans["step"] = sum(spans[name] for name in ("plan", "imagine", "decode", "judge"))

@@ -31,6 +31,7 @@ def summarise(run: Run, *, deadline_ms: float, fps: float) -> dict[str, Any]:
         "episodes": len(episodes),
         "steps": len(steps),
         "acted_in": acted_in,
+        "fps": fps,
         "success_rate": success.value,
         "success_interval": [success.low, success.high],
         "success_rate_by_twin": {twin: _mean(row["success"][twin] for row in episodes) for twin in TWINS},

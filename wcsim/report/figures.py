@@ -99,7 +99,7 @@ def world_layers(steps: Sequence[Row]) -> dict[str, tuple[str, np.ndarray]]:
     """Label to colour and milliseconds `[n]`, bottom first: what each span took beyond the spans inside it."""
     probe, deep = _span(steps, "probe"), _span(steps, "deep")
     encode, edges = _span(steps, "encode"), _span(steps, "embed") + _span(steps, "head")
-    policy = np.maximum(_span(steps, "policy") - probe - deep, 0.0)
+    policy = _span(steps, "policy")
     known = probe + deep + encode + edges + policy
     layers = {
         "deep blocks": ("deep", deep),

@@ -1,0 +1,61 @@
+"""The worlds in the package: whole, small enough, and worth stepping, with the cache on."""
+
+import numpy as np
+import pytest
+
+from wcsim.cache import preset
+from wcsim.envs.tasks import make_task, play_exploration
+from wcsim.track import metrics
+from wcsim.types import Fidelity
+from wcsim.world.checkpoints import load_parts, shipped_worlds
+from wcsim.world.world import World
+
+WORLDS = sorted(shipped_worlds())
+SEEDS = (610_000, 610_001, 610_003, 610_007)
+TICKS = 8
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    task = make_task("pusht")
+    return task, [play_exploration(task, seed, TICKS + 3) for seed in SEEDS]
+
+
+def replay(world, episodes, actions):
+    """Poses and frames at the end of `TICKS` cached steps from a context of four frames."""
+    task, played = episodes
+    frames = np.array([[look.pixels for look in seen[:4]] for seen, _ in played])
+    past = np.array([done[:3] for _, done in played])
+    fidelity = Fidelity(world.spec.default_steps, preset("wcsim").build())
+    _, latents, trace = world.advance(world.init(frames, past, SEEDS), actions, fidelity)
+    pictures = world.decode(latents[:, -1])
+    judged = task.judge(pictures)
+    return np.concatenate([judged.agent, judged.block], axis=1), pictures, trace
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_is_small_and_whole(name):
+    folder = shipped_worlds()[name]
+    spec, transformer, codec = load_parts(folder)
+    assert spec.name == name
+    assert sum(p.numel() for p in transformer.parameters()) <= 12_000_000
+    assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) <= 30e6
+    assert codec.compression == 8
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_follows_the_actions_with_the_cache_on(name, episodes):
+    world = World.load(name)
+    _, played = episodes
+    true = np.array([done[3:] for _, done in played])
+    truth = np.array([np.concatenate([seen[-1].judgement.agent[0], seen[-1].judgement.block[0]]) for seen, _ in played])
+    start = np.array([np.concatenate([seen[3].judgement.agent[0], seen[3].judgement.block[0]]) for seen, _ in played])
+
+    poses, frames, trace = replay(world, episodes, true)
+    assert trace.hit_rate > 0.2
+    error = metrics.agent_px(poses, truth)
+    assert np.median(error) < 0.5 * np.median(metrics.agent_px(start, truth)), "no better than standing still"
+    for wrong in (np.roll(true, 1, axis=0), np.zeros_like(true)):
+        other, pictures, _ = replay(world, episodes, wrong)
+        assert not np.array_equal(frames, pictures)
+        assert np.median(np.nan_to_num(metrics.agent_px(other, truth), nan=512.0)) > 3 * np.median(error)
