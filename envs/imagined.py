@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -47,14 +47,15 @@ class EnvSnapshot:
     generator: Mapping[str, Any]
 
 
-class ImaginedEnv(gym.Env[Observation, np.ndarray]):
+class ImaginedEnv(gym.Env[Any, np.ndarray]):
     """A task played inside a world.
 
-    task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a preset's
-    name or its settings.  steps, solver, context: the other parts of the fidelity; None takes the world's default.
+    task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a
+    preset's name or its settings.  steps, solver, context: the other parts of the fidelity; None takes the world's
+    default.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(
         self,
@@ -70,18 +71,23 @@ class ImaginedEnv(gym.Env[Observation, np.ndarray]):
         render_mode: str | None = None,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ConfigError(f"render_mode {render_mode!r} is unknown; known: {', '.join(self.metadata['render_modes'])}")
+            known = ", ".join(self.metadata["render_modes"])
+            raise ConfigError(f"render_mode {render_mode!r} is unknown; known: {known}")
         self.task = make_task(task, **(task_options or {}))
         self.world = load_world(world, device=device)
         spec = self.world.spec
         if spec.task != task or spec.frame_size != self.task.frame_size:
             raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
                               f"{task!r} at {list(self.task.frame_size)}")
-        self.fidelity = FidelityConfig(steps=steps, solver=solver, context=context, cache=parse_cache(cache)).build(spec)
+        fidelity = FidelityConfig(steps=steps, solver=solver, context=context, cache=parse_cache(cache))
+        self.fidelity = fidelity.build(spec)
         self.metadata = {**self.metadata, "render_fps": spec.fps}
         self.render_mode = render_mode
         self.action_space = self.task.action_space
         self.observation_space = self.task.observation_space
+        box = self.task.observation_space["agent_pos"]
+        assert isinstance(box, gym.spaces.Box)
+        self._agent_box = box
         self.last_timing: dict[str, float] = {}
         self.last_trace: Trace | None = None
         self.last_latents: Any = None
@@ -89,7 +95,9 @@ class ImaginedEnv(gym.Env[Observation, np.ndarray]):
         self._state: WorldState | None = None
         self._shown: list[np.ndarray] = []
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode at the start that belongs to `seed` (drawn where None).
 
         options: `{"start": Start}` begins at frames of your own instead; the seed then numbers the noise alone.
@@ -98,7 +106,7 @@ class ImaginedEnv(gym.Env[Observation, np.ndarray]):
         episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         start = (options or {}).get("start") or self.task.start(episode_seed)
         self._state = self._init(start, episode_seed)
-        self._pixels, self._agent = start.frames[-1], np.zeros(self.observation_space["agent_pos"].shape, np.float32)
+        self._pixels, self._agent = start.frames[-1], np.zeros(self._agent_box.shape, np.float32)
         self._shown = [self._pixels]
         self.last_timing, self.last_trace = {}, None
         judgement = self._judge(self._pixels)
@@ -149,7 +157,7 @@ class ImaginedEnv(gym.Env[Observation, np.ndarray]):
         return self._observation()
 
     def branch(self, count: int) -> list[Self]:
-        """`count` environments that go on from here, independently; they share the world and, until they differ, the past."""
+        """`count` environments that go on from here, independently; they share the world and what has passed."""
         snapshot = self.snapshot()
         branches = []
         for _ in range(count):
@@ -174,8 +182,8 @@ class ImaginedEnv(gym.Env[Observation, np.ndarray]):
         """Judge the frame; an agent that cannot be seen is taken to be where it was last seen."""
         judgement = self.last_judgement = self.task.judge(pixels[None])
         if judgement.agent_found[0]:
-            space = self.observation_space["agent_pos"]
-            self._agent = np.clip(judgement.agent[0].astype(np.float32), space.low, space.high)
+            seen = judgement.agent[0].astype(np.float32)
+            self._agent = np.clip(seen, self._agent_box.low, self._agent_box.high)
         return judgement
 
     def _observation(self) -> Observation:

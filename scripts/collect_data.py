@@ -13,9 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from recipe import Recipe
 from tqdm import tqdm
 
+from recipe import Recipe
 from wcsim.envs.tasks import make_task, play_exploration
 
 RESERVED_SEED = 900_000

@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recipe import Recipe
 from rich.console import Console
 
+from recipe import Recipe
 from wcsim.experiments.world_bench import measure_world, table_of
 
 

@@ -1,6 +1,6 @@
 """Measure the pixel judge against the simulator's state on held-out frames.
 
-    python scripts/judge_accuracy.py data/pusht/test --codec data/pusht-96/codec --out judge_accuracy.json
+    python scripts/judge_accuracy.py configs/train_pusht96.yaml --codec data/pusht-96/codec --out judge.json
 
 Prints a table per condition (the simulator's frames; with noise; blurred; through the codec) and group of frames
 (docs/judge.md says what they are), and writes the same numbers as JSON.  Frames near the goal are rendered here:
@@ -21,6 +21,7 @@ import numpy as np
 import shapely
 
 from dataset import Episodes
+from recipe import Recipe
 from wcsim.envs.judge import Judgement, PixelJudge
 from wcsim.envs.pusht import AGENT_RADIUS_PX, SCENE, block_gap
 from wcsim.envs.scene import wrap
@@ -144,13 +145,14 @@ def row_text(row: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("split", type=Path, help="folder of shards, e.g. data/pusht/test")
+    parser.add_argument("recipe", type=Path, help="training recipe (YAML) that names the data")
+    parser.add_argument("--split", default="test", help="which of its splits to judge (default: test)")
     parser.add_argument("--codec", type=Path, help="also judge frames that went through this codec")
     parser.add_argument("--every", type=int, default=1, help="judge every n-th frame (codec: every 8th of them)")
     parser.add_argument("--out", type=Path, help="write the numbers here as JSON")
     arguments = parser.parse_args()
 
-    episodes = Episodes.load(arguments.split)
+    episodes = Episodes.load(Recipe.load(arguments.recipe).data, arguments.split)
     frames = episodes.frames.reshape(-1, *episodes.frames.shape[2:])[:: arguments.every]
     states = episodes.states.reshape(-1, episodes.states.shape[-1]).astype(np.float64)[:: arguments.every]
     conditions: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
@@ -159,7 +161,7 @@ def main() -> None:
         conditions["codec"] = through_codec(arguments.codec), 8
 
     judge, goal = PixelJudge(SCENE), near_goal()
-    result: dict[str, Any] = {"split": str(arguments.split), "every": arguments.every, "conditions": {}}
+    result: dict[str, Any] = {"split": arguments.split, "every": arguments.every, "conditions": {}}
     print("condition | group | frames | block px | block deg | agent px | coverage | "
           "block found % | agent found % | shape ok % | successes | called wrong (clear ones)")
     for condition, (change, thinned) in conditions.items():

@@ -25,7 +25,8 @@ def orthogonalise(stack_BMN: Tensor, iterations: int = 5) -> Tensor:
     for _ in range(iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.mT
+    result: Tensor = x if wide else x.mT
+    return result
 
 
 class Muon(torch.optim.Optimizer):
@@ -44,7 +45,7 @@ class Muon(torch.optim.Optimizer):
                     by_shape[param.shape].append(param)
             for shape, params in by_shape.items():
                 averages = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in params]
-                grads = [p.grad for p in params]
+                grads = [p.grad for p in params if p.grad is not None]
                 torch._foreach_lerp_(averages, grads, 1 - group["momentum"])
                 nesterov = torch.stack([g.lerp(m, group["momentum"]) for g, m in zip(grads, averages, strict=True)])
                 scale = 0.2 * max(shape) ** 0.5

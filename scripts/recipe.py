@@ -52,7 +52,7 @@ class CodecTraining(Strict):
     schedule: Schedule
     crop_px: int = Field(48, gt=0)
     whole_frame_fraction: float = Field(0.25, ge=0, le=1)
-    """Share of the steps, at the end, that see whole frames (a quarter of the batch) instead of crops."""
+    """Share of the steps, at the end, in which the decoder alone learns, on whole frames (a quarter of the batch)."""
     moving_crops: float = Field(0.6, ge=0, le=1)
     """Share of the crops that are centred on something that moved."""
     moving_weight: float = Field(6.0, ge=1)

@@ -2,8 +2,9 @@
 
     python scripts/train_codec.py configs/train_pusht96.yaml
 
-Crops centred on what moves first (many gradients per second), whole frames while the rate decays.  Resumes from
-`OUTPUT/codec.pt`; exports `OUTPUT/codec/` in diffusers' layout with latent statistics filled in.
+First both halves learn on pairs of shifted crops, many of them around what moves.  Then the encoder, and with it the
+latents and their statistics, stays as it is, and the decoder learns whole frames, borders included.  Resumes from
+`OUTPUT/codec.pt`; exports `OUTPUT/codec/` in diffusers' layout with the statistics filled in.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from dataset import Episodes, save_atomically
-from recipe import CodecTraining, Recipe
 from torch import Tensor
 from tqdm import tqdm
 
+from dataset import Episodes, save_atomically
+from recipe import CodecTraining, Recipe
 from wcsim.world.codec import Codec, to_pixels
 
 CHANGED = 24
@@ -29,8 +30,10 @@ CHANGED = 24
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Views of the same frames, some pixels apart.  first, second: `[B, 3, S, S]` in [-1, 1].  weight: `[B, 1, S, S]` loss
-    weight of the second, 0 where the first does not show what it shows.  offset: `[B, 2]` pixels y, x from first to second.
+    """Views of the same frames, some pixels apart.
+
+    first, second: `[B, 3, S, S]` in [-1, 1].  weight: `[B, 1, S, S]` loss weight of the second, 0 where the first does
+    not show what it shows.  offset: `[B, 2]` pixels y, x from first to second.
     """
 
     first: Tensor
@@ -42,12 +45,12 @@ class Pairs:
 def draw_pairs(
     episodes: Episodes, training: CodecTraining, count: int, whole: bool, rng: np.random.Generator
 ) -> Pairs:
-    """Crops, or whole frames, and the same again shifted by up to half a latent pixel's frame pixels either way.
+    """Crops, and crops of the same frames up to `max_shift_px` away either way; or `whole` frames, twice.
 
     What differs from another frame of the same episode has moved: it weighs more, and attracts crops.
     """
     size, reach = episodes.frames.shape[2], training.max_shift_px
-    view = size - 2 * reach if whole else training.crop_px
+    view = size if whole else training.crop_px
     episode = rng.integers(len(episodes.frames), size=count)
     times = rng.integers(episodes.frames.shape[1], size=(2, count))
     offsets = rng.integers(-reach, reach + 1, size=(count, 2))
@@ -60,8 +63,9 @@ def draw_pairs(
         spots = np.argwhere(moved)
         if len(spots) and rng.random() < training.moving_crops:
             centre = spots[rng.integers(len(spots))]
-        y, x = np.clip(centre - view // 2 + rng.integers(-8, 9, size=2), reach, size - view - reach)
-        v, u = y + offset[0], x + offset[1]
+        corner = np.clip(centre - view // 2 + rng.integers(-8, 9, size=2), 0, size - view)
+        offset[:] = np.clip(corner + offset, 0, size - view) - corner
+        (y, x), (v, u) = corner, corner + offset
         firsts.append(frame[y : y + view, x : x + view])
         seconds.append(frame[v : v + view, u : u + view])
         weight = 1.0 + (training.moving_weight - 1.0) * moved[v : v + view, u : u + view]
@@ -74,7 +78,7 @@ def draw_pairs(
 
 
 def shift(latents: Tensor, offset: Tensor) -> Tensor:
-    """Latents `[B, C, h, w]` as seen from `offset` `[B, 2]` latent pixels (y, x) further on, by bilinear interpolation."""
+    """Latents `[B, C, h, w]` seen from `offset` `[B, 2]` latent pixels (y, x) further on, interpolated bilinearly."""
     height, width = latents.shape[-2:]
     theta = torch.eye(2, 3).repeat(len(latents), 1, 1)
     theta[:, 0, 2], theta[:, 1, 2] = 2 * offset[:, 1] / width, 2 * offset[:, 0] / height
@@ -84,8 +88,10 @@ def shift(latents: Tensor, offset: Tensor) -> Tensor:
 
 def loss_of(codec: Codec, pairs: Pairs, training: CodecTraining, generator: torch.Generator) -> Tensor:
     """Reconstruction of the second view from the shifted latents of the first, their distance from the latents of the
-    second (both ask that latents move as the picture does, EQ-VAE, arXiv 2502.09509), and a light pull to a Gaussian."""
-    (mean, log_var), (mean_second, _) = codec.posterior(pairs.first), codec.posterior(pairs.second)
+    second (both ask that latents move as the picture does, as in EQ-VAE, arXiv 2502.09509), and a pull to a Gaussian.
+    """
+    mean, log_var = codec.posterior(pairs.first)
+    mean_second, _ = codec.posterior(pairs.second) if pairs.offset.any() else (mean, log_var)
     offset = pairs.offset / codec.compression
     moved = shift(mean, offset)
     noise = torch.randn(mean.shape, generator=generator) * torch.exp(0.5 * log_var)
@@ -106,11 +112,17 @@ def psnr_db(codec: Codec, frames: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def fill_latent_statistics(codec: Codec, frames: np.ndarray) -> None:
-    """Store the latents' mean and standard deviation per channel in the autoencoder's config."""
+def latent_statistics(codec: Codec, frames: np.ndarray) -> dict[str, list[float]]:
+    """Mean and standard deviation of the latents per channel, under the names of the autoencoder's config."""
     latents = codec.encode(frames) * codec.std + codec.mean
     mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
-    codec.vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+    return {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
+
+
+def freeze_encoder(codec: Codec) -> None:
+    """From here on only the decoder learns."""
+    for module in (codec.vae.encoder, codec.vae.quant_conv):
+        module.requires_grad_(False)
 
 
 def main() -> None:
@@ -124,15 +136,16 @@ def main() -> None:
     torch.manual_seed(schedule.seed)
     codec = Codec.new(training.model)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    first = 0
+    first, statistics = 0, None
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         codec.load_state_dict(saved["codec"])
         optimizer.load_state_dict(saved["optimizer"])
-        first = saved["step"]
+        first, statistics = saved["step"], saved["statistics"]
     episodes = Episodes.load(recipe.data, "train")
+    frame_shape = episodes.frames.shape[2:]
     held_out = Episodes.load(recipe.data, "validation").frames[:, :: recipe.data.steps // 2].reshape(
-        -1, *episodes.frames.shape[2:])[:128]
+        -1, *frame_shape)[:128]
 
     progress = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, unit="step")
     started = time.monotonic()
@@ -140,6 +153,10 @@ def main() -> None:
         rng = np.random.default_rng([schedule.seed, step])
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
         whole = step >= (1 - training.whole_frame_fraction) * schedule.steps
+        if whole:
+            freeze_encoder(codec)
+            statistics = statistics or latent_statistics(codec, episodes.frames[:: max(1, len(episodes.frames) // 64),
+                                                                                ::4].reshape(-1, *frame_shape))
         count = max(1, schedule.batch // 4) if whole else schedule.batch
         pairs = draw_pairs(episodes, training, count, whole, rng)
         for group in optimizer.param_groups:
@@ -150,12 +167,13 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
-            save_atomically({"codec": codec.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
-                            checkpoint)
+            save_atomically({"codec": codec.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
+                             "statistics": statistics}, checkpoint)
             progress.write(f"step {step + 1} loss {loss.item():.4f} held-out PSNR {psnr_db(codec, held_out):.2f} dB "
                            f"{time.monotonic() - started:.0f} s")
-    fill_latent_statistics(codec, episodes.frames[:: max(1, len(episodes.frames) // 64), ::4].reshape(
-        -1, *episodes.frames.shape[2:]))
+    if statistics is None:
+        raise SystemExit("the recipe leaves no step for whole frames: raise codec.whole_frame_fraction")
+    codec.vae.register_to_config(**statistics)
     codec.vae.save_pretrained(recipe.output / "codec")
     print(f"exported {recipe.output / 'codec'}: held-out PSNR {psnr_db(codec, held_out):.2f} dB")
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dataset import Episodes, save_atomically
-from muon import Muon
-from recipe import Recipe, WorldTraining
 from torch import Tensor
 from tqdm import tqdm
 
+from dataset import Episodes, save_atomically
+from muon import Muon
+from recipe import Recipe, WorldTraining
 from wcsim.actions import features
 from wcsim.envs.tasks import make_task
 from wcsim.types import WorldSpec
@@ -118,7 +118,7 @@ def losses_of(
     model: ActionCosmosTransformer, reader: StateReader, window: Window, training: WorldTraining,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Squared error of the velocity on new frames, where latent pixels that change weigh more, and of the states read."""
+    """Squared error of the velocity on new frames, latent pixels that change weighing more, and of the states read."""
     clean = window.latents
     count, frames = clean.shape[:2]
     # Stratified: every batch covers all noise levels, which takes much of the variance out of its gradient.
@@ -171,7 +171,8 @@ def validation_losses(
         window = draw_window(episodes, training, 32, np.random.default_rng([7, number]))
         generator = torch.Generator().manual_seed(number)
         losses.append([loss.item() for loss in losses_of(model, reader, window, training, generator)])
-    return np.mean(losses, axis=0)
+    means: np.ndarray = np.mean(losses, axis=0)
+    return means
 
 
 def spec_of(recipe: Recipe, codec: Codec) -> WorldSpec:

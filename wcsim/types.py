@@ -92,7 +92,7 @@ class WorldState:
         return replace(self, **{name: value[index] for name, value in self.tensors().items()})
 
     def branch(self, count: int) -> Self:
-        """`count` copies of every lane, copies of one lane beside each other.  They share their seed, hence their noise."""
+        """`count` copies of every lane, copies of one lane side by side.  They share their seed, hence their noise."""
         return self.select(torch.arange(self.num_lanes).repeat_interleave(count))
 
     def scatter(self, lanes: Tensor | list[int], other: WorldState) -> Self:
@@ -148,8 +148,11 @@ class CachePolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """How well to imagine.  steps: denoise steps.  solver: `euler` or `unipc`.  context: most clean frames to look back
-    on (None: all that the world allows).  chunk: most frames generated together (None: likewise).  cache: the policy."""
+    """How well to imagine.
+
+    steps: denoise steps.  cache: the policy.  solver: `euler` or `unipc`.  context: most clean frames to look back on,
+    None for all that the world allows.  chunk: most frames generated together, None likewise.
+    """
 
     steps: int
     cache: CachePolicy

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from linear_world import FIDELITY, LinearWorld, frame_at, judge
 from pydantic import ValidationError
 
+from linear_world import FIDELITY, LinearWorld, frame_at, judge
 from wcsim.agents.mpc import ActReport, MPCAgent, MPCConfig
 from wcsim.agents.objectives import LatentGoal
 from wcsim.agents.search import PlanningError

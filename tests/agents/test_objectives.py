@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from linear_world import FIDELITY, LinearWorld, PointPoses, frame_at, judge
 
+from linear_world import FIDELITY, LinearWorld, PointPoses, frame_at, judge
 from wcsim.agents.objectives import Judged, LatentGoal, frame_weights, imagined_cost, relative_distance
 from wcsim.errors import ConfigError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from linear_world import SPEC, frame_at
 
+from linear_world import SPEC, frame_at
 from wcsim.agents.policies import Policy, RandomPolicy, ReplayPolicy
 from wcsim.errors import ActionError, ConfigError
 

@@ -15,7 +15,8 @@ from wcsim.world.checkpoints import save_world
 from wcsim.world.tiny import tiny_parts
 
 SUMMARY_KEYS = {
-    "success_rate", "final_coverage", "error", "speedup", "hit_rate", "latency_ms", "deadline_ms", "deadline_attainment",
+    "success_rate", "final_coverage", "error", "speedup", "hit_rate", "latency_ms", "deadline_ms",
+    "deadline_attainment",
 }
 
 

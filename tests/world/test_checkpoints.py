@@ -9,6 +9,7 @@ from wcsim.errors import CheckpointError
 from wcsim.world.checkpoints import find_world, hash_files, load_parts, save_world, verify_hashes
 from wcsim.world.tiny import tiny_parts
 
+
 @pytest.fixture
 def folder(tmp_path):
     save_world(tmp_path / "tiny", *tiny_parts())

@@ -36,7 +36,7 @@ WORLDS = ("cached", "uncached")
 
 class TaskConfig(StrictConfig):
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class ClosedLoopConfig(StrictConfig):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from wcsim.track.ledger import COMPARISONS, at_horizons, median_valid_horizon, valid_horizons
 from wcsim.track.latency import LatencyLog, describe
+from wcsim.track.ledger import COMPARISONS, at_horizons, median_valid_horizon, valid_horizons
 from wcsim.track.runs import Run
 from wcsim.track.stats import paired_speedup, wilson
 
@@ -25,8 +25,8 @@ def summarise(run: Run, *, deadline_ms: float, fps: float) -> dict[str, Any]:
         log.add(row["spans_ms"], first=row["horizon"] == 1)
     # First steps carry warm-up in one world or the other, whichever went first.
     timed = [row["imagine_ms"] for row in steps if row["horizon"] > 1]
-    speedup = paired_speedup([row["uncached"] for row in timed], [row["cached"] for row in timed],
-                             generator=np.random.default_rng(0)) if timed else None
+    uncached_ms, cached_ms = (np.array([row[twin] for row in timed]) for twin in ("uncached", "cached"))
+    speedup = paired_speedup(uncached_ms, cached_ms, generator=np.random.default_rng(0)) if timed else None
     return {
         "episodes": len(episodes),
         "steps": len(steps),

@@ -104,11 +104,12 @@ def measure_world(name: str, *, first_seed: int, episodes: int, steps: int | Non
     most = world.spec.max_chunk
     frames = rolls.imagine(future.actions, context=lead + 1, chunk=most, description="imagine")
     errors = errors_of(task, frames, future)
+    still = np.repeat(future.frames[:, :1], max(HORIZONS), axis=1)
     summary = {
         "world": world.spec.name, "first_seed": first_seed, "episodes": episodes, "denoise_steps": rolls.steps,
         **codec_figures(world, task, truth),
         "horizon": by_horizon(errors, future),
-        "copy_last_frame": by_horizon(errors_of(task, np.repeat(future.frames[:, :1], max(HORIZONS), 1), future), future),
+        "copy_last_frame": by_horizon(errors_of(task, still, future), future),
         "constant_velocity": by_horizon(pose_errors(constant_velocity(truth, lead), future), future),
         "valid_horizon": valid_horizon(errors, future),
         **sensitivity(rolls, future, most),
@@ -202,12 +203,12 @@ def sensitivity(rolls: Rollouts, truth: HeldOut, chunk: int) -> dict[str, Any]:
         "mirrored": low + high - actions,
     }
     played = {"true": actions, **wrong}
-    at_end = {
-        name: pose_errors(judge_all(rolls.task, rolls.imagine(
-            np.ascontiguousarray(given, dtype=np.float32), context=rolls.lead + 1, chunk=chunk, description=f"{name} actions",
-        )[:, -1:])[0], HeldOut(truth.frames, truth.actions, truth.poses[:, SENSITIVITY_HORIZON - 1 :]))
-        for name, given in played.items()
-    }
+    end = HeldOut(truth.frames, truth.actions, truth.poses[:, SENSITIVITY_HORIZON - 1 :])
+    at_end = {}
+    for name, given in played.items():
+        frames = rolls.imagine(np.ascontiguousarray(given, dtype=np.float32), context=rolls.lead + 1, chunk=chunk,
+                               description=f"{name} actions")
+        at_end[name] = pose_errors(judge_all(rolls.task, frames[:, -1:])[0], end)
     moving = truth.moving[:, SENSITIVITY_HORIZON - 1]
 
     def median(name: str, metric: str) -> float:

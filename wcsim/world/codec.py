@@ -21,7 +21,7 @@ FRAMES_PER_BATCH = 256
 """Frames that go through the autoencoder together; bounds memory, changes no number."""
 
 
-class SingleFrameConv(WanCausalConv3d):
+class SingleFrameConv(WanCausalConv3d):  # type: ignore[misc]  # diffusers is untyped
     """A causal convolution that meets one frame at a time, with empty history."""
 
     def forward(self, x_BCTHW: Tensor, cache_x: Tensor | None = None) -> Tensor:
@@ -36,6 +36,8 @@ class Codec(torch.nn.Module):
     """Encodes and decodes single frames; latents are normalised to zero mean and unit variance per channel."""
 
     autoencoder = AutoencoderKLWan
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         super().__init__()
@@ -87,7 +89,8 @@ class Codec(torch.nn.Module):
         x = self.vae.decoder(self.vae.post_quant_conv(latents_BCHW.unsqueeze(2)))
         if self.vae.config.patch_size is not None:
             x = unpatchify(x, self.vae.config.patch_size)
-        return x.squeeze(2)
+        pixels: Tensor = x.squeeze(2)
+        return pixels
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray) -> Tensor:

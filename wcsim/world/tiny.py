@@ -16,7 +16,7 @@ PUSHT_ACTION = ActionSpec((0.0, 0.0), (512.0, 512.0), ("target_x", "target_y"), 
 
 
 def tiny_parts(seed: int = 0, *, layers: int = 3) -> tuple[WorldSpec, ActionCosmosTransformer, Codec]:
-    """Spec, transformer (2 heads of 16) and codec (4 latent channels, 96x96 to 12x12) with weights drawn from `seed`."""
+    """Spec, transformer (2 heads of 16) and codec (96x96 to 4x12x12) with weights drawn from `seed`."""
     spec = WorldSpec(
         name="tiny", task="pusht", frame_size=(96, 96), latent_shape=(4, 12, 12), fps=10.0, action=PUSHT_ACTION,
         max_context=4, max_chunk=4, flow_shift=3.0, context_sigma=1e-4, default_steps=4,

@@ -38,7 +38,8 @@ class Conditioning:
     """What every block reads at one denoise step.
 
     time: `[N, T, 1, D]` normalised time and action embedding.  shared: `[N, T, 1, 3D]` the adaLN vector that all blocks
-    share.  rope: the rotary table, equal for all lanes.  text: `[N, S, E]` processed text.  grid: frames, rows, columns.
+    share.  rope: the rotary table, equal for all lanes.  text: `[N, S, E]` processed text.  grid: frames, rows and
+    columns of tokens.
     """
 
     time: Tensor
@@ -61,7 +62,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
 
     _keep_in_fp32_modules = None
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
     def __init__(
         self,
         in_channels: int = 17,
@@ -87,7 +88,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         action_features: int = 28,
     ) -> None:
         # The names are spelt out because diffusers writes this signature into config.json.
-        stock = {name: value for name, value in locals().items() if name not in ("self", "__class__", "action_features")}
+        ours = ("self", "__class__", "action_features")
+        stock = {name: value for name, value in locals().items() if name not in (*ours, "ours")}
         for name in ("extra_pos_embed_type", "controlnet_block_every_n", "img_context_dim_in"):
             if stock[name] is not None:
                 raise ValueError(f"{name} is {stock[name]!r}; Predict2.5 has none, and the open forward leaves it out")
@@ -158,9 +160,10 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             x = x + self._cross_attention(block, x, given)
             normed, gate = block.norm3(x, given.time, given.shared)
             x = x + gate * block.ff(normed)
-        return x.flatten(1, 2)
+        out: Tensor = x.flatten(1, 2)
+        return out
 
-    def _cross_attention(self, block: nn.Module, x_BTPD: Tensor, given: Conditioning) -> Tensor:
+    def _cross_attention(self, block: Any, x_BTPD: Tensor, given: Conditioning) -> Tensor:
         """The gated text term.  Softmax over a single text token is 1, so then the answer is that token's value."""
         normed, gate = block.norm2(x_BTPD, given.time, given.shared)
         if given.text.shape[1] == 1:
@@ -178,7 +181,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         x = self.norm_out(tokens_NLD.unflatten(1, (frames, -1)), given.time, given.shared)
         x = self.proj_out(x).view(x.shape[0], frames, rows, columns, patch_h, patch_w, -1)
         # Unlike patchify, the stock layout puts the channel last inside a token.
-        return x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        velocity: Tensor = x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        return velocity
 
     def forward(self, latents_NCThw: Tensor, **given: Any) -> Tensor:
         """`embed` (whose keyword arguments it takes, `rope` excepted), all blocks, `unembed`."""

@@ -69,8 +69,9 @@ class World:
         t+1, in the units of the spec.  seeds: `[N]` non-negative."""
         lanes, count = frames.shape[:2]
         if actions.shape[:2] != (lanes, count - 1) or len(seeds) != lanes:
-            raise WcsimError(f"{lanes} lanes of {count} frames need actions [{lanes}, {count - 1}, {self.spec.action.dim}] "
-                             f"and {lanes} seeds; got {list(actions.shape)} and {len(seeds)}")
+            needed = [lanes, count - 1, self.spec.action.dim]
+            raise WcsimError(f"{lanes} lanes of {count} frames need actions {needed} and {lanes} seeds; got "
+                             f"{list(actions.shape)} and {len(seeds)}")
         state = self._empty(torch.as_tensor(np.asarray(seeds, dtype=np.int64)))
         latents, known = self.encode(frames), torch.ones(lanes, count, dtype=torch.bool, device=self.device)
         known[:, 0] = False
