@@ -1,8 +1,7 @@
 # Everything a bare machine needs: `make demo` and `make test` make their own .venv first, once.
 #
-# torch is pinned in the constraints file, so that every machine runs the same release.  On Linux, PyPI serves that release
-# with CUDA (gigabytes); for the CPU build ask another index as well:
-#   make setup PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+# torch is pinned in the constraints file, so that every machine runs the same release.  Where pip would take a build with
+# CUDA (gigabytes) for a machine without a GPU, name PyTorch's index of CPU builds: make setup PIP_ARGS='--extra-index-url ...'
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -55,13 +54,9 @@ lint: setup  ## ruff
 MYPY = cd $(INSTALLED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 	--python-executable bin/python --cache-dir $(CURDIR)/.mypy_cache
 
-types: installed  ## mypy --strict on the installed copy and the scripts; tests may leave out annotations
+types: installed  ## mypy --strict on the installed copy and the scripts
 	$(MYPY) -p wcsim
 	$(MYPY) $(CURDIR)/scripts
-	@# Folder by folder, since each may have a conftest.py.  A cache of its own: one cache serves one set of options.
-	for folder in $(sort $(dir $(wildcard tests/*.py tests/*/*.py))); do ( export MYPYPATH=$(CURDIR)/scripts; $(MYPY)/tests \
-		--allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --no-warn-return-any --no-warn-unused-ignores \
-		$(CURDIR)/$$folder*.py ) || exit 1; done
 
 wheel: setup  ## dist/wcsim-*.whl
 	@# setuptools packs whatever an earlier build left in build/lib, deleted modules included.

@@ -25,7 +25,7 @@ from recipe import Recipe
 from wcsim.envs.judge import Judgement, PixelJudge
 from wcsim.envs.pusht import AGENT_RADIUS_PX, SCENE, block_gap
 from wcsim.envs.scene import wrap
-from wcsim.envs.truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, start_at
+from wcsim.envs.truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, TruthFrame, start_at
 
 NOISE_SIGMA = 4.0
 """Standard deviation of the added noise in grey levels: 36 dB."""
@@ -51,7 +51,8 @@ QUANTILES = (50, 95, 99)
 def near_goal() -> tuple[np.ndarray, np.ndarray]:
     """Simulator frames `[N, 96, 96, 3]` and states `[N, 7]` on both sides of success."""
     count, pixels, radians = NEAR_GOAL
-    rng, truth, seen = np.random.default_rng(0), PushTTruth(), []
+    rng, truth = np.random.default_rng(0), PushTTruth()
+    seen: list[TruthFrame] = []
     while len(seen) < count:
         block = rng.normal(GOAL_POSE, (pixels, pixels, radians))
         agent = rng.uniform(100, TABLE_PX - 100, 2)

@@ -17,3 +17,5 @@ sys.path[:0] = map(str, [TESTS.parent / "scripts", *sorted(folder for folder in 
 
 settings.register_profile("wcsim", deadline=None, derandomize=True)
 settings.load_profile("wcsim")
+
+pytest_plugins = ["fabricated_run"]

@@ -70,7 +70,7 @@ def write_report(run_dir: Path) -> Path:
     summary = run.read_summary()
     kept = {row["episode"]: arrays for row in run.episodes if (arrays := _arrays(run, row["episode"])) is not None}
     fps = frames_per_second(summary)
-    videos = [_write_video(run, row, kept[row["episode"]], fps, embed=i < EMBEDDED)
+    videos = [_write_video(run, row, fps, embed=i < EMBEDDED)
               for i, row in enumerate(row for row in run.episodes if row["episode"] in kept)]
     page = run.path / "report.html"
     files.replace(page, render(run, summary, kept, videos).encode())
@@ -92,12 +92,18 @@ def frames_per_second(summary: Mapping[str, Any]) -> float:
     return round(1e3 / (mean * factor), 3) if mean and factor else DEFAULT_FPS
 
 
-def _write_video(run: Run, row: Mapping[str, Any], arrays: dict[str, np.ndarray], fps: float, *, embed: bool) -> Video:
-    number = row["episode"]
-    steps = [step for step in run.steps if step["episode"] == number]
+def clip_of(run: Run, episode: int) -> Clip:
+    """One recorded episode, ready to be shown.  Raises RunError where its arrays are not there."""
+    arrays = run.load_arrays(f"ep_{episode:04d}")
+    steps = [step for step in run.steps if step["episode"] == episode]
     error_px = {twin: np.array([step["error"][f"{twin}_vs_truth"]["block_px"] for step in steps], dtype=np.float64)
                 for twin in ("cached", "uncached")}
-    content = encode_mp4(compose(Clip({twin: arrays[twin] for twin in TWINS}, error_px)), fps)
+    return Clip({twin: arrays[twin] for twin in TWINS}, error_px)
+
+
+def _write_video(run: Run, row: Mapping[str, Any], fps: float, *, embed: bool) -> Video:
+    number = row["episode"]
+    content = encode_mp4(compose(clip_of(run, number)), fps)
     path = run.path / f"episode_{number:04d}.mp4"
     files.replace(path, content)
     solved = ", ".join(f"{twin} {phrases.percent(row['final_coverage'][twin])}" for twin in TWINS)
