@@ -28,7 +28,7 @@ SLACK_PX = 16.0
 LEVER_PX = 50.0
 """Angles are fitted as lengths at this distance from the block's centre, so that damping treats all unknowns alike."""
 
-BLOCK_SHARE, AGENT_SHARE, FOUND_FIT = 0.4, 0.15, 0.3
+BLOCK_SHARE, AGENT_SHARE, FOUND_FIT = 0.5, 0.15, 0.3
 """Least share of its area in view, and least fit, to count as found.  With less in view, a block fits many poses."""
 
 BLOCK_FIT_OK, AGENT_FIT_OK = 0.9, 0.7

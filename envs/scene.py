@@ -7,6 +7,7 @@ centre, and pixel `i` of a frame shows simulator coordinate `(i + 0.5) * scale -
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import shapely
@@ -49,7 +50,7 @@ class Scene:
     @property
     def outline(self) -> shapely.Polygon:
         """The block in body coordinates."""
-        return shapely.union_all([shapely.box(*box) for box in self.block])
+        return _union(self.block)
 
     def coordinate(self, pixel: np.ndarray) -> np.ndarray:
         """Frame pixel index to the simulator coordinate at its centre."""
@@ -90,6 +91,12 @@ class Scene:
             along_u = np.where(nearer, np.sign(from_u) * side, along_u)
             along_v = np.where(nearer, np.sign(from_v) * ~side, along_v)
         return best, along_u, along_v
+
+
+@cache
+def _union(boxes: tuple[Box, ...]) -> shapely.Polygon:
+    """The union of boxes, made once."""
+    return shapely.union_all([shapely.box(*box) for box in boxes])
 
 
 def rotation(angle: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The README's clip: one episode of a run as an animated GIF.
 
-    python scripts/demo_gif.py runs/demo docs/demo.gif --episode 0
+python scripts/demo_gif.py runs/demo docs/demo.gif --episode 0
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class WorldCache:
         """Defaults are our recommendation, the preset `wcsim`."""
 
         kind: Literal["worldcache"] = "worldcache"
-        threshold: float = Field(default=0.05, ge=0)
+        threshold: float = Field(default=0.1, ge=0)
         """tau_0: drift below which a lane at rest skips at step 0; 0 never skips."""
         warmup: float = Field(default=0.0, ge=0, le=1)
         min_warmup: int = Field(default=2, ge=1)
