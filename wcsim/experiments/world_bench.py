@@ -46,9 +46,9 @@ class HeldOut:
     @property
     def moving(self) -> np.ndarray:
         """`[N, H]` whether the block has moved by each horizon."""
-        start = self.poses[:, :1]
-        return np.asarray((metrics.block_px(self.poses[:, 1:], start) > MOVED_PX)
-                          | (metrics.block_deg(self.poses[:, 1:], start) > MOVED_DEG))
+        later = self.poses[:, 1:]
+        start = np.broadcast_to(self.poses[:, :1], later.shape)
+        return np.asarray((metrics.block_px(later, start) > MOVED_PX) | (metrics.block_deg(later, start) > MOVED_DEG))
 
 
 def record(task: Task, first_seed: int, episodes: int, lead: int) -> HeldOut:
