@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Read when matplotlib, SDL and huggingface_hub are first imported, hence before any test module is.
@@ -19,3 +20,14 @@ settings.register_profile("wcsim", deadline=None, derandomize=True)
 settings.load_profile("wcsim")
 
 pytest_plugins = ["fabricated_run"]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A world of random weights, on disk."""
+    from wcsim.world.checkpoints import save_world
+    from wcsim.world.tiny import tiny_parts
+
+    path = tmp_path_factory.mktemp("worlds") / "tiny"
+    save_world(path, *tiny_parts())
+    return str(path)

@@ -8,17 +8,8 @@ from gymnasium.utils.env_checker import check_env
 import wcsim  # noqa: F401  registers the ids
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.errors import ActionError, CheckpointError, ConfigError, SnapshotError
-from wcsim.world.checkpoints import save_world
-from wcsim.world.tiny import tiny_parts
 
 CACHE = {"preset": "wcsim", "threshold": 0.3}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("worlds") / "tiny"
-    save_world(path, *tiny_parts())
-    return str(path)
 
 
 @pytest.fixture

@@ -11,20 +11,11 @@ from wcsim.config import read_yaml, validate
 from wcsim.errors import RunError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.track.runs import Run
-from wcsim.world.checkpoints import save_world
-from wcsim.world.tiny import tiny_parts
 
 SUMMARY_KEYS = {
     "success_rate", "final_coverage", "error", "speedup", "hit_rate", "latency_ms", "deadline_ms",
     "deadline_attainment",
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("worlds") / "tiny"
-    save_world(path, *tiny_parts())
-    return str(path)
 
 
 @pytest.fixture
