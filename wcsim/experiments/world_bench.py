@@ -242,7 +242,8 @@ def table_of(summary: dict[str, Any]) -> Table:
     """The figures by horizon, for a terminal."""
     table = Table("horizon", "PSNR dB", "block px", "block deg", "agent px", "shape ok",
                   title=f"{summary['world']}: {summary['episodes']} held-out episodes")
-    for horizon, row in summary["horizon"].items():
+    for horizon in map(str, HORIZONS):
+        row = summary["horizon"][horizon]
         table.add_row(horizon, *(f"{row[key]:.2f}" if row.get(key) is not None else "-" for key in
                                  ("psnr_db", "block_px", "block_deg", "agent_px", "shape_ok")))
     return table
