@@ -28,7 +28,7 @@ def command(*arguments: str) -> str:
 
 def step(world: str) -> None:
     """One step of a world, by way of Gymnasium; raises where the frame stays as it was."""
-    env = gym.make("wcsim/PushT-v0", world=world, steps=2)
+    env = gym.make("wcsim/PushT-v0", world=world, steps=4)
     first, _ = env.reset(seed=0)
     env.action_space.seed(0)
     second, *_ = env.step(env.action_space.sample())
