@@ -34,7 +34,10 @@ def check_action(spec: ActionSpec, actions: Any) -> np.ndarray:
 
 
 def normalise(spec: ActionSpec, actions: np.ndarray) -> np.ndarray:
-    """Actions `[..., A]` in the units of `spec` to float32 in [-1, 1]: `low` to -1, `high` to 1."""
+    """Actions `[..., A]` in the units of `spec` to float32 in [-1, 1]: `low` to -1, `high` to 1; or times its scale."""
+    if spec.scale:
+        seen: np.ndarray = (np.asarray(actions, dtype=np.float64) * np.asarray(spec.scale)).astype(np.float32)
+        return seen
     low, high = np.asarray(spec.low, dtype=np.float64), np.asarray(spec.high, dtype=np.float64)
     scaled: np.ndarray = (2.0 * (np.asarray(actions, dtype=np.float64) - low) / (high - low) - 1.0).astype(np.float32)
     return scaled

@@ -6,8 +6,9 @@ D width, C latent channels, h w latent pixels, H W frame pixels, A action.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ class ActionSpec:
     """What an action means.  low, high: inclusive bounds per dimension, in `units`.
 
     fourier_octaves: the transformer sees each normalised coordinate `a` in [-1, 1] and sin, cos of `pi 2^o a` for
-    `o` below this number (0: the bare coordinates, as in the official robot checkpoints).
+    `o` below this number (0: the bare coordinates, as in the official robot checkpoints).  scale: factors by which the
+    transformer sees the coordinates instead of normalised; empty: normalised.  absolute: names of the dimensions that
+    are a value to hold; the others are changes, and zero stands for none.
     """
 
     low: tuple[float, ...]
@@ -27,6 +30,8 @@ class ActionSpec:
     names: tuple[str, ...]
     units: str
     fourier_octaves: int = 0
+    scale: tuple[float, ...] = ()
+    absolute: tuple[str, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -44,7 +49,13 @@ class WorldSpec:
     """The public description of a world; stored as `world.json` beside its weights.
 
     frame_size: H, W in pixels.  latent_shape: C, h, w.  fps: frames (and actions) per second.  max_context: most clean
-    frames the transformer was trained to look back on.  max_chunk: most frames it generates together.
+    frames the transformer was trained to look back on.  max_chunk: most frames it generates together.  context_sigma:
+    noise level that clean frames are said to have; below 0, that of the new ones.
+
+    frames_per_latent: 1, or how many frames share a latent after the first of a clip; then max_context counts latents,
+    and every pass generates a whole chunk.  carry: what one chunk hands to the next, its last `latents`, or `pixels`,
+    its last frame as a decoder shows it.  reads: whose actions a latent frame sees, those of its own `frames` or those
+    of the whole `chunk`.
     """
 
     name: str
@@ -58,12 +69,16 @@ class WorldSpec:
     flow_shift: float
     context_sigma: float
     default_steps: int
+    frames_per_latent: int = 1
+    carry: Literal["latents", "pixels"] = "latents"
+    reads: Literal["frames", "chunk"] = "frames"
 
 
 @dataclass(frozen=True, slots=True)
 class WorldState:
     """Where every lane's rollout stands: all that the future depends on, indexable by lane.
 
+    As here for worlds of single frames; `wcsim.world.clip_world` says what the fields hold in a world of clips.
     latents: `[N, max_context, C, h, w]` newest last.  actions: `[N, max_context, F]` features of the action that led to
     each frame, zero where none is known.  known: `[N, max_context]` bool, whether an action is known.  length: `[N]`
     how many of the frames are real (the newest ones).  frame: `[N]` episode index of the newest frame, which numbers
@@ -95,6 +110,13 @@ class WorldState:
         """`count` copies of every lane, copies of one lane side by side.  They share their seed, hence their noise."""
         return self.select(torch.arange(self.num_lanes).repeat_interleave(count))
 
+    @classmethod
+    def join(cls, states: Sequence[Self]) -> Self:
+        """The lanes of several states side by side, in order."""
+        if len(states) == 1:
+            return states[0]
+        return cls(*(torch.cat([getattr(state, name) for state in states]) for name in cls.__slots__))
+
     def scatter(self, lanes: Tensor | list[int], other: WorldState) -> Self:
         """This state with `lanes` replaced by the lanes of `other`."""
         index = torch.as_tensor(lanes, dtype=torch.int64, device=self.length.device)
@@ -106,16 +128,24 @@ class BlockStack(Protocol):
     """The transformer blocks at one denoise step, as a cache policy sees them.
 
     depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are ordered so.  context: how many
-    of the leading frames are clean history, constant over the denoise steps.
+    of the leading frames are clean history, constant over the denoise steps.  sigma, next_sigma: noise level of the
+    other frames at this step and after it, in [0, 1].
     """
 
     depth: int
     grid: tuple[int, int, int]
     context: int
+    sigma: float
+    next_sigma: float
 
     def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
         """Blocks `first` up to but not including `last`, on tokens `[B, L, D]` of `lanes` `[B]` (an index on their
         device; None: all lanes)."""
+        ...
+
+    def modulated(self, tokens: Tensor) -> Tensor:
+        """What the first block's self-attention reads, `[N, L, D]`: tokens normalised, then scaled and shifted by noise
+        level and action."""
         ...
 
 
@@ -151,7 +181,8 @@ class Fidelity:
     """How well to imagine.
 
     steps: denoise steps.  cache: the policy.  solver: `euler` or `unipc`.  context: most clean frames to look back on,
-    None for all that the world allows.  chunk: most frames generated together, None likewise.
+    None for all that the world allows.  chunk: most frames generated together, None likewise.  guidance: g of
+    v = c + g (c - u), the velocities with and without the prompt; 0 needs one branch alone.
     """
 
     steps: int
@@ -159,6 +190,7 @@ class Fidelity:
     solver: str = "euler"
     context: int | None = None
     chunk: int | None = None
+    guidance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,12 @@ from wcsim.types import CachePolicy, Decision
 class ScriptedStack:
     """amounts: per block, a tensor that broadcasts to `[N, L, D]`.  block_lanes counts blocks times lanes run."""
 
-    def __init__(self, amounts: list[Tensor], grid: tuple[int, int, int] = (1, 1, 1), context: int = 0) -> None:
+    def __init__(
+        self, amounts: list[Tensor], grid: tuple[int, int, int] = (1, 1, 1), context: int = 0, sigma: float = 1.0,
+        next_sigma: float = 0.0,
+    ) -> None:  # fmt: skip
         self.depth, self.grid, self.context = len(amounts), grid, context
+        self.sigma, self.next_sigma = sigma, next_sigma
         self.amounts = amounts
         self.block_lanes = 0
         self.calls: list[tuple[int, int, list[int] | None]] = []
@@ -24,15 +28,21 @@ class ScriptedStack:
             tokens = tokens + (amount if lanes is None else amount[lanes])
         return tokens
 
+    def modulated(self, tokens: Tensor) -> Tensor:
+        return tokens
+
 
 def play(
     policy: CachePolicy, tokens_SNLD: Tensor, probe_SNLD: Tensor, output_SNLD: Tensor, **stack: object
 ) -> tuple[Tensor, list[Decision], list[ScriptedStack]]:
-    """A denoise loop over a stack of two blocks, tokens to probe to output; returns the outputs `[S, N, L, D]`."""
+    """A denoise loop over a stack of two blocks, tokens to probe to output; returns the outputs `[S, N, L, D]`.  The
+    noise level falls in equal steps from 1 to 0."""
     outputs, decisions, stacks = [], [], []
-    state = policy.init(tokens_SNLD.shape[1], len(tokens_SNLD))
+    steps = len(tokens_SNLD)
+    state = policy.init(tokens_SNLD.shape[1], steps)
     for step, (z, p, o) in enumerate(zip(tokens_SNLD, probe_SNLD, output_SNLD, strict=True)):
-        stacks.append(ScriptedStack([p - z, o - p], **stack))
+        sigma = {"sigma": 1 - step / steps, "next_sigma": 1 - (step + 1) / steps}
+        stacks.append(ScriptedStack([p - z, o - p], **sigma, **stack))
         output, state, decision = policy.forward(stacks[-1], step, z, state)
         outputs.append(output)
         decisions.append(decision)

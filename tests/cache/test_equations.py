@@ -5,19 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wcsim.cache.dicache import distance_gain
-from wcsim.cache.worldcache import (
-    Window,
+from wcsim.cache.drift import (
     adaptive_threshold,
     budget_growth,
-    extrapolate,
-    osi_gain,
+    rate_factor,
     relative_drift,
     saliency,
     saliency_weights,
     schedule,
     velocity,
 )
+from wcsim.cache.window import Window, distance_gain, extrapolate, osi_gain, unexplained
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -73,17 +71,18 @@ def test_saliency_forms_by_hand():
     # two frames, two places, two channels; variances 0, 1 in the first frame and 4, 1 in the second
     probe = torch.tensor([[[[5.0, 5.0], [1.0, 3.0]], [[1.0, 5.0], [0.0, 2.0]]]])
     torch.testing.assert_close(saliency(probe, "token"), torch.tensor([[[0.0, 0.25], [1.0, 0.25]]]))
+    torch.testing.assert_close(saliency(probe, "deviation"), torch.tensor([[[0.0, 0.5], [1.0, 0.5]]]))
     torch.testing.assert_close(saliency(probe, "place"), torch.tensor([[[1.0, 0.0]]]))  # means 2, 1
     # joint: place 0 holds 5, 5, 1, 5 (variance 3), place 1 holds 1, 3, 0, 2 (variance 1.25)
     torch.testing.assert_close(saliency(probe, "joint"), torch.tensor([[[1.0, 0.0]]]))
 
 
-@pytest.mark.parametrize("form", ["token", "place", "joint"])
+@pytest.mark.parametrize("form", ["token", "deviation", "place", "joint"])
 def test_equal_tokens_are_not_salient(form):
     assert saliency(torch.ones(2, 3, 4, 8), form).abs().max() == 0
 
 
-@pytest.mark.parametrize("form", ["token", "place", "joint"])
+@pytest.mark.parametrize("form", ["token", "deviation", "place", "joint"])
 def test_normalised_weights_average_to_one(form):
     weights = saliency_weights(drawn(2, 3, 4, 8), 1.0, form, normalise=True)
     assert weights.shape == (2, 12)
@@ -133,3 +132,32 @@ def test_distance_gain_by_hand():
     q2, q1 = torch.zeros(3, 1, 2), torch.tensor([[[1.0, -1.0]], [[1.0, 1.0]], [[0.0, 0.0]]])
     q = torch.tensor([[[-1.5, 1.5]], [[9.0, 9.0]], [[1.0, 1.0]]])
     torch.testing.assert_close(distance_gain(q, q1, q2, 1.0, 2.0), torch.tensor([1.5, 2.0, 1.0]))
+
+
+@pytest.mark.parametrize("solve", [osi_gain, distance_gain])
+def test_a_gain_per_frame_is_that_of_the_frame_alone(solve):
+    q, q1, q2 = (drawn(2, 3, 4, 5, seed=seed) for seed in range(3))
+    together = solve(q, q1, q2, 0.0, 2.0)
+    assert together.shape == (2, 3)
+    for frame in range(3):
+        torch.testing.assert_close(together[:, frame], solve(q[:, frame], q1[:, frame], q2[:, frame], 0.0, 2.0))
+
+
+def test_gains_of_parts_move_their_parts():
+    r1, r2, tokens = (drawn(1, 6, 2, seed=seed) for seed in range(3))
+    got = extrapolate(tokens, Window(r1, r2, r1, r2), torch.tensor([[0.0, 2.0]]))
+    torch.testing.assert_close(got[:, :3], (tokens + r2)[:, :3])
+    torch.testing.assert_close(got[:, 3:], (tokens + 2 * r1 - r2)[:, 3:])
+
+
+def test_unexplained_share_by_hand():
+    q2 = torch.zeros(1, 1, 2)
+    q1 = torch.tensor([[[1.0, 0.0]]])
+    q = torch.tensor([[[1.5, 2.0]]])
+    assert unexplained(q, q1, q2, torch.tensor([[1.5]])).item() == pytest.approx(2.0 / 2.5)
+    assert unexplained(q1, q1, q2, torch.tensor([[1.0]])).item() == 0
+
+
+def test_rate_factor_is_e_per_skip_owed():
+    factor = rate_factor(0.5, 4, torch.tensor([1, 2, 3]))
+    torch.testing.assert_close(factor, torch.tensor([1.0, 0.0, -1.0]).exp())

@@ -6,6 +6,14 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from wcsim.cache import CacheConfig, DiCache, NoCache, WorldCache, parse_cache, preset, presets
+from wcsim.cache.easycache import EasyCache
+from wcsim.cache.firstblock import FirstBlock
+from wcsim.cache.interval import Interval
+from wcsim.cache.magcache import MagCache
+from wcsim.cache.policy import KINDS
+from wcsim.cache.seacache import SeaCache
+from wcsim.cache.taylorseer import TaylorSeer
+from wcsim.cache.teacache import TeaCache
 from wcsim.errors import ConfigError
 
 
@@ -15,14 +23,27 @@ def test_presets_build_their_policies():
         "none": NoCache,
         "paper": WorldCache,
         "authors_cosmos": WorldCache,
+        "authors_wan": WorldCache,
         "wcsim": WorldCache,
         "dicache": DiCache,
+        "firstblock": FirstBlock,
+        "teacache": TeaCache,
+        "seacache": SeaCache,
+        "magcache": MagCache,
+        "easycache": EasyCache,
+        "taylorseer": TaylorSeer,
+        "interval": Interval,
     }
 
 
 def test_defaults_are_the_recommended_presets():
     assert preset("wcsim") == WorldCache.Config()
-    assert preset("dicache") == DiCache.Config()
+    for kind in ("dicache", "firstblock", "seacache", "easycache", "taylorseer", "interval"):
+        assert preset(kind) == KINDS[kind]()
+
+
+def test_every_kind_has_a_preset():
+    assert {preset(name).kind for name in presets()} == set(KINDS)
 
 
 def test_a_preset_with_changes():
@@ -42,11 +63,11 @@ def test_every_configuration_survives_its_own_dump():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("wordcache", r"preset 'wordcache' is unknown; known: authors_cosmos, dicache, none, paper, wcsim"),
+        ("wordcache", r"preset 'wordcache' is unknown; known: authors_cosmos, authors_wan, dicache, "),
         ({"preset": "fast"}, r"preset 'fast' is unknown; known: "),
         ({"kind": "wordcache"}, r"cache.kind 'wordcache' is unknown; known: none, worldcache, dicache"),
         ({"threshold": 0.1}, r"cache.kind None is unknown"),
-        ({"preset": "wcsim", "treshold": 0.1}, r"cache.treshold is unknown; known: kind, threshold"),
+        ({"preset": "wcsim", "treshold": 0.1}, r"cache.treshold is unknown; known: kind, .*, threshold, "),
         ({"preset": "none", "threshold": 0.1}, r"cache.threshold is unknown; known: kind"),
         ({"preset": "wcsim", "threshold": -1}, r"cache.threshold: .* greater than or equal to 0, given -1"),
         ({"preset": "wcsim", "threshold": "0.1"}, r"cache.threshold: .* valid number, given '0.1'"),
@@ -54,6 +75,13 @@ def test_every_configuration_survives_its_own_dump():
         ({"preset": "wcsim", "probe": True}, r"cache.probe: .* valid integer, given True"),
         ({"preset": "wcsim", "gain_min": 3.0}, r"gain_min 3.0 is above gain_max 2.0"),
         ({"preset": "wcsim", "beta_d": -1.0}, r"beta_d -1.0 is negative"),
+        ({"preset": "wcsim", "warp_window": 4}, r"warp_window 4 is even"),
+        ({"preset": "authors_wan", "warp": True}, r"warp needs velocity 'anchor'"),
+        ({"preset": "wcsim", "rate": 0.5, "error": 0.1}, r"set one of them"),
+        ({"kind": "taylorseer", "order": 3}, r"order 3 needs min_warmup 4 or more, given 3"),
+        ({"kind": "seacache", "order": 1}, r"order 1 needs min_warmup 2 or more, given 1"),
+        ({"kind": "interval", "order": 2}, r"cache.order: .* less than or equal to 1, given 2"),
+        ({"kind": "magcache"}, r"cache.ratios: Field required"),
         (None, r"preset None is unknown"),
     ],
 )

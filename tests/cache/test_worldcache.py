@@ -13,6 +13,8 @@ from scripted import ScriptedStack, hits, play, scalars
 from wcsim.cache import WorldCache, parse_cache
 from wcsim.errors import ConfigError
 
+pytestmark = pytest.mark.filterwarnings("ignore:cache 'worldcache' skipped nothing")  # some tests see to it
+
 
 def policy(**settings: object) -> WorldCache:
     """Constant threshold, no saliency, unless told otherwise."""
@@ -156,7 +158,7 @@ def test_no_gather_where_lanes_agree():
     assert stacks[2].calls == [(0, 1, None), (1, 2, None)]
 
 
-PRESETS = ["wcsim", "paper", "authors_cosmos", "dicache"]
+PRESETS = ["wcsim", "paper", "authors_cosmos", "authors_wan", "dicache"]
 GRID = {"grid": (3, 2, 2), "context": 1}
 
 

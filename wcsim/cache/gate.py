@@ -1,17 +1,13 @@
-"""What probe-gated policies share: their common settings, and who runs the deep blocks once it is decided.
+"""What policies have in common as configuration: when a lane may skip at all, and what is measured to find out.
 
-Easy to get wrong: an upload waits for everything queued on the device, so what a decision sends back (`Split`) is
-uploaded right after the one host read, before the deep blocks are queued.
-
-Shape suffixes: N lanes, B a sub-batch of lanes, L tokens, D width.
+Each class adds one idea to the one before it; a policy's `Config` starts from the one that holds all it has.  Easy to
+get wrong: a setting that a policy ignores must not be in its configuration, so start low.
 """
 
 from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from math import nan
 from typing import Self
 
 import torch
@@ -19,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from wcsim.errors import ConfigError
-from wcsim.types import BlockStack, CachePolicy, Decision
+from wcsim.types import BlockStack, CachePolicy
 
 
 class PolicyConfig(BaseModel, ABC):
@@ -34,32 +30,25 @@ class PolicyConfig(BaseModel, ABC):
         """The policy that these numbers describe."""
 
 
-class GateConfig(PolicyConfig):
-    """When a policy that watches the first blocks may skip the others."""
+class StepConfig(PolicyConfig):
+    """At which denoise steps a policy may skip."""
 
-    threshold: float = Field(ge=0)
-    """Drift below which the deep blocks are skipped (tau_0); 0 never skips."""
-    probe: int = Field(default=1, ge=1)
-    """Blocks that always run; the drift is measured behind them."""
-    warmup: float = Field(default=0.2, ge=0, le=1)
+    warmup: float = Field(default=0.0, ge=0, le=1)
     """Share of the denoise steps, rounded down, that run all blocks before the first skip."""
     min_warmup: int = Field(default=1, ge=1)
     """The least number of such steps, whatever the share."""
     force_last: bool = False
     """Whether the last denoise step runs all blocks."""
-    max_skips: int | None = Field(default=None, ge=1)
-    """Most denoise steps that one lane skips in a row; null for no bound."""
-    mask_context: bool = False
-    """Whether to measure on the generated frames only: clean context hardly moves and dilutes every mean."""
-    gain_min: float = 0.0
-    gain_max: float = 2.0
-    """Bounds of the extrapolation gain: 1 repeats the last deep residual, 0 the one before."""
 
-    @model_validator(mode="after")
-    def _check_gain(self) -> Self:
-        if self.gain_min > self.gain_max:
-            raise ValueError(f"gain_min {self.gain_min} is above gain_max {self.gain_max}")
-        return self
+    @property
+    def always_run(self) -> int:
+        """Leading blocks that run at every step."""
+        return 0
+
+    @property
+    def may_hit(self) -> bool:
+        """Whether these numbers allow any skip, steps permitting."""
+        return True
 
     def warm_steps(self, num_steps: int) -> int:
         """Leading denoise steps that run all blocks."""
@@ -71,7 +60,7 @@ class GateConfig(PolicyConfig):
 
     def may_skip(self, skips_N: Tensor) -> Tensor:
         """Whether lanes that have skipped so many steps in a row may skip another: `[N]` bool."""
-        return torch.ones_like(skips_N, dtype=torch.bool) if self.max_skips is None else skips_N < self.max_skips
+        return torch.ones_like(skips_N, dtype=torch.bool)
 
     def warn_if_idle(self, num_steps: int) -> None:
         """Warn where no step is left at which the policy could skip."""
@@ -83,45 +72,59 @@ class GateConfig(PolicyConfig):
             )
 
     def check_depth(self, depth: int) -> None:
-        """Raise ConfigError where the probe leaves no block to skip."""
-        if self.probe >= depth:
-            raise ConfigError(f"cache.probe is {self.probe}, but of {depth} blocks it may take only 1 to {depth - 1}")
+        """Raise ConfigError where no block is left to skip."""
+        if self.always_run >= depth:
+            raise ConfigError(
+                f"cache.probe is {self.always_run}, but of {depth} blocks it may take only 1 to {depth - 1}"
+            )
+
+
+class GateConfig(StepConfig):
+    """A number against a threshold."""
+
+    threshold: float = Field(ge=0)
+    """Drift below which the deep blocks are skipped (tau_0); 0 never skips."""
+    max_skips: int | None = Field(default=None, ge=1)
+    """Most denoise steps that one lane skips in a row; null for no bound."""
+
+    @property
+    def may_hit(self) -> bool:
+        """See `StepConfig`."""
+        return self.threshold > 0
+
+    def may_skip(self, skips_N: Tensor) -> Tensor:
+        """See `StepConfig`."""
+        return torch.ones_like(skips_N, dtype=torch.bool) if self.max_skips is None else skips_N < self.max_skips
+
+
+class DriftConfig(GateConfig):
+    """The number is measured on tokens."""
+
+    mask_context: bool = False
+    """Whether to measure on the generated frames only: clean context hardly moves and dilutes every mean."""
 
     def unmeasured(self, stack: BlockStack) -> int:
         """Leading tokens that no measurement looks at."""
         return stack.context * stack.grid[1] * stack.grid[2] if self.mask_context else 0
 
 
-def full_pass(num_lanes: int) -> Decision:
-    """The decision of a step at which all lanes run all blocks and nothing is measured."""
-    unknown = torch.full((num_lanes,), nan)
-    return Decision(torch.zeros(num_lanes, dtype=torch.bool), unknown, unknown, unknown)
+class ProbeConfig(DriftConfig):
+    """The tokens are those behind the first blocks, and say how far to extrapolate."""
 
+    probe: int = Field(default=1, ge=1)
+    """Blocks that always run; the drift is measured behind them."""
+    warmup: float = Field(default=0.2, ge=0, le=1)
+    gain_min: float = 0.0
+    gain_max: float = 2.0
+    """Bounds of the extrapolation gain: 1 repeats the last deep residual, 0 the one before."""
 
-class Split:
-    """Which lanes of a batch reuse (hit) and which compute (miss), ready for use on `device`.
+    @property
+    def always_run(self) -> int:
+        """See `StepConfig`."""
+        return self.probe
 
-    hit: `[N]` bool on the host.
-    """
-
-    def __init__(self, hit: Tensor, device: torch.device) -> None:
-        self.any_hit, self.any_miss = bool(hit.any()), not bool(hit.all())
-        mixed = self.any_hit and self.any_miss
-        self._miss_B = (~hit).nonzero().flatten().to(device) if mixed else None
-        self._keep_N11 = hit[:, None, None].to(device) if mixed else None
-
-    def complete(self, stack: BlockStack, probe_NLD: Tensor, first: int, predict: Callable[[], Tensor]) -> Tensor:
-        """Output `[N, L, D]`: misses resume from the probe at block `first`, hits take `predict()`."""
-        if not self.any_hit:
-            return stack.run(probe_NLD, first, stack.depth)
-        output = predict()
-        if self._miss_B is None:
-            return output
-        deep_BLD = stack.run(probe_NLD[self._miss_B], first, stack.depth, lanes=self._miss_B)
-        return output.index_copy(0, self._miss_B, deep_BLD)
-
-    def renew(self, old_NLD: Tensor, new_NLD: Tensor) -> Tensor:
-        """`old` for hits, `new` for misses; copies only where both occur."""
-        if self._keep_N11 is None:
-            return old_NLD if self.any_hit else new_NLD
-        return torch.where(self._keep_N11, old_NLD, new_NLD)
+    @model_validator(mode="after")
+    def _check_gain(self) -> Self:
+        if self.gain_min > self.gain_max:
+            raise ValueError(f"gain_min {self.gain_min} is above gain_max {self.gain_max}")
+        return self

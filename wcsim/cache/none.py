@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from wcsim.cache.gate import PolicyConfig, full_pass
+from wcsim.cache.gate import PolicyConfig
+from wcsim.cache.reuse import full_pass
 from wcsim.types import BlockStack, Decision
 
 

@@ -1,4 +1,4 @@
-"""Policies by name: YAML to a typed configuration, whose `build()` makes the policy.
+"""Policies by name: YAML to a typed configuration, whose `build()` makes the policy.  A new one is a line in `CONFIGS`.
 
 Easy to get wrong: a mapping without `preset` starts from the defaults of its `kind`, not from the preset of that name.
 """
@@ -10,21 +10,35 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from wcsim.cache.dicache import DiCache
+from wcsim.cache.easycache import EasyCache
+from wcsim.cache.firstblock import FirstBlock
 from wcsim.cache.gate import PolicyConfig
+from wcsim.cache.interval import Interval
+from wcsim.cache.magcache import MagCache
 from wcsim.cache.none import NoCache
+from wcsim.cache.seacache import SeaCache
+from wcsim.cache.taylorseer import TaylorSeer
+from wcsim.cache.teacache import TeaCache
 from wcsim.cache.worldcache import WorldCache
 from wcsim.errors import ConfigError
 
-AnyConfig = NoCache.Config | WorldCache.Config | DiCache.Config
+CONFIGS: tuple[type[PolicyConfig], ...] = (
+    NoCache.Config,
+    WorldCache.Config,
+    DiCache.Config,
+    FirstBlock.Config,
+    TeaCache.Config,
+    SeaCache.Config,
+    MagCache.Config,
+    EasyCache.Config,
+    TaylorSeer.Config,
+    Interval.Config,
+)
 
-KINDS: dict[str, type[AnyConfig]] = {
-    "none": NoCache.Config,
-    "worldcache": WorldCache.Config,
-    "dicache": DiCache.Config,
-}
+KINDS: dict[str, type[PolicyConfig]] = {config.model_fields["kind"].default: config for config in CONFIGS}
 
 
 def presets() -> list[str]:
@@ -33,12 +47,12 @@ def presets() -> list[str]:
     return sorted(name[len("cache_") : -len(".yaml")] for name in names if name.startswith("cache_"))
 
 
-def preset(name: str) -> AnyConfig:
+def preset(name: str) -> PolicyConfig:
     """The configuration of this name; ConfigError names the known ones."""
     return parse_cache(name)
 
 
-def parse_cache(value: str | Mapping[str, Any] | AnyConfig) -> AnyConfig:
+def parse_cache(value: str | Mapping[str, Any] | PolicyConfig) -> PolicyConfig:
     """A preset's name, or a mapping: either `kind` and its settings, or `preset` and what differs from it.
 
     Raises ConfigError naming the setting, what was given and what is known.
@@ -67,7 +81,7 @@ def _settings(value: str | Mapping[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def _explain(error: ValidationError, config_class: type[AnyConfig]) -> str:
+def _explain(error: ValidationError, config_class: type[PolicyConfig]) -> str:
     """One line per bad setting."""
     lines = []
     for item in error.errors():
@@ -80,5 +94,5 @@ def _explain(error: ValidationError, config_class: type[AnyConfig]) -> str:
     return "\n".join(lines)
 
 
-CacheConfig = Annotated[AnyConfig, Field(discriminator="kind"), BeforeValidator(parse_cache)]
+CacheConfig = Annotated[SerializeAsAny[PolicyConfig], BeforeValidator(parse_cache)]
 """The field type for a configuration that holds a cache policy: accepts all that `parse_cache` does."""

@@ -1,15 +1,18 @@
 """Worlds on disk: diffusers' `save_pretrained` folders beside a `world.json` that describes and hashes them.
 
     NAME/world.json  NAME/transformer/{config.json, *.safetensors}  NAME/vae/{config.json, *.safetensors}
+    NAME/text/embeddings.safetensors     where the world reads a prompt: `conditional`, and `unconditional` to guide by
 
-Weights are stored in float16 and computed with in float32 (or whatever the caller asks for).  Only safetensors are
-read.  A folder that does not match its own description is refused with the reason.
+Our own weights are stored in float16, converted ones as they came; they are computed with in float32 (or whatever the
+caller asks for).  Only safetensors are read.  A folder that does not match its own description is refused with the
+reason.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from importlib import resources
@@ -19,16 +22,20 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from wcsim.errors import CheckpointError
 from wcsim.types import WorldSpec
-from wcsim.world.codec import Codec
+from wcsim.world.codec import ClipCodec, Codec, WanCodec
+from wcsim.world.cosmos import RELEASES, released_world
 from wcsim.world.transformer import ActionCosmosTransformer
 
 FORMAT = 1
 """Version of `world.json`; another one is refused."""
 
-PARTS = ("transformer", "vae")
+PARTS = ("transformer", "vae", "text")
+TEXTS = Path("text", "embeddings.safetensors")
 
 
 def shipped_worlds() -> dict[str, Path]:
@@ -38,23 +45,42 @@ def shipped_worlds() -> dict[str, Path]:
 
 
 def find_world(name: str) -> Path:
-    """The folder of a world given by name or by path."""
+    """The folder of a world given by path, by name, or as a released model (`wcsim.world.cosmos`)."""
     if (Path(name) / "world.json").is_file():
         return Path(name)
+    if name in RELEASES:
+        return released_world(name)
     worlds = shipped_worlds()
     if name not in worlds:
         known = ", ".join(worlds) or "none"
-        raise CheckpointError(f"world {name!r} is neither a folder with a world.json nor shipped; shipped: {known}")
+        raise CheckpointError(f"world {name!r} is neither a folder with a world.json nor shipped; shipped: {known}; "
+                              f"released elsewhere: {', '.join(RELEASES)}")
     return worlds[name]
 
 
-def save_world(folder: Path, spec: WorldSpec, transformer: ActionCosmosTransformer, codec: Codec) -> None:
-    """Write a complete world; `world.json` comes last, so that a folder with one is whole."""
+def save_world(
+    folder: Path,
+    spec: WorldSpec,
+    transformer: ActionCosmosTransformer,
+    codec: WanCodec,
+    *,
+    dtype: torch.dtype | None = torch.float16,
+    texts: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a complete world; `world.json` comes last, so that a folder with one is whole.
+
+    dtype: of the weights on disk; None keeps theirs.  texts: prompt features `[1, S, E]` by branch.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "world.json").unlink(missing_ok=True)
-    for part, module in zip(PARTS, (transformer, codec.vae), strict=True):
-        # A copy, because the caller may go on training in float32; torch's own half(), because diffusers' warns.
-        torch.nn.Module.half(deepcopy(module)).save_pretrained(folder / part)
+    for part, module in (("transformer", transformer), ("vae", codec.vae)):
+        if dtype is not None:
+            # A copy, because the caller may go on training in float32; torch's own to(), because diffusers' warns.
+            module = torch.nn.Module.to(deepcopy(module), dtype)
+        module.save_pretrained(folder / part)
+    if texts:
+        (folder / TEXTS).parent.mkdir(exist_ok=True)
+        save_file({name: text.contiguous() for name, text in texts.items()}, folder / TEXTS)
     description = {"format": FORMAT, "spec": asdict(spec), "sha256": hash_files(folder)}
     (folder / "world.json").write_text(json.dumps(description, indent=2) + "\n")
 
@@ -62,7 +88,11 @@ def save_world(folder: Path, spec: WorldSpec, transformer: ActionCosmosTransform
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a world's parts, by path inside the folder."""
     paths = sorted(path for part in PARTS for path in (folder / part).glob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    hashes = {}
+    for path in paths:
+        with path.open("rb") as file:
+            hashes[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
 
 def read_description(folder: Path) -> tuple[WorldSpec, dict[str, str]]:
@@ -95,23 +125,35 @@ def verify_hashes(folder: Path) -> None:
             raise CheckpointError(f"{folder / path} has sha256 {present[path]}, recorded is {recorded[path]}")
 
 
-def load_parts(folder: Path) -> tuple[WorldSpec, ActionCosmosTransformer, Codec]:
+def load_parts(folder: Path) -> tuple[WorldSpec, ActionCosmosTransformer, WanCodec]:
     """Verify a world and load it in float32 on the CPU."""
     verify_hashes(folder)
     spec, _ = read_description(folder)
+    kind = Codec if spec.frames_per_latent == 1 else ClipCodec
     try:
         transformer = load_strictly(ActionCosmosTransformer, folder / "transformer")
-        codec = Codec(load_strictly(Codec.autoencoder, folder / "vae"))
+        codec = kind(load_strictly(WanCodec.autoencoder, folder / "vae"))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} does not load: {error}") from error
     check_spec(spec, transformer, codec)
     return spec, transformer.eval(), codec.eval()
 
 
-def load_strictly(kind: Any, folder: Path) -> Any:
-    """A diffusers model whose weights are exactly those that its config asks for."""
+def load_texts(folder: Path) -> dict[str, Tensor]:
+    """The prompt features of a world by branch; none where it reads no prompt."""
+    if not (folder / TEXTS).is_file():
+        return {}
+    try:
+        texts: dict[str, Tensor] = load_file(folder / TEXTS)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / TEXTS} does not load: {error}") from error
+    return texts
+
+
+def load_strictly(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **config: Any) -> Any:
+    """A diffusers model whose weights are exactly those that its config asks for.  config: what to set differently."""
     model, report = kind.from_pretrained(
-        folder, torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True, local_files_only=True
+        folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True, **config
     )
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(fault):
@@ -119,15 +161,24 @@ def load_strictly(kind: Any, folder: Path) -> Any:
     return model
 
 
-def check_spec(spec: WorldSpec, transformer: ActionCosmosTransformer, codec: Codec) -> None:
+def actions_read(spec: WorldSpec) -> int:
+    """Actions that the embedders read at once: those of a latent frame, or those of a chunk."""
+    return spec.max_chunk if spec.reads == "chunk" else spec.frames_per_latent
+
+
+def check_spec(spec: WorldSpec, transformer: ActionCosmosTransformer, codec: WanCodec) -> None:
     """Raise CheckpointError where the weights cannot do what the spec says."""
     channels, height, width = spec.latent_shape
     _, patch_h, patch_w = transformer.config.patch_size
+    clips = spec.frames_per_latent > 1
     expected = {
         "latent channels of the codec": (codec.latent_channels, channels),
         "latent channels out of the transformer": (transformer.config.out_channels, channels),
         "transformer in_channels (latents and condition mask)": (transformer.config.in_channels, channels + 1),
-        "action features": (transformer.config.action_features, spec.action.num_features),
+        "action features": (transformer.config.action_features, actions_read(spec) * spec.action.num_features),
+        "frames per latent": (codec.frames_per_latent, spec.frames_per_latent),
+        "frames of a chunk left over by latents": (spec.max_chunk % spec.frames_per_latent, 0),
+        "octaves of an action, in a world of clips": (spec.action.fourier_octaves if clips else 0, 0),
         "frame height": (height * codec.compression, spec.frame_size[0]),
         "frame width": (width * codec.compression, spec.frame_size[1]),
         "latent height left over by patches": (height % patch_h, 0),

@@ -1,8 +1,9 @@
-"""Frames to latents and back: `AutoencoderKLWan` with every frame its own clip.
+"""Frames to latents and back, by `AutoencoderKLWan`: frame by frame (`Codec`), or clip by clip (`ClipCodec`).
 
 This is the only file that converts between uint8 `HWC` frames and floats.  A clip of one frame sees only the last
-temporal tap of each causal convolution (the others meet zero padding), so the taps that count run as 2-D convolutions:
-the same numbers as `AutoencoderKLWan.encode` and `decode`, at a third of the arithmetic (tested).
+temporal tap of each causal convolution (the others meet zero padding), so in `Codec` the taps that count run as 2-D
+convolutions: the same numbers as `AutoencoderKLWan.encode` and `decode`, at a third of the arithmetic (tested).  Easy
+to get wrong: the first latent of a clip holds one frame, every other one four.
 """
 
 from __future__ import annotations
@@ -32,24 +33,42 @@ class SingleFrameConv(WanCausalConv3d):  # type: ignore[misc]  # diffusers is un
         return F.conv2d(x_BCTHW.squeeze(2), taps, self.bias, padding=self._padding[0]).unsqueeze(2)
 
 
-class Codec(torch.nn.Module):
-    """Encodes and decodes single frames; latents are normalised to zero mean and unit variance per channel."""
+class WanCodec(torch.nn.Module):
+    """What both codecs share; latents are normalised to zero mean and unit variance per channel."""
 
     autoencoder = AutoencoderKLWan
+    frames_per_latent = 1
     mean: Tensor
     std: Tensor
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         super().__init__()
+        self.vae = vae
+        shape = (1, -1, 1, 1)
+        self.register_buffer("mean", torch.tensor(vae.config.latents_mean[: vae.config.z_dim]).view(shape), False)
+        self.register_buffer("std", torch.tensor(vae.config.latents_std[: vae.config.z_dim]).view(shape), False)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent frame."""
+        return int(self.vae.config.z_dim)
+
+    @property
+    def compression(self) -> int:
+        """Frame pixels per latent pixel, along a side."""
+        return int(self.vae.config.scale_factor_spatial)
+
+
+class Codec(WanCodec):
+    """Encodes and decodes single frames."""
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
         if any(vae.config.temperal_downsample):
             raise ValueError("a frame codec needs an autoencoder without temporal compression")
         for module in vae.modules():
             if isinstance(module, WanCausalConv3d):
                 module.__class__ = SingleFrameConv
-        self.vae = vae
-        shape = (1, -1, 1, 1)
-        self.register_buffer("mean", torch.tensor(vae.config.latents_mean[: vae.config.z_dim]).view(shape), False)
-        self.register_buffer("std", torch.tensor(vae.config.latents_std[: vae.config.z_dim]).view(shape), False)
+        super().__init__(vae)
 
     @classmethod
     def new(cls, config: dict[str, Any]) -> Self:
@@ -65,16 +84,6 @@ class Codec(torch.nn.Module):
     def load(cls, folder: Path) -> Self:
         """Read diffusers' `save_pretrained` layout, in float32."""
         return cls(AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32))
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a latent frame."""
-        return int(self.vae.config.z_dim)
-
-    @property
-    def compression(self) -> int:
-        """Frame pixels per latent pixel, along a side."""
-        return int(self.vae.config.scale_factor_spatial)
 
     def posterior(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance `[B, C, h, w]`, not normalised, of pixels in [-1, 1]."""
@@ -115,6 +124,39 @@ class Codec(torch.nn.Module):
         ]
         frames: np.ndarray = torch.cat(parts).cpu().numpy()
         return frames.reshape(*latents.shape[:-3], *frames.shape[1:])
+
+
+class ClipCodec(WanCodec):
+    """Encodes and decodes clips of 1 + 4 n frames as 1 + n latents; the stock autoencoder, causal in time."""
+
+    frames_per_latent = 4
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        if 2 ** sum(vae.config.temperal_downsample) != self.frames_per_latent:
+            raise ValueError(f"a clip codec compresses time by {self.frames_per_latent}; temperal_downsample is "
+                             f"{list(vae.config.temperal_downsample)}")
+        super().__init__(vae)
+
+    @torch.no_grad()
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """Latents `[N, 1 + n, C, h, w]` of uint8 clips `[N, 1 + 4 n, H, W, 3]`; the posterior's mean, no noise."""
+        if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or frames.shape[1] % 4 != 1:
+            raise ValueError(f"clips must be uint8 [N, 1 + 4 n, H, W, 3], got {frames.dtype} {list(frames.shape)}")
+        parts = []
+        for clip in torch.from_numpy(frames):  # one by one: the autoencoder needs far more memory than the transformer
+            pixels = to_pixels(clip.to(self.mean.device)).to(self.mean.dtype).transpose(0, 1)
+            parts.append(self.vae.encode(pixels.unsqueeze(0)).latent_dist.mean.transpose(1, 2))
+        return (torch.cat(parts) - self.mean) / self.std
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Frames uint8 `[N, 1 + 4 n, H, W, 3]` of latents `[N, 1 + n, C, h, w]`."""
+        parts = []
+        for clip in latents.to(self.mean.dtype) * self.std + self.mean:
+            pixels = self.vae.decode(clip.transpose(0, 1).unsqueeze(0)).sample[0]
+            parts.append(to_frames(pixels.transpose(0, 1)))
+        frames: np.ndarray = torch.stack(parts).cpu().numpy()
+        return frames
 
 
 def to_pixels(frames_BHWC: Tensor) -> Tensor:

@@ -7,17 +7,19 @@ of a denoise step is the policy's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision
+from wcsim.world.attention import Text, join_texts
+from wcsim.world.guidance import Guidance, apart, beside, guide
 from wcsim.world.transformer import ActionCosmosTransformer, Conditioning
 
 SOLVERS: dict[str, Callable[[float], Any]] = {
@@ -25,7 +27,17 @@ SOLVERS: dict[str, Callable[[float], Any]] = {
     "unipc": lambda shift: UniPCMultistepScheduler(
         use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
     ),
+    # Second-order multistep: one forward per step, like Euler.
+    "dpm": lambda shift: DPMSolverMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift, algorithm_type="dpmsolver++",
+    ),
+    # The post-trained base models of Cosmos-Predict2.5: a grid of its own instead of a shift.
+    "unipc-karras": lambda shift: UniPCMultistepScheduler(
+        use_karras_sigmas=True, use_flow_sigmas=True, prediction_type="flow_prediction", sigma_max=200.0,
+        sigma_min=0.01,
+    ),
 }
+"""Solver name to what makes its scheduler, given the flow shift."""
 
 
 def make_scheduler(solver: str, steps: int, flow_shift: float) -> Any:
@@ -42,34 +54,73 @@ def make_scheduler(solver: str, steps: int, flow_shift: float) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a denoise loop is given: context latents `[N, c, C, h, w]`, noise `[N, k, C, h, w]` in place of the new
-    frames, action features `[N, c+k, F]` and whether they are known `[N, c+k]`, text `[N, S, E]`."""
+    """What a denoise loop is given.
+
+    context: latents `[N, c, C, h, w]`, c >= 0.  noise: `[N, k, C, h, w]` in place of the new frames.  actions: features
+    `[N, c+k, F]`.  known: `[N, c+k]`, whether there is an action; both None in a model without actions.  text:
+    `[1 or N, S, E]`, one for all lanes or one each.  guidance: None for the conditional branch alone.  walk: noise
+    `[N, c, C, h, w]` from which the official pipelines integrate the context frames, under the velocity towards their
+    clean values; they end within the first noise level of them.  None leaves them as they are.
+    """
 
     context: Tensor
     noise: Tensor
-    actions: Tensor
-    known: Tensor
+    actions: Tensor | None
+    known: Tensor | None
     text: Tensor
+    guidance: Guidance | None = None
+    walk: Tensor | None = None
 
 
 class TransformerStack:
-    """The real transformer as a `BlockStack` at one denoise step; counts what runs and times it."""
+    """The real transformer as a `BlockStack` at one denoise step; counts what runs and times it.
+
+    passes: one per batch in which the branches run, each its text and how many branches share the batch; the text of
+    `given` where there are none.  sigmas: noise level now and after this step.  blocks: `[N]` blocks run so far, each
+    counted once however many branches it ran on.
+    """
 
     def __init__(
-        self, transformer: ActionCosmosTransformer, given: Conditioning, context: int, lanes: int, spans: Spans
+        self,
+        transformer: ActionCosmosTransformer,
+        given: Conditioning,
+        context: int,
+        spans: Spans,
+        *,
+        sigmas: tuple[float, float],
+        passes: Sequence[tuple[Text, int]] = (),
     ) -> None:
         self.depth = transformer.depth
-        self.grid = given.grid
-        self.context = context
-        self.blocks = torch.zeros(lanes, dtype=torch.int64, device=given.time.device)
-        self._transformer, self._given, self._spans = transformer, given, spans
+        self.branches = sum(count for _, count in passes) or 1
+        self.grid = (given.grid[0] * self.branches, *given.grid[1:])
+        self.context = context * self.branches
+        self.sigma, self.next_sigma = sigmas
+        self.blocks = torch.zeros(len(given.time), dtype=torch.int64, device=given.time.device)
+        self._transformer, self._spans, self._frames = transformer, spans, given.grid[0]
+        self._passes = [(given.branch(text, count), count) for text, count in passes] or [(given, 1)]
 
     def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
         """See `wcsim.types.BlockStack`."""
         self.blocks[slice(None) if lanes is None else lanes] += last - first
-        given = self._given if lanes is None else self._given.select(lanes)
         with self._spans("probe" if first == 0 and last < self.depth else "deep"):
-            return self._transformer.run_blocks(tokens, first, last, given)
+            return self._each(tokens, lanes, lambda some, given: self._transformer.run_blocks(some, first, last, given))
+
+    def modulated(self, tokens: Tensor) -> Tensor:
+        """See `wcsim.types.BlockStack`."""
+        return self._each(tokens, None, self._transformer.modulated)
+
+    def _each(
+        self, tokens: Tensor, lanes: Tensor | None, act: Callable[[Tensor, Conditioning], Tensor]
+    ) -> Tensor:
+        """`act` on every pass: its branches as one batch, branch after branch."""
+        branches, done = list(apart(tokens, self._frames, self.branches)), list[Tensor]()
+        for given, count in self._passes:
+            if lanes is not None:
+                given = given.select(torch.cat([lanes + number * len(self.blocks) for number in range(count)]))
+            some = branches[0] if count == 1 else torch.cat(branches[:count])
+            done += act(some, given).chunk(count)
+            del branches[:count]
+        return beside(done, self._frames)
 
 
 def denoise(
@@ -81,28 +132,47 @@ def denoise(
     context_sigma: float,
     spans: Spans,
 ) -> tuple[Tensor, list[Decision], Tensor]:
-    """New latents `[N, k, C, h, w]`, the decision of every step, and the blocks run `[S, N]`."""
+    """New latents `[N, k, C, h, w]`, the decision of every step, and the blocks run `[S, N]`.
+
+    context_sigma: noise level that the context frames are said to have; below 0, that of the new ones.  Where the
+    window asks for a walk, the latents are `[N, c+k, C, h, w]`, the walked context first.
+    """
     lanes, count = window.noise.shape[:2]
     context = window.context.shape[1]
     clean_T = (torch.arange(context + count) < context).to(window.noise)
     state = policy.init(lanes, len(scheduler.timesteps))
     rope = transformer.position(torch.cat([window.context, window.noise], dim=1).transpose(1, 2))
-    x = window.noise
+    constants = transformer.settle(window.actions, window.known, window.text, rope)
+    passes = _passes(transformer, constants.text, window.guidance)
+    x = window.noise if window.walk is None else torch.cat([window.walk, window.noise], dim=1)
     decisions, blocks = [], []
     for step, timestep in enumerate(scheduler.timesteps):
-        sigma = float(scheduler.sigmas[step])
-        sigma_NT = torch.where(clean_T > 0, context_sigma, sigma).expand(lanes, -1)
+        sigmas = (float(scheduler.sigmas[step]), float(scheduler.sigmas[step + 1]))
+        levels = torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigmas[0], sigmas[0])
         with spans("embed"):
-            latents = torch.cat([window.context, x], dim=1).transpose(1, 2)
-            tokens, given = transformer.embed(
-                latents, sigma_NT, window.actions, window.known, window.text, clean_T, rope
-            )
-        stack = TransformerStack(transformer, given, context, lanes, spans)
+            latents = torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2)
+            tokens, given = transformer.embed_step(latents, levels.expand(lanes, -1), clean_T, constants)
+        stack = TransformerStack(transformer, given, context, spans, sigmas=sigmas, passes=passes)
         with spans("policy"):
+            tokens = beside([tokens] * stack.branches, given.grid[0])
             tokens, state, decision = policy.forward(stack, step, tokens, state)
         with spans("head"):
-            velocity = transformer.unembed(tokens, given).transpose(1, 2)[:, context:]
+            velocities = [transformer.unembed(branch, given) for branch in apart(tokens, given.grid[0], stack.branches)]
+            velocity = guide(velocities, window.guidance.scale if window.guidance else 0.0).transpose(1, 2)[:, context:]
+            velocity = velocity.to(x.dtype)
+            if window.walk is not None:
+                velocity = torch.cat([window.walk - window.context, velocity], dim=1)
             x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
         decisions.append(decision)
         blocks.append(stack.blocks)
     return x, decisions, torch.stack(blocks)
+
+
+def _passes(
+    transformer: ActionCosmosTransformer, text: Text, guidance: Guidance | None
+) -> Sequence[tuple[Text, int]]:
+    """The batches in which the branches run; none without guidance."""
+    if guidance is None:
+        return ()
+    unconditional = transformer.read_text(guidance.unconditional)
+    return ((join_texts([text, unconditional]), 2),) if guidance.batched else ((text, 1), (unconditional, 1))

@@ -5,10 +5,16 @@ It imagines nonsense, at the speed and with the contracts of a real one: for tes
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from diffusers import AutoencoderKLWan
 
 from wcsim.types import ActionSpec, WorldSpec
-from wcsim.world.codec import Codec
+from wcsim.world.checkpoints import actions_read
+from wcsim.world.clip_world import ClipWorld
+from wcsim.world.codec import ClipCodec, Codec
+from wcsim.world.cosmos import BRIDGE
 from wcsim.world.transformer import ActionCosmosTransformer
 from wcsim.world.world import World
 
@@ -39,3 +45,29 @@ def tiny_parts(seed: int = 0, *, layers: int = 3) -> tuple[WorldSpec, ActionCosm
 def tiny_world(seed: int = 0, *, layers: int = 3) -> World:
     """The same as a world."""
     return World(*tiny_parts(seed, layers=layers))
+
+
+def tiny_clip_world(seed: int = 0, **spec: Any) -> ClipWorld:
+    """A world of clips like those of the robot models: 12 Bridge actions to 3 latents behind 1.  spec: what differs."""
+    whole = WorldSpec(**{
+        "name": "tiny-clips", "task": "pusht", "frame_size": (96, 96), "latent_shape": (16, 12, 12), "fps": 4.0,
+        "action": BRIDGE, "max_context": 1, "max_chunk": 12, "flow_shift": 5.0, "context_sigma": -1.0,
+        "default_steps": 4, "frames_per_latent": 4, "carry": "pixels", **spec,
+    })
+    transformer, codec = tiny_cosmos(seed, action_features=actions_read(whole) * whole.action.num_features)
+    return ClipWorld(whole, transformer, codec)
+
+
+def tiny_cosmos(seed: int = 0, *, action_features: int = 0) -> tuple[ActionCosmosTransformer, ClipCodec]:
+    """Transformer and clip codec in the forms of Cosmos-Predict2.5: a text projection, 16 latent channels, time
+    compressed by 4 and space by 8.  Frames of 32x32 and up; text features `[1 or N, S, 32]`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer = ActionCosmosTransformer(
+            in_channels=17, out_channels=16, num_attention_heads=2, attention_head_dim=16, num_layers=3, mlp_ratio=2.0,
+            text_embed_dim=24, adaln_lora_dim=4, max_size=(8, 32, 32), patch_size=(1, 2, 2), rope_scale=(1.0, 3.0, 3.0),
+            use_crossattn_projection=True, crossattn_proj_in_channels=32, encoder_hidden_states_channels=24,
+            action_features=action_features,
+        )
+        vae = AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+    return transformer.eval(), ClipCodec(vae.eval())

@@ -18,6 +18,11 @@ from diffusers import CosmosTransformer3DModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from wcsim.world.attention import Text, cross_attention, read_text, self_attention
+
+IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "norm1", "norm2", "norm3", "norm_out")
+"""Modules that keep float32 whatever the rest computes in."""
+
 
 class ActionEmbedder(nn.Module):
     """fc1, GELU (tanh form), fc2: the official action MLP."""
@@ -34,30 +39,52 @@ class ActionEmbedder(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
+class Constants:
+    """What stands still during a denoise loop, made once for it.
+
+    action: what the action embedders add to the two modulation inputs, `[N, T, 1, D]` and `[N, T, 1, 3D]`, zero where
+    no action is known; None in a model without actions.  rope: the rotary table, equal for all lanes.
+    """
+
+    action: tuple[Tensor, Tensor] | None
+    text: Text
+    rope: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class Conditioning:
     """What every block reads at one denoise step.
 
     time: `[N, T, 1, D]` normalised time and action embedding.  shared: `[N, T, 1, 3D]` the adaLN vector that all blocks
-    share.  rope: the rotary table, equal for all lanes.  text: `[N, S, E]` processed text.  grid: frames, rows and
-    columns of tokens.
+    share.  grid: frames, rows and columns of tokens.  rope, text: as in `Constants`.  place: `[1, T, P, D]` learnt
+    absolute positions, which every block adds (Cosmos 1 and our small worlds), or None (Predict2.5).
     """
 
     time: Tensor
     shared: Tensor
     rope: tuple[Tensor, Tensor]
-    text: Tensor
+    text: Text
     grid: tuple[int, int, int]
+    place: Tensor | None = None
 
     def select(self, lanes: Tensor) -> Conditioning:
         """The conditioning of some lanes."""
-        return replace(self, time=self.time[lanes], shared=self.shared[lanes], text=self.text[lanes])
+        text = self.text.select(lanes, len(self.time))
+        return replace(self, time=self.time[lanes], shared=self.shared[lanes], text=text)
+
+    def branch(self, text: Text, count: int) -> Conditioning:
+        """All lanes `count` times over, the lanes of each repetition under their share of `text`."""
+        if count == 1:
+            return replace(self, text=text)
+        time, shared = self.time.repeat(count, 1, 1, 1), self.shared.repeat(count, 1, 1, 1)
+        return replace(self, time=time, shared=shared, text=text)
 
 
 class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  # diffusers is untyped
     """Predicts the rectified-flow velocity of latent frames, given clean context frames and one action per frame.
 
     Arguments are those of `CosmosTransformer3DModel` (whose `in_channels` counts the condition-mask channel) plus
-    `action_features`: numbers per latent frame that the action embedders read.
+    `action_features`: numbers per latent frame that the action embedders read; 0 for a base model, which has none.
     """
 
     _keep_in_fp32_modules = None
@@ -80,7 +107,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         use_crossattn_projection: bool = False,
         crossattn_proj_in_channels: int = 1024,
         encoder_hidden_states_channels: int = 1024,
-        extra_pos_embed_type: None = None,
+        extra_pos_embed_type: str | None = None,
         controlnet_block_every_n: None = None,
         img_context_dim_in: None = None,
         img_context_num_tokens: int = 256,
@@ -90,13 +117,14 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         # The names are spelt out because diffusers writes this signature into config.json.
         ours = ("self", "__class__", "action_features")
         stock = {name: value for name, value in locals().items() if name not in (*ours, "ours")}
-        for name in ("extra_pos_embed_type", "controlnet_block_every_n", "img_context_dim_in"):
+        for name in ("controlnet_block_every_n", "img_context_dim_in"):
             if stock[name] is not None:
                 raise ValueError(f"{name} is {stock[name]!r}; Predict2.5 has none, and the open forward leaves it out")
         super().__init__(**stock)
         width = num_attention_heads * attention_head_dim
-        self.action_embedder_B_D = ActionEmbedder(action_features, 4 * width, width)
-        self.action_embedder_B_3D = ActionEmbedder(action_features, 4 * width, 3 * width)
+        if action_features:
+            self.action_embedder_B_D = ActionEmbedder(action_features, 4 * width, width)
+            self.action_embedder_B_3D = ActionEmbedder(action_features, 4 * width, 3 * width)
 
     @property
     def depth(self) -> int:
@@ -108,28 +136,56 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         """Channels of a token."""
         return int(self.config.num_attention_heads * self.config.attention_head_dim)
 
+    @property
+    def text_width(self) -> int:
+        """Features of a text token on its way in."""
+        projected = self.config.use_crossattn_projection
+        return int(self.config.crossattn_proj_in_channels if projected else self.config.text_embed_dim)
+
     def position(self, latents_NCThw: Tensor) -> tuple[Tensor, Tensor]:
         """The rotary table for latents of this shape; constant over a rollout."""
         cos, sin = self.rope(latents_NCThw, fps=None)
         return cos, sin
 
-    def time_and_action(self, sigma_NT: Tensor, actions_NTF: Tensor, known_NT: Tensor) -> tuple[Tensor, Tensor]:
-        """The two modulation inputs `[N, T, 1, D]` and `[N, T, 1, 3D]`; a frame whose action is not known adds zero."""
+    def settle(
+        self,
+        actions_NTF: Tensor | None,
+        known_NT: Tensor | None,
+        text_GSE: Tensor,
+        rope: tuple[Tensor, Tensor],
+    ) -> Constants:
+        """The constants of a denoise loop.  text: one per group of lanes, see `wcsim.world.attention.Text`."""
+        action = None
+        if self.config.action_features:
+            assert actions_NTF is not None
+            assert known_NT is not None
+            actions = actions_NTF.unsqueeze(2).to(self.action_embedder_B_D.fc1.weight.dtype)
+            known = known_NT[:, :, None, None].to(actions.dtype)
+            action = (known * self.action_embedder_B_D(actions), known * self.action_embedder_B_3D(actions))
+        return Constants(action, self.read_text(text_GSE), rope)
+
+    def read_text(self, text_GSE: Tensor) -> Text:
+        """The text as the blocks read it."""
+        text = text_GSE.to(self.patch_embed.proj.weight.dtype)
+        text = self.crossattn_proj(text) if self.config.use_crossattn_projection else text
+        return read_text([block.attn2 for block in self.transformer_blocks], text)
+
+    def time_and_action(self, sigma_NT: Tensor, action: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """The two modulation inputs `[N, T, 1, D]` and `[N, T, 1, 3D]`."""
         lanes, frames = sigma_NT.shape
-        dtype = self.patch_embed.proj.weight.dtype
+        dtype = self.time_embed.t_embedder.linear_1.weight.dtype
         wave = self.time_embed.time_proj(sigma_NT.flatten()).to(dtype).view(lanes, frames, 1, -1)
         shared = self.time_embed.t_embedder(wave)
-        known = known_NT[:, :, None, None].to(dtype)
-        actions = actions_NTF.unsqueeze(2).to(dtype)
-        time = self.time_embed.norm(wave + known * self.action_embedder_B_D(actions))
-        return time, shared + known * self.action_embedder_B_3D(actions)
+        if action is None:
+            return self.time_embed.norm(wave), shared
+        return self.time_embed.norm(wave + action[0]), shared + action[1]
 
     def embed(
         self,
         latents_NCThw: Tensor,
         sigma_NT: Tensor,
-        actions_NTF: Tensor,
-        known_NT: Tensor,
+        actions_NTF: Tensor | None,
+        known_NT: Tensor | None,
         text_NSE: Tensor,
         clean_T: Tensor,
         rope: tuple[Tensor, Tensor],
@@ -137,48 +193,56 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         """Tokens `[N, L, D]` and the conditioning of the blocks.
 
         latents: context frames clean, the others noisy.  sigma: noise level per frame, in [0, 1].  clean: `[T]` 1 on
-        context frames, 0 elsewhere (the condition-mask channel).
+        context frames, 0 elsewhere (the condition-mask channel).  actions, known: None in a model without actions.
         """
+        return self.embed_step(latents_NCThw, sigma_NT, clean_T, self.settle(actions_NTF, known_NT, text_NSE, rope))
+
+    def embed_step(
+        self, latents_NCThw: Tensor, sigma_NT: Tensor, clean_T: Tensor, constants: Constants
+    ) -> tuple[Tensor, Conditioning]:
+        """`embed` with its constants at hand."""
         lanes, _, frames, height, width = latents_NCThw.shape
-        channels = [latents_NCThw, clean_T.to(latents_NCThw).view(1, 1, -1, 1, 1).expand(lanes, 1, -1, height, width)]
+        latents = latents_NCThw.to(self.patch_embed.proj.weight.dtype)
+        channels = [latents, clean_T.to(latents).view(1, 1, -1, 1, 1).expand(lanes, 1, -1, height, width)]
         if self.config.concat_padding_mask:  # frames are never padded here, so the mask is zero
-            channels.append(latents_NCThw.new_zeros(lanes, 1, frames, height, width))
+            channels.append(latents.new_zeros(lanes, 1, frames, height, width))
         tokens = self.patch_embed(torch.cat(channels, dim=1))
         grid = (tokens.shape[1], tokens.shape[2], tokens.shape[3])
-        time, shared = self.time_and_action(sigma_NT, actions_NTF, known_NT)
-        text = self.crossattn_proj(text_NSE) if self.config.use_crossattn_projection else text_NSE
-        return tokens.flatten(1, 3), Conditioning(time, shared, rope, text, grid)
+        time, shared = self.time_and_action(sigma_NT, constants.action)
+        place = self.learnable_pos_embed(latents[:1]) if self.config.extra_pos_embed_type else None
+        place = None if place is None else place.unflatten(1, (grid[0], -1))
+        return tokens.flatten(1, 3), Conditioning(time, shared, constants.rope, constants.text, grid, place)
 
     def run_blocks(self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning) -> Tensor:
         """Blocks `first` up to but not including `last`."""
         frames = given.grid[0]
         x = tokens_BLD.unflatten(1, (frames, -1))
-        for block in self.transformer_blocks[first:last]:
-            normed, gate = block.norm1(x, given.time, given.shared)
-            attended = block.attn1(normed.flatten(1, 2), image_rotary_emb=given.rope)
+        for index in range(first, last):
+            block = self.transformer_blocks[index]
+            x = x if given.place is None else x + given.place
+            normed, gate = modulate(block.norm1, x, given)
+            attended = self_attention(block.attn1, normed.flatten(1, 2), given.rope)
             x = x + gate * attended.unflatten(1, (frames, -1))
-            x = x + self._cross_attention(block, x, given)
-            normed, gate = block.norm3(x, given.time, given.shared)
+            normed, gate = modulate(block.norm2, x, given)
+            attended = cross_attention(block.attn2, normed.flatten(1, 2), given.text, index)
+            x = x + gate * (attended.unsqueeze(1) if attended.shape[1] == 1 else attended.unflatten(1, (frames, -1)))
+            normed, gate = modulate(block.norm3, x, given)
             x = x + gate * block.ff(normed)
         out: Tensor = x.flatten(1, 2)
         return out
 
-    def _cross_attention(self, block: Any, x_BTPD: Tensor, given: Conditioning) -> Tensor:
-        """The gated text term.  Softmax over a single text token is 1, so then the answer is that token's value."""
-        normed, gate = block.norm2(x_BTPD, given.time, given.shared)
-        if given.text.shape[1] == 1:
-            value = block.attn2.to_out[0](block.attn2.to_v(given.text))
-            term: Tensor = gate * value.unsqueeze(1)
-            return term
-        attended = block.attn2(normed.flatten(1, 2), encoder_hidden_states=given.text)
-        term = gate * attended.unflatten(1, (given.grid[0], -1))
-        return term
+    def modulated(self, tokens_NLD: Tensor, given: Conditioning) -> Tensor:
+        """What the first block's self-attention reads, `[N, L, D]`."""
+        x = tokens_NLD.unflatten(1, (given.grid[0], -1))
+        x = x if given.place is None else x + given.place
+        normed, _ = modulate(self.transformer_blocks[0].norm1, x, given)
+        return normed.flatten(1, 2)
 
     def unembed(self, tokens_NLD: Tensor, given: Conditioning) -> Tensor:
         """Velocity `[N, C, T, h, w]` of the output tokens."""
         frames, rows, columns = given.grid
         _, patch_h, patch_w = self.config.patch_size
-        x = self.norm_out(tokens_NLD.unflatten(1, (frames, -1)), given.time, given.shared)
+        x = self.norm_out(tokens_NLD.unflatten(1, (frames, -1)), given.time, given.shared).to(tokens_NLD.dtype)
         x = self.proj_out(x).view(x.shape[0], frames, rows, columns, patch_h, patch_w, -1)
         # Unlike patchify, the stock layout puts the channel last inside a token.
         velocity: Tensor = x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
@@ -188,3 +252,18 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         """`embed` (whose keyword arguments it takes, `rope` excepted), all blocks, `unembed`."""
         tokens, conditioning = self.embed(latents_NCThw, rope=self.position(latents_NCThw), **given)
         return self.unembed(self.run_blocks(tokens, 0, self.depth, conditioning), conditioning)
+
+
+def set_precision(transformer: ActionCosmosTransformer, dtype: torch.dtype) -> None:
+    """Compute in `dtype`, but norms, noise level and actions in float32, as the official models do."""
+    # torch's own to(): diffusers' warns about modules that this model lacks.
+    torch.nn.Module.to(transformer, dtype)
+    for name, module in transformer.named_modules():
+        if name.rpartition(".")[2] in IN_FLOAT32:
+            torch.nn.Module.to(module, torch.float32)
+
+
+def modulate(norm: Any, x_BTPD: Tensor, given: Conditioning) -> tuple[Tensor, Tensor]:
+    """What a sub-layer reads and the gate of its answer, in the dtype of the tokens; one modulation per frame."""
+    normed, gate = norm(x_BTPD, given.time, given.shared)
+    return normed.to(x_BTPD.dtype), gate.to(x_BTPD.dtype)

@@ -6,9 +6,10 @@ been reset and one that is long under way may share a batch without either notic
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,34 +19,40 @@ from wcsim.actions import check_action, features
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.spans import Spans
 from wcsim.types import Decision, Fidelity, Trace, WorldSpec, WorldState
-from wcsim.world.checkpoints import find_world, load_parts
-from wcsim.world.codec import Codec
+from wcsim.world.checkpoints import find_world, load_parts, load_texts
+from wcsim.world.codec import WanCodec
+from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL, Guidance
 from wcsim.world.noise import chunk_noise
 from wcsim.world.sampler import Window, denoise, make_scheduler
-from wcsim.world.transformer import ActionCosmosTransformer
+from wcsim.world.transformer import ActionCosmosTransformer, set_precision
 
 
 class World:
     """An action-conditioned Cosmos transformer and its codec, behind a functional interface."""
 
-    def __init__(self, spec: WorldSpec, transformer: ActionCosmosTransformer, codec: Codec) -> None:
+    def __init__(
+        self,
+        spec: WorldSpec,
+        transformer: ActionCosmosTransformer,
+        codec: WanCodec,
+        texts: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.spec = spec
         self.transformer = transformer.eval().requires_grad_(False)
-        self.codec = codec.eval().requires_grad_(False)
-        text_width = (
-            transformer.config.crossattn_proj_in_channels
-            if transformer.config.use_crossattn_projection
-            else transformer.config.text_embed_dim
-        )
-        self._text = torch.zeros(1, 1, text_width, device=self.device, dtype=transformer.dtype)
+        self.codec: Any = codec.eval().requires_grad_(False)
+        nothing = torch.zeros(1, 1, transformer.text_width)
+        self._texts = {name: text.to(self.device) for name, text in {CONDITIONAL: nothing, **(texts or {})}.items()}
 
     @classmethod
-    def load(cls, name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+    def load(cls, name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> World:
         """A shipped world by name, or any world folder by path; verified first (CheckpointError)."""
-        spec, transformer, codec = load_parts(find_world(str(name)))
-        if dtype != transformer.dtype:  # torch's own to(): diffusers' warns about modules that this model lacks
-            torch.nn.Module.to(transformer, dtype)
-        return cls(spec, transformer.to(device), codec.to(device))
+        from wcsim.world.clip_world import ClipWorld
+
+        folder = find_world(str(name))
+        spec, transformer, codec = load_parts(folder)
+        set_precision(transformer, dtype)
+        kind = cls if spec.frames_per_latent == 1 else ClipWorld
+        return kind(spec, transformer.to(device), codec.to(device), load_texts(folder))
 
     @property
     def device(self) -> torch.device:
@@ -53,16 +60,25 @@ class World:
         device: torch.device = self.transformer.device
         return device
 
+    def guidance(self, scale: float) -> Guidance | None:
+        """The guidance of that scale, None at 0; ConfigError where this world has no text to guide away from."""
+        if scale == 0:
+            return None
+        if UNCONDITIONAL not in self._texts:
+            raise ConfigError(f"fidelity.guidance is {scale:g}; world {self.spec.name!r} has no {UNCONDITIONAL} text "
+                              "and allows only 0")
+        return Guidance(scale, self._texts[UNCONDITIONAL])
+
     def encode(self, frames: np.ndarray) -> Tensor:
         """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`."""
-        if frames.shape[-3:-1] != self.spec.frame_size:
-            raise WcsimError(f"frames are {list(frames.shape[-3:-1])} pixels; world {self.spec.name!r} takes "
-                             f"{list(self.spec.frame_size)}")
-        return self.codec.encode(frames)
+        check_frames(self.spec, frames)
+        latents: Tensor = self.codec.encode(frames)
+        return latents
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Frames uint8 `[..., H, W, 3]` of latents `[..., C, h, w]`."""
-        return self.codec.decode(latents)
+        frames: np.ndarray = self.codec.decode(latents)
+        return frames
 
     def init(self, frames: np.ndarray, actions: np.ndarray, seeds: list[int] | np.ndarray) -> WorldState:
         """Begin rollouts.  frames: `[N, T, H, W, 3]` uint8, T >= 1.  actions: `[N, T-1, A]`, the t-th leading to frame
@@ -93,14 +109,21 @@ class World:
             raise WcsimError(f"actions have shape {list(np.shape(actions))}; {state.num_lanes} lanes need "
                              f"[{state.num_lanes}, k >= 1, {self.spec.action.dim}]")
         context, chunk = check_fidelity(self.spec, fidelity)
+        self.guidance(fidelity.guidance)
         spans = Spans(self.device)
         latents, decisions, blocks = [], [], []
-        for part in torch.from_numpy(encoded).to(self.device).split(chunk, dim=1):
+        for part in self._split(state, torch.from_numpy(encoded).to(self.device), chunk):
             state, new, told, ran = self._chunk(state, part, fidelity, context, spans)
             latents.append(new)
             decisions.append(told)
             blocks.append(ran)
         return state, torch.cat(latents, dim=1), _trace(decisions, blocks, self.transformer.depth, spans)
+
+    def _split(self, state: WorldState, actions: Tensor, chunk: int) -> Sequence[Tensor]:
+        """Action features `[N, k, F]` by the pass that takes them."""
+        del state
+        parts: Sequence[Tensor] = actions.split(chunk, dim=1)
+        return parts
 
     def _chunk(
         self, state: WorldState, actions: Tensor, fidelity: Fidelity, context: int, spans: Spans
@@ -119,15 +142,13 @@ class World:
                 noise=noise[lanes].to(some.latents),
                 actions=torch.cat([some.actions[:, -length:], actions[lanes]], dim=1),
                 known=torch.cat([some.known[:, -length:], known], dim=1),
-                text=self._text.expand(len(lanes), -1, -1),
+                text=self._texts[CONDITIONAL],
+                guidance=self.guidance(fidelity.guidance),
             )
             scheduler = make_scheduler(fidelity.solver, fidelity.steps, self.spec.flow_shift)
             parts.append((lanes, *denoise(self.transformer, window, scheduler, fidelity.cache,
                                           context_sigma=self.spec.context_sigma, spans=spans)))
-        order = torch.cat([lanes for lanes, *_ in parts]).argsort()
-        latents = torch.cat([new for _, new, _, _ in parts])[order]
-        decisions = [_merge(step, order) for step in zip(*(told for _, _, told, _ in parts), strict=True)]
-        blocks = torch.cat([ran for *_, ran in parts], dim=1)[:, order]
+        latents, decisions, blocks = merge_lanes(parts)
         known = torch.ones(actions.shape[:2], dtype=torch.bool, device=self.device)
         return self._append(state, latents, actions, known), latents, decisions, blocks
 
@@ -157,6 +178,13 @@ class World:
         )
 
 
+def check_frames(spec: WorldSpec, frames: np.ndarray) -> None:
+    """Raise WcsimError unless frames `[..., H, W, 3]` have the size of the world's."""
+    if frames.shape[-3:-1] != spec.frame_size:
+        raise WcsimError(f"frames are {list(frames.shape[-3:-1])} pixels; world {spec.name!r} takes "
+                         f"{list(spec.frame_size)}")
+
+
 def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
     """The context and chunk lengths that a fidelity means in a world; ConfigError where the world cannot do it."""
     make_scheduler(fidelity.solver, fidelity.steps, spec.flow_shift)
@@ -164,7 +192,21 @@ def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
     for name, (asked, most) in limits.items():
         if asked is not None and not 1 <= asked <= most:
             raise ConfigError(f"fidelity.{name} is {asked}; world {spec.name!r} allows 1 to {most}")
+    if fidelity.guidance < 0:
+        raise ConfigError(f"fidelity.guidance is {fidelity.guidance:g}; it must be 0 or more")
+    if spec.frames_per_latent > 1 and fidelity.chunk not in (None, spec.max_chunk):
+        raise ConfigError(f"fidelity.chunk is {fidelity.chunk}; world {spec.name!r} makes chunks of {spec.max_chunk}")
     return fidelity.context or spec.max_context, fidelity.chunk or spec.max_chunk
+
+
+def merge_lanes(
+    parts: Sequence[tuple[Tensor, Tensor, list[Decision], Tensor]]
+) -> tuple[Tensor, list[Decision], Tensor]:
+    """Groups of lanes as one batch in lane order.  A part: its lanes `[B]`, then what `denoise` returned for them."""
+    order = torch.cat([lanes for lanes, *_ in parts]).argsort()
+    latents = torch.cat([new for _, new, _, _ in parts])[order]
+    decisions = [_merge(step, order) for step in zip(*(told for _, _, told, _ in parts), strict=True)]
+    return latents, decisions, torch.cat([ran for *_, ran in parts], dim=1)[:, order]
 
 
 def _merge(decisions: tuple[Decision, ...], order: Tensor) -> Decision:

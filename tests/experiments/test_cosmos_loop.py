@@ -1,0 +1,94 @@
+"""The same closed loop, planner, ledger and report on worlds of clips: footage, and PushT under a planner."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from wcsim.cli import app
+from wcsim.config import validate
+from wcsim.envs.pusht import PushT
+from wcsim.envs.tasks import make_task
+from wcsim.errors import ConfigError
+from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
+from wcsim.report.page import write_report
+from wcsim.types import ActionSpec
+from wcsim.world.checkpoints import save_world
+from wcsim.world.tiny import tiny_clip_world
+
+
+@pytest.fixture
+def footage(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "footage").mkdir()
+    for number in range(2):
+        frames = rng.integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
+        np.savez(tmp_path / "footage" / f"{number}.npz", frames=frames, actions=rng.uniform(0, 0.1, (3, 7)))
+    return {"name": "footage", "options": {"folder": str(tmp_path / "footage"), "frame_size": [96, 96]}}
+
+
+def save(world, folder):
+    save_world(folder, world.spec, world.transformer, world.codec)
+    return str(folder)
+
+
+def settings(**more):
+    return {"name": "tiny", "episodes": 2, "max_steps": 3, "first_seed": 0,
+            "fidelity": {"steps": 5, "solver": "unipc", "cache": {"preset": "wcsim", "threshold": 9.0}}, **more}
+
+
+def test_recorded_actions_inside_a_world_of_clips(tmp_path, footage):
+    world = save(tiny_clip_world(task="footage"), tmp_path / "world")
+    config = validate(ClosedLoopConfig, settings(world=world, task=footage, agent={"kind": "recorded"}))
+    run = ClosedLoop(config).run(tmp_path / "run")
+    assert [row["steps"] for row in run.episodes] == [3, 3]
+    errors = [row["error"]["cached_vs_uncached"] for row in run.steps]
+    assert all(error["psnr_db"] is None or error["psnr_db"] > 0 for error in errors)
+    assert write_report(tmp_path / "run").is_file()
+    longer = ClosedLoop(config.model_copy(update={"max_steps": 4}))
+    with pytest.raises(ConfigError, match="ask for fewer max_steps"):
+        longer.run(tmp_path / "longer")
+
+
+def test_a_planner_pushes_the_block_inside_a_world_of_clips(tmp_path):
+    target = PushT.action
+    plain = ActionSpec(target.low, target.high, target.names, target.units, absolute=target.names)
+    world = save(tiny_clip_world(action=plain), tmp_path / "world")
+    agent = {"kind": "mpc", "horizon": 2, "rounds": 1, "candidates": 3, "elites": 1, "replan_every": 1,
+             "fidelity": {"steps": 2, "solver": "unipc"}}
+    config = validate(ClosedLoopConfig, settings(world=world, agent=agent) | {"episodes": 1, "max_steps": 2})
+    run = ClosedLoop(config).run(tmp_path / "run")
+    assert run.episodes[0]["steps"] == 2
+    assert all(np.isfinite(row["agent"]["cost"]) for row in run.steps)
+    assert write_report(tmp_path / "run").is_file()
+
+
+@pytest.mark.parametrize(("config", "repository"), [
+    ("cosmos_2b_bridge", "nvidia/Cosmos-Predict2.5-2B"), ("cosmos_dreamdojo_gr1", "nvidia/DreamDojo"),
+])
+def test_without_weights_one_message_says_what_to_do(tmp_path, monkeypatch, config, repository):
+    monkeypatch.setenv("WCSIM_WORLDS", str(tmp_path))
+    result = CliRunner().invoke(app, ["run", config, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    said = result.stderr
+    assert said.count("error:") == 1
+    page = f"https://huggingface.co/{repository}"
+    for needed in (f"repository {repository}", page, "python scripts/convert_cosmos.py"):
+        assert needed in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_recordings_must_be_what_they_should(tmp_path, footage):
+    agent = validate(ClosedLoopConfig, settings(agent={"kind": "recorded"})).agent
+    with pytest.raises(ConfigError, match="needs the task 'footage', given 'pusht'"):
+        agent.build(tiny_clip_world(), PushT())
+    task = make_task("footage", **footage["options"])
+    assert task.start(3).truth == (1, 0)
+    first = next(task.explore(np.random.default_rng(), task.make_truth()))
+    np.testing.assert_array_equal(first, task.recording(0)[1][0])
+    assert task.stay(task.goal_frame())[6] == 0.5
+    with pytest.raises(ConfigError, match=r"needed are uint8 \[T\+1, 64, 64, 3\]"):
+        make_task("footage", folder=footage["options"]["folder"], frame_size=(64, 64)).start(0)
+    with pytest.raises(ConfigError, match="holds no recordings"):
+        make_task("footage", folder=str(tmp_path / "nowhere")).start(0)
+    with pytest.raises(ConfigError, match="known: bridge, dreamdojo_gr1"):
+        make_task("footage", folder="x", convention="kitchen")

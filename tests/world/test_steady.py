@@ -1,0 +1,39 @@
+"""Rows of a product do not depend on how many there are."""
+
+import pytest
+import torch
+from torch import nn
+
+from wcsim.world.steady import ROWS, SteadyLinear, steady
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_row_is_rounded_as_many_are(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.manual_seed(0)
+        for width, out in ((192, 576), (18, 768), (32, 96)):
+            layer, rows = nn.Linear(width, out), torch.randn(128, width)
+            steady(layer)
+            whole = layer(rows)
+            for count in (1, 2, 3, 5, 7, 11, ROWS, ROWS + 1, 64):
+                assert torch.equal(layer(rows[5 : 5 + count]), whole[5 : 5 + count])
+            assert layer(rows.view(4, 4, 8, width)).shape == (4, 4, 8, out)
+            assert layer(rows[:0]).shape == (0, out)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_it_reaches_every_plain_linear_layer_and_keeps_the_weights():
+    class Other(nn.Linear):
+        pass
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 2)), Other(2, 2))
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    steady(model)
+    assert [type(part) for part in (model[0], model[1][0], model[2])] == [SteadyLinear, SteadyLinear, Other]
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    rows = torch.randn(3, 4, requires_grad=True)
+    model(rows).sum().backward()
+    assert rows.grad.shape == (3, 4)

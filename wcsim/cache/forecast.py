@@ -1,0 +1,73 @@
+"""A tensor continued over denoise steps by its finite differences: held (order 0), straight (1), curved (2 and up).
+
+f_0 is the value at the last full pass, f_{j+1} the change of f_j per step between the last two (arXiv 2503.06923, where
+they stand in for derivatives).  A "step" is a denoise step, or any other measure of how far ago something was.  Easy to
+get wrong: lanes differ in how long ago their last full pass was.
+
+Shape suffixes: N lanes, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wcsim.cache.reuse import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """differences: f_0 .. f_order, each `[N, L, D]` in the dtype of the values."""
+
+    differences: tuple[Tensor, ...]
+
+    @classmethod
+    def after(
+        cls, before: Forecast | None, split: Split, value_NLD: Tensor, since_N: Tensor, order: int = 0
+    ) -> Forecast:
+        """The forecast after a step: lanes that computed have a new value, so long `since` their last.
+
+        Without one before, one value is known and its differences are taken as 0.
+        """
+        if before is None:
+            return cls((value_NLD, *[torch.zeros_like(value_NLD)] * order))
+        if not split.any_miss:
+            return before
+        new = [value_NLD]
+        for old in before.differences[:-1]:
+            slope = (new[-1].float() - old.float()) / _on_device(since_N, old)
+            new.append(slope.to(value_NLD.dtype))
+        return cls(tuple(split.renew(old, fresh) for old, fresh in zip(before.differences, new, strict=True)))
+
+    def ahead(self, since_N: Tensor) -> Tensor:
+        """The value so long since the last, float32: sum of f_j since^j / j!."""
+        value, *slopes = (difference.float() for difference in self.differences)
+        if not slopes:
+            return value
+        steps = _on_device(since_N, value)
+        term = torch.ones_like(steps)
+        for order, slope in enumerate(slopes, start=1):
+            term = term * steps / order
+            value = value + term * slope
+        return value
+
+    def added_to(self, tokens_NLD: Tensor, since_N: Tensor) -> Tensor:
+        """Tokens plus the value so long since the last, in the dtype of the tokens."""
+        return (tokens_NLD.float() + self.ahead(since_N)).to(tokens_NLD.dtype)
+
+
+def check_order(order: int, min_warmup: int) -> None:
+    """Raise ValueError where the first skip would come before all differences are known."""
+    if order >= min_warmup:
+        raise ValueError(f"order {order} needs min_warmup {order + 1} or more, given {min_warmup}: one full pass per "
+                         "difference, and one to start from")
+
+
+def _on_device(since_N: Tensor, like: Tensor) -> Tensor:
+    """The same as float32 that broadcasts to `like`; where lanes agree, without an upload, which would wait."""
+    first = since_N[:1]
+    if bool((since_N == first).all()):
+        return torch.full((1, 1, 1), float(first), device=like.device)
+    return since_N.to(like.device, torch.float32)[:, None, None]

@@ -1,0 +1,99 @@
+"""The attention of a Cosmos block, arranged for rollouts.
+
+The weights are diffusers' `Attention` modules and the arithmetic is that of `CosmosAttnProcessor2_0`, without its
+copies.  Text stands still during a denoise loop, so its keys and values are made once (`Text`).  Easy to get wrong: a
+text belongs to a group of lanes, not to a lane, and is never repeated for each of them.
+
+Shape suffixes: B lanes, G groups of lanes, L tokens, D width, S text tokens, E text features, n heads, d head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What cross-attention reads, block by block.
+
+    keys, values: `[G, n, S, d]` per block.  Softmax over a single token is 1, so for S = 1 there are no keys, and
+    values hold the finished answers `[G, 1, D]`.  Lanes that share a text lie side by side, equally many per text.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def groups(self) -> int:
+        """Different texts."""
+        return self.values[0].shape[0]
+
+    def select(self, lanes: Tensor, count: int) -> Text:
+        """The text of some of `count` lanes; whoever selects from shared texts takes equally many lanes of each."""
+        if self.groups != count:
+            return self
+        return Text(tuple(key[lanes] for key in self.keys), tuple(value[lanes] for value in self.values))
+
+
+def read_text(attentions: Sequence[Any], text_GSE: Tensor) -> Text:
+    """Keys and values of a text for the cross-attention of every block."""
+    if text_GSE.shape[1] == 1:
+        return Text((), tuple(attn.to_out[0](attn.to_v(text_GSE)) for attn in attentions))
+    keys = tuple(attn.norm_k(_heads(attn, attn.to_k(text_GSE))) for attn in attentions)
+    return Text(keys, tuple(_heads(attn, attn.to_v(text_GSE)) for attn in attentions))
+
+
+def join_texts(texts: Sequence[Text]) -> Text:
+    """Several texts of equal length as the groups of one."""
+    if len(texts) == 1:
+        return texts[0]
+    keys = tuple(torch.cat(part) for part in zip(*(text.keys for text in texts), strict=True))
+    return Text(keys, tuple(torch.cat(part) for part in zip(*(text.values for text in texts), strict=True)))
+
+
+def cross_attention(attn: Any, x_BLD: Tensor, text: Text, block: int) -> Tensor:
+    """`[B, L, D]`, or `[B, 1, D]` where one text token answers for all places."""
+    values = text.values[block]
+    lanes, per_group = len(x_BLD), len(x_BLD) // text.groups
+    if not text.keys:
+        return values if per_group == 1 else values.repeat_interleave(per_group, 0)
+    x = x_BLD.reshape(text.groups, -1, x_BLD.shape[-1])  # queries do not see each other: lanes of a group, end to end
+    query = attn.norm_q(_heads(attn, attn.to_q(x)))
+    attended = F.scaled_dot_product_attention(query, text.keys[block], values)
+    return _merge(attn, attended).view(lanes, -1, x.shape[-1])
+
+
+def self_attention(attn: Any, x_BLD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """`[B, L, D]`, every token of a lane seeing every other."""
+    query = rotate(attn.norm_q(_heads(attn, attn.to_q(x_BLD))), rope)
+    key = rotate(attn.norm_k(_heads(attn, attn.to_k(x_BLD))), rope)
+    return _merge(attn, F.scaled_dot_product_attention(query, key, _heads(attn, attn.to_v(x_BLD))))
+
+
+def rotate(x_BnLd: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """The rotary embedding: channel i of the first half and channel i of the second turn by one angle.
+
+    rope: cosines and sines `[L, d]`, whose halves are equal.
+    """
+    half = x_BnLd.shape[-1] // 2
+    cos, sin = (table[:, :half] for table in rope)
+    first, second = x_BnLd[..., :half].float(), x_BnLd[..., half:].float()
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_BnLd.dtype)
+
+
+def _heads(attn: Any, x_BLD: Tensor) -> Tensor:
+    """`[B, L, D]` to `[B, n, L, d]`."""
+    heads: Tensor = x_BLD.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+    return heads
+
+
+def _merge(attn: Any, x_BnLd: Tensor) -> Tensor:
+    """`[B, n, L, d]` to `[B, L, D]`, through the output projection."""
+    out: Tensor = attn.to_out[0](x_BnLd.transpose(1, 2).flatten(2))
+    return out
