@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from wcsim.agents.cem import cem
-from wcsim.agents.objectives import Judge, Objective, imagined_cost, relative_distance
+from wcsim.agents.halving import Screen, Screening, screened_cost
+from wcsim.agents.objectives import Judge, Objective, relative_distance
+from wcsim.agents.planners import PlannerName, plan_with
 from wcsim.agents.policies import Observation
 from wcsim.agents.search import Plan, PlanningError, Settings
 from wcsim.errors import ConfigError
@@ -36,6 +37,7 @@ class MPCConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    planner: PlannerName = "cem"
     horizon: int = Field(8, ge=1)
     """Ticks to plan ahead."""
     rounds: int = Field(3, ge=1)
@@ -104,6 +106,7 @@ class ActReport:
     reason: why it planned, None where it followed its plan.  The next five are the search's (see `Plan`): of the plan
     now followed for the costs, of this `act` for the rest.  A cost that nobody computed is None.  timing and traces (of
     every imagining in this `act`) are left out of comparisons: only they may differ between equal runs.
+    rank_agreement, regret: of its screenings (see `Screening`), on average; None where there was none.
     """
 
     tick: int
@@ -116,6 +119,8 @@ class ActReport:
     exhausted: bool
     timing: ActTiming = field(compare=False)
     traces: tuple[Trace, ...] = field(compare=False)
+    rank_agreement: float | None = None
+    regret: float | None = None
 
     @property
     def replanned(self) -> bool:
@@ -132,10 +137,12 @@ class Intent:
 
 
 class MPCAgent:
-    """Plans with `cem` at `fidelity`, follows the plan, and plans again on schedule or when it has been wrong.
+    """Plans at `fidelity`, follows the plan, and plans again on schedule or when it has been wrong.
 
-    judge: adds agent and block errors to the reports.  stay: `[H, W, 3]` frame to the action `[A]` that keeps the agent
-    where it is, around which the first plan is searched (None: the centre of the action range).  clock: seconds.
+    screen: a cheaper look at all candidates first.  propose: ideas `[P, T, A]` for the first round, made from a state,
+    an observation and T; it is not told of deadlines.  judge: adds agent and block errors to the reports.  stay:
+    `[H, W, 3]` frame to the action `[A]` that keeps the agent where it is, around which the first plan is searched
+    (None: the centre of the action range).  clock: seconds.
     """
 
     last: ActReport | None = None
@@ -149,10 +156,13 @@ class MPCAgent:
         fidelity: Fidelity,
         judge: Judge | None = None,
         stay: Callable[[np.ndarray], np.ndarray] | None = None,
+        screen: Screen | None = None,
+        propose: Callable[[WorldState, Observation, int], np.ndarray] | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self.world, self.objective, self.config, self.fidelity = world, objective, config, fidelity
         self._judge, self._stay, self._clock = judge, stay, clock
+        self._screen, self._propose = screen, propose
         self._low, self._high = np.asarray(world.spec.action.low), np.asarray(world.spec.action.high)
         self._state: WorldState | None = None
         self._imagining_ms = 0.0
@@ -173,12 +183,13 @@ class MPCAgent:
         if steps_left is not None and steps_left < 1:
             raise ConfigError(f"steps_left must be 1 or more, got {steps_left}")
         budget, traces = self.config.budget(self._clock), list[Trace]()
+        self._screenings: list[Screening] = []
         error = self._observe(observation["pixels"]) if self._tick else None
         reason = self._reason(error)
         planning_ms = budget.elapsed_ms
         if reason is not None:
             length = min(self.config.horizon, steps_left or self.config.horizon)
-            self._intent = self._plan(observation["pixels"], length, budget, traces)
+            self._intent = self._plan(observation, length, budget, traces)
             self._age = 0
         assert self._intent is not None
         plan = self._intent.plan
@@ -191,6 +202,8 @@ class MPCAgent:
             timing=ActTiming(act_ms, act_ms - planning_ms if reason else 0.0,
                              None if budget.deadline_ms is None else act_ms <= budget.deadline_ms),
             traces=tuple(traces),
+            rank_agreement=_average([told.rank_agreement for told in self._screenings]),
+            regret=_average([told.regret for told in self._screenings]),
         )
         self._action = plan.actions[self._age]
         self._age += 1
@@ -222,20 +235,23 @@ class MPCAgent:
             return "error"
         return "schedule" if self._age == len(self._intent.imagined) else None
 
-    def _plan(self, frame: np.ndarray, length: int, budget: Budget, traces: list[Trace]) -> Intent:
+    def _plan(self, observation: Observation, length: int, budget: Budget, traces: list[Trace]) -> Intent:
         """Search, then imagine once more the part of the answer that will be followed."""
         config, state = self.config, self._state
         assert state is not None
-        cost = imagined_cost(self.world, state, fidelity=self.fidelity, objective=self.objective,
-                             max_lanes=config.max_lanes, watch=traces.append)
+        cost = screened_cost(self.world, state, fidelity=self.fidelity, objective=self.objective,
+                             max_lanes=config.max_lanes, screen=self._screen, watch=traces.append,
+                             report=self._screenings.append)
         settings = Settings(
             low=self._low, high=self._high, rng=np.random.default_rng([config.seed, self._episode, self._tick]),
             rounds=config.rounds, candidates=config.candidates, budget=budget,
             knots=min(config.knots or length, length), reserve_ms=self._imagining_ms,
         )
-        mean = self._warm_start(frame, length)
+        if self._propose is not None:
+            settings["proposals"] = self._propose(state, observation, length)
+        mean = self._warm_start(observation["pixels"], length)
         std = np.broadcast_to(config.std_fraction * (self._high - self._low), mean.shape)
-        plan = cem(cost, mean, std, elites=config.elites, **settings)
+        plan = plan_with(config.planner, cost, mean, std, elites=config.elites, **settings)
         began_ms = budget.elapsed_ms
         _, imagined, trace = self.world.advance(state, plan.actions[None, : config.replan_every], self.fidelity)
         traces.append(trace)
@@ -256,3 +272,9 @@ class MPCAgent:
 def _known(value: float | np.floating) -> float | None:
     """None for a number that nobody computed."""
     return float(value) if np.isfinite(value) else None
+
+
+def _average(values: list[float]) -> float | None:
+    """The mean of what is known."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else None

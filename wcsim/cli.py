@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -63,21 +63,82 @@ def run(
 
             experiment.run(path, resume=resume, on_step=show)
             progress.update(bar, completed=typed.episodes * typed.max_steps)
-    report(path)
+    report([path])
 
 
 @app.command()
-def report(path: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
-    """Write report.html and the videos of a run from what is on disk."""
+def evaluate(
+    config: Annotated[str, typer.Argument(help="A YAML file, or a packaged evaluation's name.")] = "pusht_evaluate",
+    settings: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes to share the work.")] = 1,
+) -> None:
+    """Rank policies in the truth, in a world and in the cached world; goes on where it was interrupted."""
     with one_line_errors():
-        from wcsim.report.page import write_report
+        from wcsim.config import override, read_yaml, validate
+        from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
+        from wcsim.experiments.executor import local
 
-        console.print(f"report: {write_report(path)}", soft_wrap=True)
+        typed = validate(EvaluationConfig, override(read_yaml(config), settings or []))
+        path = out or Path("runs") / typed.name
+        with progress_of("blocks") as show:
+            Evaluation(typed).run(path, executor=local(workers), on_block=show)
+    report([path])
+
+
+@app.command()
+def budget(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged sweep.")] = "pusht_budget",
+    settings: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes to share the work.")] = 1,
+    recommend: Annotated[
+        float | None, typer.Option(min=0, metavar="DEADLINE_MS", help="Print the setting to take, as a `run` config.")
+    ] = None,
+) -> None:
+    """Sweep a planner's deadline and delay; goes on where it was interrupted."""
+    with one_line_errors():
+        from wcsim.config import override, read_yaml, validate
+        from wcsim.experiments.budget_sweep import BudgetConfig, BudgetSweep, advice
+        from wcsim.experiments.executor import local
+
+        typed = validate(BudgetConfig, override(read_yaml(config), settings or []))
+        path = out or Path("runs") / typed.name
+        with progress_of("episodes") as show:
+            run = BudgetSweep(typed).run(path, executor=local(workers), on_piece=show)
+        if recommend is not None:
+            console.print(advice(run, recommend), markup=False, highlight=False, soft_wrap=True)
+            return
+    report([path])
+
+
+@contextmanager
+def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr with the time left, moved by calling it with how many are done, of how many."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="A run directory, or several of one kind to compare.")],
+    out: Annotated[Path, typer.Option(help="Where the comparison goes.")] = Path("comparison.html"),
+) -> None:
+    """Write the page of a run from what is on disk, or one page that compares several."""
+    with one_line_errors():
+        from wcsim.report.compare import write_comparison, write_page_of
+
+        page = write_page_of(paths[0]) if len(paths) == 1 else write_comparison(paths, out)
+        console.print(f"report: {page}", soft_wrap=True)
 
 
 @app.command()
 def worlds(
     paths: Annotated[list[Path] | None, typer.Argument(help="World folders besides the shipped ones.")] = None,
+    imagine: Annotated[bool, typer.Option("--imagine", help="Imagine in those folders, too.")] = False,
 ) -> None:
     """List worlds and verify their hashes; exit code 2 if one does not match."""
     with one_line_errors():
@@ -92,6 +153,34 @@ def worlds(
                 f"1-{spec.max_context}", f"1-{spec.max_chunk}", f"{len(hashes)} verified", str(folder),
             )
         console.print(table)
+        for folder in (paths or []) if imagine else []:
+            from wcsim.cache import preset
+            from wcsim.world.verify import verify_world
+
+            verdict = verify_world(folder, preset("wcsim").build())
+            console.print(f"{folder}: {verdict.weights:,} weights; opposite actions move what it imagines by "
+                          f"{verdict.sensitivity:.1%} of its spread", soft_wrap=True)
+
+
+@bench.command("forward")
+def bench_forward(
+    size: Annotated[str, typer.Option(help="quick, middle or 2b.")] = "middle",
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds instead of minutes.")] = False,
+    lanes: Annotated[int, typer.Option(min=1, help="Rollouts in a batch.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    half: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16.")] = False,
+    out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-forward"),
+) -> None:
+    """Time our denoise loop against diffusers' own, on the same random weights; one ratio per saving."""
+    with one_line_errors():
+        import torch
+
+        from wcsim.experiments.forward_bench import bench_forward, table_of
+
+        dtype = torch.bfloat16 if half else torch.float32
+        with console.status("forward"):
+            summary = bench_forward("quick" if quick else size, out=out, lanes=lanes, device=device, dtype=dtype)
+        console.print(table_of(summary))
 
 
 @bench.command("world")
@@ -108,6 +197,49 @@ def bench_world(
 
         summary = measure_world(world, first_seed=first_seed, episodes=episodes, steps=steps, out=out)
         console.print(table_of(summary))
+
+
+@bench.command("cache")
+def bench_cache(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged race.")] = "bench_cache",
+    settings: Overrides = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The packaged race that ends in two minutes.")] = False,
+    out: Annotated[Path, typer.Option(help="Directory for summary.json and report.html.")] = Path("runs/bench-cache"),
+) -> None:
+    """Race cache policies, solvers and step counts: measured speed against error."""
+    with one_line_errors():
+        from wcsim.config import override, read_yaml, validate
+        from wcsim.experiments.cache_bench import run_race
+        from wcsim.experiments.race import RaceConfig
+        from wcsim.report.race import write_race
+
+        typed = validate(RaceConfig, override(read_yaml("bench_cache_quick" if quick else config), settings or []))
+        with console.status("race") as status:
+            summary = run_race(typed, out, status.update)
+        console.print(f"report: {write_race(summary, out)}", soft_wrap=True)
+
+
+@app.command()
+def tune(
+    world: Annotated[str, typer.Argument(help="A shipped world's name or a folder.")],
+    deadline_ms: Annotated[float | None, typer.Option(min=0, help="Most milliseconds that a step may take.")] = None,
+    max_error: Annotated[
+        float | None, typer.Option(min=0, help="Most distance from the finely integrated frame, relative.")
+    ] = None,
+    config: Annotated[str, typer.Option(help="The race whose frontier is measured.")] = "tune",
+    settings: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/tune"),
+) -> None:
+    """Measure the frontier of a world on this machine and print the fidelity to use, as YAML."""
+    with one_line_errors():
+        from wcsim.config import override, read_yaml, validate
+        from wcsim.experiments.race import RaceConfig
+        from wcsim.experiments.tuning import tune_world
+
+        typed = validate(RaceConfig, override(read_yaml(config), [f"world={world}", *(settings or [])]))
+        with console.status("frontier") as status:
+            advice = tune_world(typed, out, deadline_ms=deadline_ms, max_error=max_error, progress=status.update)
+        console.print(advice, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

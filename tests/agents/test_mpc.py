@@ -11,8 +11,10 @@ import torch
 from pydantic import ValidationError
 
 from linear_world import FIDELITY, LinearWorld, frame_at, judge
+from wcsim.agents.halving import Screen
 from wcsim.agents.mpc import ActReport, MPCAgent, MPCConfig
 from wcsim.agents.objectives import LatentGoal
+from wcsim.agents.proposals import ImaginedPolicies
 from wcsim.agents.search import PlanningError
 from wcsim.errors import ConfigError
 
@@ -213,3 +215,53 @@ def test_it_must_be_reset_first() -> None:
 def test_bad_configs_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         MPCConfig(**(QUICK | changes))
+
+
+@pytest.mark.parametrize("planner", ["icem", "mppi", "shooting"])
+def test_any_planner_may_plan(planner: str) -> None:
+    point, _, _ = drive(agent_in(LinearWorld(), planner=planner, knots=3), 14)
+    assert np.linalg.norm(point - GOAL) <= 6.0
+
+
+def test_a_screen_looks_at_all_and_imagines_few() -> None:
+    world = LinearWorld()
+    _, _, reports = drive(agent_in(world, with_options={"screen": Screen(FIDELITY, survivors=5, ticks=3)}), 1)
+    assert world.batches == [32, 5] * 4 + [1]
+    assert reports[0].rank_agreement is not None
+    assert -1.0 <= reports[0].rank_agreement <= 1.0
+    assert reports[0].regret is not None
+    assert reports[0].regret >= 0.0
+
+
+def test_proposals_are_asked_for_from_where_the_world_stands() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def propose(state: Any, observation: Any, length: int) -> np.ndarray:
+        asked.append((int(state.frame[0]), length))
+        return np.tile([-4.0, 4.0], (1, length, 1))
+
+    _, actions, _ = drive(agent_in(LinearWorld(), rounds=1, std_fraction=0.01, with_options={"propose": propose}), 4)
+    assert asked == [(0, 6), (3, 6)]
+    assert actions[0] == pytest.approx([-4.0, 4.0], abs=0.5)
+
+
+def test_imagined_policies_act_on_what_they_imagine() -> None:
+    class Chaser:
+        """Goes towards x = 40, one pixel at a time."""
+
+        def reset(self, observation: Any, *, episode: int = 0) -> None:
+            pass
+
+        def act(self, observation: Any) -> np.ndarray:
+            return np.array([float(np.sign(40.0 - observation["agent_pos"][0])), 9.0])
+
+    world = LinearWorld()
+    spent: list[int] = []
+    propose = ImaginedPolicies(world, [Chaser(), Chaser()], judge, FIDELITY,  # type: ignore[arg-type]
+                               spend=lambda lanes, ticks: spent.append(lanes * ticks))
+    state = world.init(frame_at(38, 50)[None, None], np.zeros((1, 0, 2)), np.array([0]))
+    ideas = propose(state, {"pixels": frame_at(38, 50)}, 5)
+    assert ideas.shape == (2, 5, 2)
+    assert ideas[0, :, 0].tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert (ideas[..., 1] == 4.0).all()  # clipped
+    assert spent == [8]

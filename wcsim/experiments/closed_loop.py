@@ -227,6 +227,7 @@ def _agent_row(report: ActReport) -> dict[str, Any]:
     return {
         "reason": report.reason, "cost": report.cost, "calls": report.calls, "rounds": report.rounds,
         "exhausted": report.exhausted, "deadline_met": report.timing.deadline_met,
+        "rank_agreement": report.rank_agreement, "regret": report.regret,
         "prediction_error": None if error is None else {
             "latent": error.latent, "agent_px": error.agent_px, "block_px": error.block_px,
             "block_deg": error.block_deg,

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
+from wcsim.agents.expert import PushExpert
+from wcsim.agents.halving import Screen
 from wcsim.agents.mpc import MPCAgent, MPCConfig
 from wcsim.agents.objectives import Judged, LatentGoal, Objective
-from wcsim.agents.policies import RandomPolicy
+from wcsim.agents.policies import NoisyPolicy, Observation, RandomPolicy
+from wcsim.agents.proposals import ImaginedPolicies
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import StrictConfig
+from wcsim.envs.footage import Footage
 from wcsim.envs.tasks import Task
+from wcsim.errors import ConfigError
 from wcsim.world.world import World
 
 
@@ -41,19 +47,40 @@ class LatentGoalConfig(StrictConfig):
         return LatentGoal(world.encode(task.goal_frame()[None])[0], self.discount)
 
 
+class ScreenConfig(StrictConfig):
+    """See `wcsim.agents.halving.Screen`."""
+
+    fidelity: FidelityConfig
+    survivors: int = Field(8, ge=1)
+    ticks: int | None = Field(None, ge=1)
+
+    def build(self, world: World) -> Screen:
+        """The screen for a world."""
+        return Screen(self.fidelity.build(world.spec), self.survivors, self.ticks)
+
+
 class MPCAgentConfig(MPCConfig):
     """A planner inside the world, at a fidelity of its own."""
 
     kind: Literal["mpc"] = "mpc"
     fidelity: FidelityConfig = FidelityConfig(steps=4)
     objective: Annotated[JudgedConfig | LatentGoalConfig, Field(discriminator="kind")] = JudgedConfig()
+    screen: ScreenConfig | None = None
+    """A cheaper look at all candidates; the survivors are imagined at `fidelity`."""
+    proposals: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Noise, in the action's units, of scripted experts whose imagined actions join the first round."""
 
     def build(self, world: World, task: Task) -> MPCAgent:
         """The agent."""
         settings = MPCConfig.model_validate(self.model_dump(include=set(MPCConfig.model_fields)))
+        fidelity = self.fidelity.build(world.spec)
+        screen = None if self.screen is None else self.screen.build(world)
+        experts = [NoisyPolicy(PushExpert(task.goal), task.action, std=std, seed=i)
+                   for i, std in enumerate(self.proposals)]
+        ideas = ImaginedPolicies(world, experts, task.judge, screen.fidelity if screen else fidelity)
         return MPCAgent(
-            world, self.objective.build(world, task), settings, fidelity=self.fidelity.build(world.spec),
-            judge=task.judge, stay=task.stay,
+            world, self.objective.build(world, task), settings, fidelity=fidelity, judge=task.judge, stay=task.stay,
+            screen=screen, propose=ideas if experts else None,
         )
 
 
@@ -69,4 +96,33 @@ class RandomAgentConfig(StrictConfig):
         return RandomPolicy(world.spec.action, hold=self.hold, seed=self.seed)
 
 
-AgentConfig = Annotated[MPCAgentConfig | RandomAgentConfig, Field(discriminator="kind")]
+class RecordedAgentConfig(StrictConfig):
+    """The actions that were recorded with the footage."""
+
+    kind: Literal["recorded"] = "recorded"
+
+    def build(self, world: World, task: Task) -> RecordedPolicy:
+        """The policy; ConfigError for a task without recordings."""
+        if not isinstance(task, Footage):
+            raise ConfigError(f"agent.kind recorded needs the task 'footage', given {task.name!r}")
+        return RecordedPolicy(task)
+
+
+class RecordedPolicy:
+    """Plays the actions of the recording whose first frame it is shown."""
+
+    def __init__(self, footage: Footage) -> None:
+        self._footage = footage
+
+    def reset(self, observation: Observation, *, episode: int = 0) -> None:
+        """Find the recording."""
+        self._actions = iter(self._footage.recording(self._footage.recording_of(observation["pixels"]))[1])
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Its next action `[A]`; ConfigError after the last."""
+        for action in self._actions:
+            return np.asarray(action)
+        raise ConfigError("the recording has no more actions; ask for fewer max_steps")
+
+
+AgentConfig = Annotated[MPCAgentConfig | RandomAgentConfig | RecordedAgentConfig, Field(discriminator="kind")]

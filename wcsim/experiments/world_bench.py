@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as imageio
 import numpy as np
 from rich.progress import track
 from rich.table import Table
@@ -23,6 +24,7 @@ from wcsim.cache.none import NoCache
 from wcsim.envs.imagined import load_world
 from wcsim.envs.judge import Judgement
 from wcsim.envs.tasks import Task, make_task, play_exploration
+from wcsim.report.sheet import by_rank, contact_sheet
 from wcsim.track import files, metrics
 from wcsim.track.stats import bootstrap
 from wcsim.types import Fidelity
@@ -51,9 +53,9 @@ class HeldOut:
         return np.asarray((metrics.block_px(later, start) > MOVED_PX) | (metrics.block_deg(later, start) > MOVED_DEG))
 
 
-def record(task: Task, first_seed: int, episodes: int, lead: int) -> HeldOut:
-    """Play the task's exploration; `lead` more ticks than the longest horizon, for context."""
-    steps = max(HORIZONS) + lead
+def record(task: Task, first_seed: int, episodes: int, lead: int, horizon: int = max(HORIZONS)) -> HeldOut:
+    """Play the task's exploration; `lead` more ticks than the horizon, for context."""
+    steps = horizon + lead
     played = [play_exploration(task, seed, steps) for seed in
               track(range(first_seed, first_seed + episodes), description="truth")]
     return HeldOut(
@@ -94,7 +96,7 @@ class Rollouts:
 
 
 def measure_world(name: str, *, first_seed: int, episodes: int, steps: int | None, out: Path) -> dict[str, Any]:
-    """Measure and write `summary.json` under `out`; the summary."""
+    """Measure and write `summary.json` and the picture `episodes.png` under `out`; the summary."""
     world = load_world(name)
     task = make_task(world.spec.task)
     lead = world.spec.max_context - 1
@@ -116,8 +118,18 @@ def measure_world(name: str, *, first_seed: int, episodes: int, steps: int | Non
         "variants": variants(rolls, future, most),
     }
     out.mkdir(parents=True, exist_ok=True)
+    imageio.imwrite(out / "episodes.png", sheet_of(frames, errors["block_px"], future))
     files.replace(out / "summary.json", (files.encode(summary, indent=2) + "\n").encode())
     return dict(json.loads(files.encode(summary)))
+
+
+def sheet_of(frames: np.ndarray, block_px: np.ndarray, truth: HeldOut) -> np.ndarray:
+    """Three moving episodes by the rank of their block's error at horizon 16: a good, a middling and a bad one."""
+    moving = np.flatnonzero(truth.moving[:, 15]) if truth.moving[:, 15].sum() >= 3 else np.arange(len(frames))
+    chosen = moving[by_rank(block_px[moving, 15])]
+    at = np.array(HORIZONS)
+    labels = [f"error {block_px[episode, 15]:.0f} px" for episode in chosen]
+    return contact_sheet(truth.frames[chosen][:, at], frames[chosen][:, at - 1], HORIZONS, labels)
 
 
 def codec_figures(world: World, task: Task, truth: HeldOut) -> dict[str, float]:

@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from wcsim.errors import RunError
 from wcsim.report import phrases
-from wcsim.report.canvas import PALETTE, Panel
 from wcsim.report.decisions import decision_panels
 from wcsim.report.figures import TWINS, error_panels, latency_panels, task_panels
+from wcsim.report.template import drawn, fill
 from wcsim.report.video import Clip, compose, encode_mp4
 from wcsim.track import files
 from wcsim.track.ledger import COMPARISONS
@@ -116,23 +114,19 @@ def render(
     run: Run, summary: Mapping[str, Any], kept: Mapping[int, dict[str, np.ndarray]], videos: Sequence[Video]
 ) -> str:
     """The page.  kept: episode to its arrays, those there are."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )
-    environment.filters.update(number=phrases.number, percent=phrases.percent)
     shown = next(iter(kept), None)
     hits = [arrays["hit"] for arrays in kept.values()]
-    return environment.get_template("page.html").render(
+    return fill(
+        "page.html",
         title=str(run.config.get("name", run.path.name)),
         what_ran=phrases.what_ran(run.config, run.manifest, hits[0].shape[1] if hits else None),
         summary=summary,
         tiles=tiles(summary),
         videos=videos,
-        errors=_drawn(error_panels(run.steps)),
-        latency=_drawn(latency_panels(run.steps, summary.get("deadline_ms"))),
-        decisions=_drawn([] if shown is None else decision_panels(shown, kept[shown], hits)),
-        task=_drawn(task_panels(run.steps, (run.config.get("agent") or {}).get("error_bound"))),
+        errors=drawn(error_panels(run.steps)),
+        latency=drawn(latency_panels(run.steps, summary.get("deadline_ms"))),
+        decisions=drawn([] if shown is None else decision_panels(shown, kept[shown], hits)),
+        task=drawn(task_panels(run.steps, (run.config.get("agent") or {}).get("error_bound"))),
         readings={name: getattr(phrases, f"{name}_reading")(summary)
                   for name in ("error", "latency", "cache", "planning")},
         spans=list(span_rows(summary)),
@@ -140,14 +134,9 @@ def render(
         comparisons=tuple(COMPARISONS),
         horizons=sorted(summary["error"]["cached_vs_truth"], key=int),
         fps=frames_per_second(summary),
-        palette=PALETTE,
         config=yaml.safe_dump(run.config, sort_keys=False),
         manifest=dumps(run.manifest, indent=2),
     )
-
-
-def _drawn(panels: Sequence[Panel]) -> list[dict[str, Any]]:
-    return [{"title": panel.title, "svg": Markup(panel.svg)} for panel in panels]
 
 
 def tiles(summary: Mapping[str, Any]) -> list[Tile]:

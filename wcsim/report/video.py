@@ -1,4 +1,4 @@
-"""Side-by-side video of the twins: truth, cached world, uncached world, with the block's error under them.
+"""Side-by-side video of the twins: truth, cached world, uncached world or some of them, the block's error under them.
 
 Easy to get wrong: browsers play H.264 only with halved chroma, so both sides must be even, and imageio would stretch a
 picture whose sides are no multiple of 16; the canvas is padded to that instead.
@@ -34,7 +34,7 @@ class Clip:
     """One episode to show.
 
     frames: twin to `[T + 1, H, W, 3]` uint8, the start first.  error_px: `cached` and `uncached` to the block's error
-    `[T]` against the truth, NaN where it was not measured.
+    `[T]` against the truth, not finite where it was not measured; without any, no strip is drawn.
     """
 
     frames: dict[str, np.ndarray]
@@ -43,11 +43,13 @@ class Clip:
 
 def compose(clip: Clip) -> Iterator[np.ndarray]:
     """The `T + 1` pictures of a clip, `[H', W', 3]` uint8, sides multiples of 16."""
-    count, height, width = clip.frames["truth"].shape[:3]
+    twins = [twin for twin in CAPTIONS if twin in clip.frames]
+    count, height, width = clip.frames[twins[0]].shape[:3]
     scale = max(1, PANEL_PX // width)
     panel_height, panel_width = scale * height, scale * width
-    columns = {twin: MARGIN + i * (panel_width + MARGIN) for i, twin in enumerate(CAPTIONS)}
-    size = (CAPTION + panel_height + STRIP, MARGIN + 3 * (panel_width + MARGIN))
+    columns = {twin: MARGIN + i * (panel_width + MARGIN) for i, twin in enumerate(twins)}
+    strip = STRIP if clip.error_px else MARGIN
+    size = (CAPTION + panel_height + strip, MARGIN + len(twins) * (panel_width + MARGIN))
     ground = np.full((*(-(-side // SIDE) * SIDE for side in size), 3), GROUND, dtype=np.uint8)
     for twin, left in columns.items():
         _write(ground, CAPTIONS[twin], (left, CAPTION - 15), TWIN_COLOURS[twin], 1.0)
@@ -56,16 +58,17 @@ def compose(clip: Clip) -> Iterator[np.ndarray]:
         for twin, left in columns.items():
             frame = clip.frames[twin][step].repeat(scale, axis=0).repeat(scale, axis=1)
             picture[CAPTION : CAPTION + panel_height, left : left + panel_width] = frame
-        _draw_strip(picture, clip, step, top=CAPTION + panel_height)
+        if clip.error_px:
+            _draw_strip(picture, clip, step, top=CAPTION + panel_height)
         yield picture
 
 
 def _draw_strip(picture: np.ndarray, clip: Clip, step: int, *, top: int) -> None:
     """Error curves up to `step`, faint beyond it, and a cursor there."""
-    count = len(clip.frames["truth"]) - 1
+    count = len(next(iter(clip.frames.values()))) - 1
     left, right = MARGIN, picture.shape[1] - MARGIN
     high, low = top + 58, top + STRIP - 14
-    most = max((float(np.nanmax(e)) for e in clip.error_px.values() if np.isfinite(e).any()), default=0.0)
+    most = max((float(e[np.isfinite(e)].max()) for e in clip.error_px.values() if np.isfinite(e).any()), default=0.0)
     text = _write(picture, "block error, px", (left, top + 38), INK, 0.8)
     for twin, errors in clip.error_px.items():
         now = 0.0 if step == 0 else errors[step - 1]

@@ -14,7 +14,7 @@ import io
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -103,6 +103,21 @@ class Run:
             if spoiled:
                 files.replace(path / name, files.to_lines(rows))
         return run
+
+    @classmethod
+    def resume(cls, path: Path, config: Mapping[str, Any], manifest: Callable[[], Mapping[str, Any]]) -> Self:
+        """`open` the run at `path`, or `create` it where there is none yet, or a kill left one half made.
+
+        manifest: asked for where it is needed, since it may hold measurements.
+        """
+        if path.is_dir() and not (path / "config.yaml").exists():  # `create` writes it last
+            left = {file.name for file in path.iterdir()}
+            made = {"steps.jsonl", "episodes.jsonl", "manifest.json"}
+            if left <= made | {f".{name}.tmp" for name in {*made, "config.yaml"}}:
+                for name in left:
+                    (path / name).unlink()
+                path.rmdir()
+        return cls.open(path, config) if path.exists() else cls.create(path, config, manifest())
 
     def record_episode(self, steps: Sequence[Mapping[str, Any]], episode: Mapping[str, Any]) -> None:
         """Append a whole episode: first its steps, then its own row; on return both are on disk.

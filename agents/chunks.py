@@ -1,0 +1,164 @@
+"""Chunks of actions and who makes them: the seam between what thinks and what acts every tick.
+
+Easy to get wrong: while a chunk is being made the robot moves on, so the first actions of a new chunk may be past
+before it arrives; `prefix` says which of them are already decided.  Shapes: H ticks ahead, d decided, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from wcsim.agents.mpc import MPCConfig
+from wcsim.agents.objectives import Objective, imagined_cost, relative_distance
+from wcsim.agents.planners import plan_with
+from wcsim.agents.policies import Observation
+from wcsim.agents.search import Plan, Settings
+from wcsim.errors import ConfigError
+from wcsim.track.clock import Latency, SimulatedClock, TimedCost
+from wcsim.track.governor import Governor, Pace
+from wcsim.types import CostFn, Fidelity, WorldState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wcsim.world.world import World
+
+
+class ChunkSource(Protocol):
+    """Makes chunks.  last_ms: what the last one took."""
+
+    last_ms: float
+
+    def reset(self, observation: Observation, *, episode: int = 0) -> None:
+        """Forget the past; `observation` opens episode number `episode`."""
+        ...
+
+    def see(self, observation: Observation, action: np.ndarray) -> None:
+        """What `action` `[A]` led to; told every tick."""
+        ...
+
+    def chunk(self, observation: Observation, prefix: np.ndarray) -> np.ndarray:
+        """Actions `[H, A]` from now on, the first of which are `prefix` `[d, A]`, d < H."""
+        ...
+
+
+class PolicyChunks:
+    """A function of an observation that returns chunks `[H, A]`, as one that cannot heed a prefix.
+
+    latency: what a chunk takes (its one call, one lane); None: what it does take.
+    """
+
+    def __init__(self, source: Callable[[Observation], np.ndarray], *, latency: Latency | None = None) -> None:
+        self._source, self._latency = source, latency
+        self.last_ms, self._calls = 0.0, 0
+
+    def reset(self, observation: Observation, *, episode: int = 0) -> None:
+        """Nothing is remembered."""
+
+    def see(self, observation: Observation, action: np.ndarray) -> None:
+        """Nothing is remembered."""
+
+    def chunk(self, observation: Observation, prefix: np.ndarray) -> np.ndarray:
+        """What the function says."""
+        began = perf_counter()
+        chunk = np.asarray(self._source(observation), dtype=np.float64)
+        took = 1e3 * (perf_counter() - began)
+        self.last_ms = took if self._latency is None else self._latency.ms(self._calls, 1, len(chunk))
+        self._calls += 1
+        return chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to plan: one level of a governor.  candidates: per round."""
+
+    fidelity: Fidelity
+    candidates: int
+
+
+class PlannedChunks:
+    """Chunks from a planner inside a world.
+
+    efforts: cheapest first; a `governor` chooses among them, without one the last is used.  clock: seconds, by which
+    `config.deadline_ms` is kept; with a SimulatedClock, `latency` is what every scoring takes.  propose: other ideas
+    `[P, T, A]` for the first round, from a state, an observation and T.  errors: relative latent distance of what was
+    imagined to what was seen, one per tick of this episode that had been imagined.
+    """
+
+    def __init__(
+        self, world: World, objective: Objective, config: MPCConfig, *, efforts: Sequence[Effort],
+        clock: Callable[[], float] = perf_counter, latency: Latency | None = None, governor: Governor | None = None,
+        propose: Callable[[WorldState, Observation, int], np.ndarray] | None = None,
+    ) -> None:
+        if isinstance(clock, SimulatedClock) != (latency is not None):
+            raise ConfigError("a simulated clock needs a latency, and no other clock takes one")
+        if governor is not None and governor.levels != len(efforts):
+            raise ConfigError(f"the governor has {governor.levels} levels for {len(efforts)} efforts")
+        self.world, self.objective, self.config, self.efforts = world, objective, config, tuple(efforts)
+        self._clock, self._latency, self._propose = clock, latency, propose
+        self._governor = governor
+        self.pace = Pace(len(efforts) - 1) if governor is None else governor.init()
+        self._low, self._high = np.asarray(world.spec.action.low), np.asarray(world.spec.action.high)
+        self.last_ms = 0.0
+        self.last: Plan | None = None
+
+    def reset(self, observation: Observation, *, episode: int = 0) -> None:
+        """See `ChunkSource`; the governor keeps its pace from one episode to the next."""
+        seed = np.random.default_rng([self.config.seed, episode]).integers(2**31, size=1)
+        self._state = self.world.init(observation["pixels"][None, None], np.zeros((1, 0, len(self._low))), seed)
+        self._episode, self._tick, self._made = episode, 0, 0
+        self._ahead = np.asarray(observation["agent_pos"], np.float64)[None]
+        self._imagined: Tensor | None = None
+        self._followed = False
+        self.errors: list[float] = []
+
+    def see(self, observation: Observation, action: np.ndarray) -> None:
+        """Take the frame in, and compare it with what was imagined where the plan was followed."""
+        seen, age = self.world.encode(observation["pixels"][None]), self._tick - self._made
+        self._followed &= age < len(self._ahead) and np.array_equal(self._ahead[age], action)
+        if self._imagined is not None and self._followed and age < len(self._imagined):
+            self.errors.append(relative_distance(self._imagined[age][None], seen))
+        self._state = self.world.observe(self._state, seen, np.asarray(action)[None])
+        self._tick += 1
+
+    def chunk(self, observation: Observation, prefix: np.ndarray) -> np.ndarray:
+        """Search with the prefix frozen, within the deadline."""
+        config, length, decided = self.config, self.config.horizon, len(prefix)
+        if decided >= length:
+            raise ConfigError(f"a prefix of {decided} actions leaves nothing of a horizon of {length}")
+        effort, budget = self.efforts[self.pace.level], config.budget(self._clock)
+        rest = self._ahead[min(self._tick - self._made, len(self._ahead) - 1) :]
+        mean = np.array(rest[np.minimum(np.arange(length), len(rest) - 1)], dtype=np.float64)
+        low, high = (np.array(np.broadcast_to(bound, mean.shape)) for bound in (self._low, self._high))
+        std = np.array(np.broadcast_to(config.std_fraction * (self._high - self._low), mean.shape))
+        mean[:decided] = low[:decided] = high[:decided] = prefix
+        std[:decided] = 0.0
+        settings = Settings(
+            low=low, high=high, rng=np.random.default_rng([config.seed, self._episode, self._tick]),
+            rounds=config.rounds, candidates=effort.candidates, budget=budget,
+            knots=min(config.knots or length, length),
+        )
+        if self._propose is not None:
+            settings["proposals"] = self._propose(self._state, observation, length)
+        plan = plan_with(config.planner, self._cost(effort.fidelity), mean, std,
+                         elites=min(config.elites, effort.candidates), **settings)
+        self.last, self.last_ms = plan, budget.elapsed_ms
+        if self._governor is not None:
+            self.pace = self._governor.after(self.pace, self.last_ms)
+        self._ahead, self._made, self._followed = plan.actions, self._tick, True
+        _, imagined, _ = self.world.advance(self._state, plan.actions[None, : config.replan_every], effort.fidelity)
+        self._imagined = imagined[0]
+        return plan.actions
+
+    def _cost(self, fidelity: Fidelity) -> CostFn:
+        cost = imagined_cost(self.world, self._state, fidelity=fidelity, objective=self.objective,
+                             max_lanes=self.config.max_lanes)
+        if self._latency is None:
+            return cost
+        assert isinstance(self._clock, SimulatedClock)
+        return TimedCost(cost, self._clock, self._latency)

@@ -1,0 +1,92 @@
+"""Successive halving: all candidates imagined cheaply, those that look well imagined properly.
+
+It is a cost made of two costs, so any planner takes it.  Easy to get wrong: a candidate that fell out keeps its place
+behind every survivor, but its number is no longer a cost that anybody measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wcsim.agents.objectives import Objective, imagined_cost
+from wcsim.errors import ConfigError
+from wcsim.types import CostFn, Fidelity, Trace, WorldState
+
+if TYPE_CHECKING:
+    from wcsim.world.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """How candidates are screened: imagined at `fidelity`, for the first `ticks` (None: all), `survivors` go on."""
+
+    fidelity: Fidelity
+    survivors: int
+    ticks: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """One round's two opinions.  low: costs `[N]` of all.  high: costs `[S]` of the survivors.  survivors: `[S]` their
+    indices, best by `low` first, candidate 0 always among them."""
+
+    low: np.ndarray
+    high: np.ndarray
+    survivors: np.ndarray
+
+    @property
+    def rank_agreement(self) -> float:
+        """Kendall's tau-a of both costs over the survivors: 1 the same order, -1 the reverse; NaN for fewer than 2."""
+        count = len(self.high)
+        low, high = (np.sign(costs[:, None] - costs[None]) for costs in (self.low[self.survivors], self.high))
+        return float((low * high).sum() / (count * (count - 1))) if count > 1 else float("nan")
+
+    @property
+    def regret(self) -> float:
+        """What trusting `low` for the best of the survivors would have cost, in units of `high`."""
+        chosen = np.argmin(self.low[self.survivors])
+        return float(self.high[chosen] - self.high.min())
+
+
+def halved(
+    low: CostFn, high: CostFn, *, survivors: int, ticks: int | None = None,
+    watch: Callable[[Screening], None] = lambda screening: None,
+) -> CostFn:
+    """A cost that asks `low` about all candidates and `high` about the best `survivors` of them and candidate 0.
+
+    Those that fell out follow the worst survivor in the order of `low`.  ticks: how much of a plan `low` is shown.
+    """
+    if survivors < 1:
+        raise ConfigError(f"survivors must be 1 or more, got {survivors}")
+
+    def cost(actions: np.ndarray) -> np.ndarray:
+        first = np.asarray(low(actions[:, :ticks]), dtype=np.float64)
+        first = np.where(np.isfinite(first), first, np.inf)
+        order = np.argsort(first, kind="stable")
+        chosen = np.append(order[order != 0][: survivors - 1], 0)  # the warm start is always judged properly
+        chosen = chosen[np.argsort(first[chosen], kind="stable")]
+        told = np.asarray(high(actions[chosen]), dtype=np.float64)
+        watch(Screening(first, told, chosen))
+        known = told[np.isfinite(told)]
+        behind = first - np.min(first[np.isfinite(first)], initial=np.inf)
+        costs = (known.max() if known.size else np.inf) + behind
+        costs[chosen] = told
+        return np.where(np.isnan(costs), np.inf, costs)
+
+    return cost
+
+
+def screened_cost(
+    world: World, state: WorldState, *, fidelity: Fidelity, objective: Objective, max_lanes: int, screen: Screen | None,
+    watch: Callable[[Trace], None], report: Callable[[Screening], None],
+) -> CostFn:
+    """`imagined_cost` at `fidelity`, behind a `screen` where there is one; `report` is told of every screening."""
+    high = imagined_cost(world, state, fidelity=fidelity, objective=objective, max_lanes=max_lanes, watch=watch)
+    if screen is None:
+        return high
+    low = imagined_cost(world, state, fidelity=screen.fidelity, objective=objective, max_lanes=max_lanes, watch=watch)
+    return halved(low, high, survivors=screen.survivors, ticks=screen.ticks, watch=report)

@@ -1,0 +1,50 @@
+"""The packaged evaluation and sweep, as commands, at a size for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from wcsim.cli import app
+from wcsim.config import validate
+from wcsim.experiments.closed_loop import ClosedLoopConfig
+
+
+def test_evaluate_writes_its_page_and_a_second_time_only_that(folder: str, tmp_path: Path) -> None:
+    command = ["evaluate", "pusht_evaluate", "--out", str(tmp_path / "run"), "-s", f"world={folder}", "-s", "starts=1",
+               "-s", "max_steps=1", "-s", "fidelity.steps=5"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    rows = (tmp_path / "run" / "episodes.jsonl").read_bytes()
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run" / "episodes.csv").read_text().count("\n") == 1 + 8 * 3
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert (tmp_path / "run" / "episodes.jsonl").read_bytes() == rows
+
+
+def test_budget_recommends_a_run(folder: str, tmp_path: Path) -> None:
+    command = ["budget", "pusht_budget", "--out", str(tmp_path / "run")]
+    for change in (f"world={folder}", "episodes=1", "max_steps=1", "deadlines_ms=[100000]", "planners=[cem]",
+                   "delay=null", "planning.rounds=1", "planning.candidates=6",
+                   "latency={kind: constant, call_ms: 10}"):
+        command += ["-s", change]
+    result = CliRunner().invoke(app, [*command, "--recommend", "500"])
+    assert result.exit_code == 0, result.output
+    advised = validate(ClosedLoopConfig, yaml.safe_load(result.stdout))
+    assert advised.deadline_ms == 500
+    late = CliRunner().invoke(app, [*command, "--recommend", "1"])
+    assert late.exit_code == 2
+    assert "no setting of this sweep plans within 1 ms" in late.stderr
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "run")]).exit_code == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "budget"])
+def test_bad_settings_are_one_line_and_write_nothing(command: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [command, "--out", str(tmp_path / "run"), "-s", "startz=3"])
+    assert result.exit_code == 2
+    assert "startz is unknown" in result.stderr
+    assert not (tmp_path / "run").exists()

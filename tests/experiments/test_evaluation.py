@@ -1,0 +1,202 @@
+"""Policy evaluation in a tiny world: what is recorded, and that kills and workers change nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from wcsim.cache.fidelity import FidelityConfig
+from wcsim.config import read_yaml, validate
+from wcsim.envs.imagined import load_world
+from wcsim.envs.tasks import make_task
+from wcsim.errors import ConfigError, RunError
+from wcsim.experiments.candidates import ExpertCandidate
+from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
+from wcsim.experiments.executor import Here, Processes
+from wcsim.experiments.lanes import TruthLanes, WorldLanes, play
+
+POLICIES = [{"kind": "expert", "name": "expert"}, {"kind": "expert", "name": "noisy", "noise_px": 40.0},
+            {"kind": "random", "name": "random"}]
+
+
+@pytest.fixture(scope="module")
+def settings(folder: str) -> dict[str, Any]:
+    return {
+        "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}}, "policies": POLICIES,
+        "starts": 3, "max_steps": 2, "block": 2, "threads": 1,
+        "fidelity": {"steps": 4, "cache": {"preset": "wcsim", "threshold": 0.5}},
+    }
+
+
+def evaluation(settings: dict[str, Any], **changes: Any) -> Evaluation:
+    return Evaluation(validate(EvaluationConfig, settings | changes))
+
+
+@pytest.fixture(scope="module")
+def whole(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    return evaluation(settings).run(tmp_path_factory.mktemp("whole") / "run").path
+
+
+def summary_of(path: Path) -> dict[str, Any]:
+    """All that must repeat."""
+    summary: dict[str, Any] = json.loads((path / "summary.json").read_text())
+    summary.pop("timing")
+    return summary
+
+
+class Refusing(Here):
+    """An executor that nobody may use."""
+
+    def run(self, function: Any, jobs: Any) -> Any:
+        assert not jobs
+        return iter(())
+
+
+class Dying(Here):
+    """Ends after so many jobs, as a kill would."""
+
+    def __init__(self, jobs: int) -> None:
+        self.left = jobs
+
+    def run(self, function: Any, jobs: Any) -> Any:
+        for job in jobs[: self.left]:
+            yield job, function(job)
+        raise KeyboardInterrupt
+
+
+def test_every_policy_is_played_in_every_world_from_the_same_starts(settings: dict[str, Any], tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    run = evaluation(settings).run(tmp_path / "run", on_block=lambda *counts: told.append(counts))
+    assert told == [(done, 18) for done in range(19)]
+    assert len(run.episodes) == 3 * 3 * 3
+    assert {row["episode"] for row in run.episodes} == set(range(27))
+    assert {row["seed"] for row in run.episodes} == {710_000, 710_001, 710_002}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [policy["name"] for policy in summary["policies"]] == ["expert", "noisy", "random"]
+    for statistic in ("pearson", "spearman", "mmrv"):
+        assert {"uncached", "cached", "change", "change_interval"} <= summary[statistic].keys()
+        assert summary[statistic] == summary["agreement"]["final_coverage"][statistic]
+    assert summary["cache"]["hit_rate"] > 0
+    assert summary["judge"]["coverage_error"]["p95"] < 0.1
+    with (tmp_path / "run" / "episodes.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [int(row["episode"]) for row in table] == list(range(27))
+    means = {row["policy"]: [] for row in table}  # type: ignore[var-annotated]
+    for row in table:
+        if row["world"] == "cached":
+            means[row["policy"]].append(float(row["final_coverage"]))
+    for policy in summary["policies"]:
+        assert policy["cached"]["final_coverage"] == pytest.approx(np.mean(means[policy["name"]]))
+
+
+def test_a_second_run_does_nothing(settings: dict[str, Any], whole: Path) -> None:
+    def contents() -> dict[str, Any]:
+        return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in whole.iterdir()}
+
+    before = contents()
+    evaluation(settings).run(whole, executor=Refusing())
+    assert contents() == before
+    with pytest.raises(RunError, match=r"starts \(stored 3, given 4\)"):
+        evaluation(settings, starts=4).run(whole)
+
+
+@pytest.mark.parametrize("jobs", [0, 1, 7])
+def test_a_killed_evaluation_resumes_to_the_same_summary(
+    settings: dict[str, Any], whole: Path, tmp_path: Path, jobs: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluation(settings).run(tmp_path / "killed", executor=Dying(jobs))
+    killed = tmp_path / "killed" / "episodes.jsonl"
+    killed.write_bytes(killed.read_bytes()[:-7])  # torn in the middle of a row, and so in the middle of a block
+    evaluation(settings).run(tmp_path / "killed")
+    assert summary_of(tmp_path / "killed") == summary_of(whole)
+    assert (tmp_path / "killed" / "episodes.csv").read_text() == (whole / "episodes.csv").read_text()
+
+
+def test_a_directory_that_a_kill_left_half_made_is_made_again(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "steps.jsonl").touch()
+    evaluation(settings, starts=1, max_steps=1).run(tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    with pytest.raises(RunError, match="is not a run"):
+        evaluation(settings).run(tmp_path / "mine")
+
+
+@pytest.mark.slow
+def test_workers_and_a_real_kill_change_nothing(settings: dict[str, Any], whole: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "wcsim.cli", "evaluate", str(config), "--out", str(tmp_path / "run")]
+    child = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL)
+    rows = tmp_path / "run" / "episodes.jsonl"
+    limit = time.monotonic() + 120
+    while child.poll() is None and time.monotonic() < limit and not (rows.is_file() and rows.stat().st_size):
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    subprocess.run([*command, "--workers", "2"], check=True, stdout=subprocess.DEVNULL)
+    assert summary_of(tmp_path / "run") == summary_of(whole)
+
+
+def test_processes_do_what_here_does_and_tell_of_errors() -> None:
+    assert sorted(Processes(2).run(math.factorial, [3, 4, 5])) == sorted(Here().run(math.factorial, [3, 4, 5]))
+    assert list(Processes(2).run(math.factorial, [])) == []
+    with pytest.raises(ValueError, match="negative"):
+        list(Processes(1).run(math.factorial, [-1]))
+    with pytest.raises(ConfigError, match="workers must be 1 or more, got 0"):
+        Processes(0)
+
+
+def test_lanes_do_not_depend_on_their_neighbours(folder: str) -> None:
+    task = make_task("pusht", start="near")
+    world = load_world(folder)
+    fidelity = FidelityConfig(steps=3).build(world.spec)
+    seeds = [710_000, 710_001]
+    starts = [task.start(seed) for seed in seeds]
+
+    def played(chosen: list[int], world_lanes: bool) -> Any:
+        part, numbers = [starts[i] for i in chosen], [seeds[i] for i in chosen]
+        lanes = WorldLanes(world, fidelity, part, numbers) if world_lanes else TruthLanes(task, part)
+        policies = [ExpertCandidate(name="expert", noise_px=10.0).build(task) for _ in part]
+        return play(task, lanes, part, policies, chosen, max_steps=3)
+
+    for world_lanes in (True, False):
+        together, alone = played([0, 1], world_lanes), played([1], world_lanes)
+        assert together[1].coverage == pytest.approx(alone[0].coverage)
+        assert len(together[0].coverage) == 3
+
+
+def test_a_success_ends_its_lane_alone() -> None:
+    task = make_task("pusht", start="near")
+    starts = [task.start(seed) for seed in (700_000, 700_001)]
+    policies = [ExpertCandidate(name="expert").build(task) for _ in starts]
+    episodes = play(task, TruthLanes(task, starts), starts, policies, [0, 1], max_steps=60)
+    assert any(episode.success and len(episode.reward) < 60 for episode in episodes)
+    for episode in episodes:
+        assert episode.success == (episode.coverage[-1] > 0.95)
+        assert all(value <= 0.95 for value in episode.coverage[:-1])
+
+
+def test_the_packaged_evaluation_is_valid() -> None:
+    config = validate(EvaluationConfig, read_yaml("pusht_evaluate"))
+    assert len(config.policies) >= 6
+    assert config.starts >= 50
+    assert config.first_seed + config.starts < 900_000
+
+
+def test_policies_need_names_of_their_own(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="different names, got expert twice"):
+        evaluation(settings, policies=[POLICIES[0], POLICIES[0]])

@@ -1,0 +1,103 @@
+"""From the rows of a budget sweep to `summary.json`, a table, and the setting to take for a deadline.
+
+Easy to get wrong: a cell that overran its own deadline may still be the right answer to a longer one, and one that
+never had time to plan is not an answer at all, however well its warm start did.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+import numpy as np
+
+from wcsim.errors import RunError
+from wcsim.track.latency import describe
+from wcsim.track.stats import bootstrap, wilson
+
+Row = Mapping[str, Any]
+
+COLUMNS = ("episode", "fidelity", "planner", "deadline_ms", "mode", "delay", "start", "seed", "steps", "success",
+           "final_coverage", "max_coverage", "waited", "plans", "calls", "rounds", "latent_error")
+
+
+def summarise(rows: Sequence[Row], config: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number that the report shows; cells in the order of the sweep."""
+    ordered = sorted(rows, key=lambda row: row["episode"])
+    cells = [_cell([row for row in ordered if row["cell"] == cell])
+             for cell in dict.fromkeys(row["cell"] for row in ordered)]
+    return {
+        "kind": "budget",
+        "episodes": config["episodes"],
+        "max_steps": config["max_steps"],
+        "clock": config["clock"],
+        "latency": dict(latency),
+        "deadline": [cell for cell in cells if cell["delay"] is None],
+        "delay": [cell for cell in cells if cell["delay"] is not None],
+    }
+
+
+def _cell(rows: Sequence[Row]) -> dict[str, Any]:
+    """One point of the sweep."""
+    first = rows[0]
+    success = wilson(sum(row["success"] for row in rows), len(rows))
+    told: dict[str, Any] = {name: first[name] for name in ("fidelity", "planner", "deadline_ms", "mode", "delay")}
+    told |= {"episodes": len(rows), "success_rate": success.value, "success_interval": [success.low, success.high]}
+    for name in ("final_coverage", "max_coverage"):
+        mean = bootstrap(np.array([row[name] for row in rows]), generator=np.random.default_rng(0), statistic=np.mean)
+        told |= {name: mean.value, f"{name}_interval": [mean.low, mean.high]}
+    plans = [ms for row in rows for ms in row["plan_ms"]]
+    errors = [row["latent_error"] for row in rows if row["latent_error"] is not None]
+    return {
+        **told,
+        "plan_ms": describe(plans),
+        "attainment": float(np.mean(np.array(plans) <= first["deadline_ms"])),
+        "calls_per_plan": sum(row["calls"] for row in rows) / len(plans),
+        "rounds_per_plan": sum(row["rounds"] for row in rows) / len(plans),
+        "waited": sum(row["waited"] for row in rows) / sum(row["steps"] for row in rows),
+        "latent_error": float(np.mean(errors)) if errors else None,
+    }
+
+
+def recommend(summary: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
+    """The cell to take for a deadline: of those whose plans meet it at p95 and that did plan, the best covered.
+
+    Raises RunError where none does, and says what the quickest took.
+    """
+    planned = [cell for cell in summary["deadline"] if cell["rounds_per_plan"] > 0]
+    fitting = [cell for cell in planned if cell["plan_ms"]["p95"] <= deadline_ms]
+    if not fitting:
+        quickest = min((cell["plan_ms"]["p95"] for cell in planned), default=float("nan"))
+        raise RunError(f"no setting of this sweep plans within {deadline_ms:g} ms; the quickest takes "
+                       f"{quickest:.0f} ms at p95")
+    # Equal coverage: take the one that leaves more time.
+    return max(fitting, key=lambda cell: (cell["final_coverage"], -cell["plan_ms"]["p95"]))
+
+
+def as_run(cell: Mapping[str, Any], config: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
+    """The configuration for `wcsim run` that plans as a cell did."""
+    fidelity = config["fidelities"][cell["fidelity"]]
+    planning = {name: value for name, value in config["planning"].items() if value is not None}
+    agent = {"kind": "mpc", **planning, "planner": cell["planner"], "deadline_ms": cell["deadline_ms"],
+             "fidelity": _given(fidelity), "objective": config["objective"]}
+    return {
+        "name": f"{config['name']}_{deadline_ms:g}ms", "world": config["world"], "task": config["task"],
+        "episodes": config["episodes"], "first_seed": config["first_seed"], "max_steps": config["max_steps"],
+        "acts_in": "truth", "deadline_ms": deadline_ms, "agent": agent,
+        "device": config["device"], "threads": config["threads"],
+    }
+
+
+def _given(fidelity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fidelity.items() if value is not None}
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """A line per episode, in the order of their numbers."""
+    text = StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: row["episode"]))
+    return text.getvalue()

@@ -1,0 +1,265 @@
+"""Latency budgets: what a planner achieves in the truth, by deadline, fidelity and planner, and by delay and mode.
+
+The planner thinks in the world and acts in the simulator, one cell of the sweep and one start at a time.  Time is
+simulated from a profile that is measured once and kept with the run.  Easy to get wrong: that profile is part of the
+result, so a resumed run reads it back and never measures again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from json import dumps, loads
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+import yaml
+from pydantic import Field, model_validator
+
+from wcsim.agents.asynchronous import AsynchronousPolicy, Mode, fixed_delay
+from wcsim.agents.chunks import Effort, PlannedChunks
+from wcsim.agents.mpc import MPCConfig
+from wcsim.agents.objectives import imagined_cost
+from wcsim.agents.planners import PlannerName
+from wcsim.cache.fidelity import FidelityConfig
+from wcsim.config import StrictConfig, validate
+from wcsim.envs.imagined import load_world
+from wcsim.envs.tasks import Task, make_task
+from wcsim.experiments.budget_summary import as_run, recommend, summarise, to_csv
+from wcsim.experiments.closed_loop import TaskConfig
+from wcsim.experiments.executor import Executor, Here
+from wcsim.experiments.lanes import TruthLanes, play
+from wcsim.experiments.planners import JudgedConfig
+from wcsim.track import files
+from wcsim.track.clock import ClockMode, LatencyConfig, MeasuredLatency, make_clock, measure
+from wcsim.track.runs import Run, make_manifest
+from wcsim.types import Fidelity
+from wcsim.world.checkpoints import find_world, hash_files
+from wcsim.world.world import World
+
+
+class DelayConfig(StrictConfig):
+    """The second half of the sweep: one fidelity, planner and deadline, and chunks that arrive late."""
+
+    fidelity: str
+    planner: PlannerName = "cem"
+    deadline_ms: float = Field(gt=0)
+    modes: tuple[Mode, ...] = ("wait", "naive", "ensemble", "freeze")
+    ticks: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Delays in control ticks."""
+
+
+class BudgetConfig(StrictConfig):
+    """One sweep, `episodes` starts from consecutive seeds per cell."""
+
+    name: str
+    world: str = "pusht-96"
+    task: TaskConfig = TaskConfig(name="pusht")
+    episodes: int = Field(10, ge=1)
+    first_seed: int = Field(720_000, ge=0)
+    max_steps: int = Field(40, ge=1)
+    deadlines_ms: tuple[float, ...] = Field(min_length=1)
+    fidelities: dict[str, FidelityConfig] = Field(min_length=1)
+    planners: tuple[PlannerName, ...] = ("cem",)
+    delay: DelayConfig | None = None
+    planning: MPCConfig = MPCConfig(rounds=64)
+    """Shared by all; planner and deadline are the sweep's."""
+    objective: JudgedConfig = JudgedConfig()
+    clock: Literal["simulated", "wall"] = "simulated"
+    latency: LatencyConfig | None = None
+    """Of the simulated clock; None measures it, per fidelity, before the first episode."""
+    device: str = "cpu"
+    threads: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.delay is not None and self.delay.fidelity not in self.fidelities:
+            raise ValueError(f"delay.fidelity {self.delay.fidelity!r} is unknown; known: {', '.join(self.fidelities)}")
+        if self.delay is not None and max(self.delay.ticks) + self.planning.replan_every > self.planning.horizon:
+            raise ValueError(f"planning.horizon {self.planning.horizon} must hold replan_every and the longest delay")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the sweep.  delay: in ticks; None: the time that planning takes does not pass on the table."""
+
+    fidelity: str
+    planner: PlannerName
+    deadline_ms: float
+    mode: Mode = "wait"
+    delay: int | None = None
+
+
+def cells(config: BudgetConfig) -> list[Cell]:
+    """All points: every deadline, fidelity and planner; then every mode and delay."""
+    swept = [Cell(fidelity, planner, deadline_ms) for fidelity in config.fidelities for planner in config.planners
+             for deadline_ms in config.deadlines_ms]
+    late = config.delay
+    return swept if late is None else swept + [
+        Cell(late.fidelity, late.planner, late.deadline_ms, mode, ticks) for mode in late.modes for ticks in late.ticks]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A cell and a start.  settings: the configuration as JSON text.  latency: per fidelity, as JSON text."""
+
+    settings: str
+    latency: str
+    cell: int
+    start: int
+
+
+class BudgetSweep:
+    """The experiment, ready to run and to resume."""
+
+    def __init__(self, config: BudgetConfig) -> None:
+        self.config = config
+
+    def run(
+        self, path: Path, *, executor: Executor | None = None, on_piece: Callable[[int, int], None] | None = None
+    ) -> Run:
+        """Play what is missing and write the summary; does nothing where nothing is.  on_piece: told how many episodes
+        are done, of how many."""
+        config, settings = self.config, self.config.model_dump(mode="json")
+        run = Run.resume(path, settings, self._manifest)
+        text, latency = dumps(settings), dumps(run.manifest["latency"])  # in order: cells are numbered by it
+        total = len(cells(config)) * config.episodes
+        done = {row["episode"] for row in run.episodes}
+        left = [Piece(text, latency, *divmod(number, config.episodes))
+                for number in range(total) if number not in done]
+        tell = on_piece or (lambda count, total: None)
+        tell(total - len(left), total)
+        for ended, (_, row) in enumerate((executor or Here()).run(play_piece, left), start=1):
+            run.record_episode([], row)
+            tell(total - len(left) + ended, total)
+        if left or not (path / "summary.json").is_file():
+            files.replace(path / "episodes.csv", to_csv(run.episodes).encode())
+            run.write_summary(summarise(run.episodes, run.config, run.manifest["latency"]))
+        return run
+
+    def _manifest(self) -> dict[str, Any]:
+        config = self.config
+        seeds = {"first_seed": config.first_seed, "episodes": config.episodes}
+        manifest = make_manifest(device=config.device, seeds=seeds, weights=hash_files(find_world(config.world)))
+        return {**manifest, "latency": self._latency()}
+
+    def _latency(self) -> dict[str, Any]:
+        """The latency of every fidelity, as configured or as measured here and now."""
+        config = self.config
+        if config.clock == "wall":
+            return {}
+        if config.latency is not None:
+            return {name: config.latency.model_dump(mode="json") for name in config.fidelities}
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        world, task = load_world(config.world, device=config.device), make_task(config.task.name, **config.task.options)
+        return {name: profile(world, task, config, fidelity.build(world.spec)).model_dump(mode="json")
+                for name, fidelity in config.fidelities.items()}
+
+
+def profile(world: World, task: Task, config: BudgetConfig, fidelity: Fidelity) -> MeasuredLatency:
+    """What scoring candidates takes on this machine, by their number: imagining, decoding and judging."""
+    start = task.start(config.first_seed)
+    state = world.init(start.frames[None], start.actions[None], [0])
+    cost = imagined_cost(world, state, fidelity=fidelity, objective=config.objective.build(world, task),
+                         max_lanes=config.planning.max_lanes)
+    rng, horizon = np.random.default_rng(0), config.planning.horizon
+    low, high = world.spec.action.low, world.spec.action.high
+    most = config.planning.candidates
+    lanes = tuple(sorted({1, max(2, most // 2), max(2, most)}))
+    return measure(lambda count: cost(rng.uniform(low, high, (count, horizon, len(low)))), lanes=lanes, ticks=horizon)
+
+
+def advice(run: Run, deadline_ms: float) -> str:
+    """The configuration for `wcsim run` that a finished sweep recommends for a deadline, as YAML.
+
+    Raises RunError where no setting of the sweep is quick enough.
+    """
+    cell = recommend(run.read_summary(), deadline_ms)
+    low, high = cell["final_coverage_interval"]
+    spread = "" if low is None else f" ({low:.3f} to {high:.3f})"
+    told = (f"# {cell['planner']} on {cell['fidelity']}: plans in {cell['plan_ms']['p95']:.0f} ms at p95, covered "
+            f"{cell['final_coverage']:.3f}{spread} of the goal in {cell['episodes']} episodes\n")
+    return told + yaml.safe_dump(as_run(cell, run.config, deadline_ms), sort_keys=False).rstrip()
+
+
+def play_piece(piece: Piece) -> dict[str, Any]:
+    """The row of one episode."""
+    config, task, world = _stage(piece.settings)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    cell = cells(config)[piece.cell]
+    latency = loads(piece.latency).get(cell.fidelity)
+    policy = _policy(config, task, world, cell, latency)
+    seed = config.first_seed + piece.start
+    start = task.start(seed)
+    watched = Watched(policy)
+    episode = play(task, TruthLanes(task, [start]), [start], [watched], [piece.start], max_steps=config.max_steps)[0]
+    return {
+        "episode": piece.cell * config.episodes + piece.start, "cell": piece.cell, "start": piece.start, "seed": seed,
+        "fidelity": cell.fidelity, "planner": cell.planner, "deadline_ms": cell.deadline_ms, "mode": cell.mode,
+        "delay": cell.delay, "steps": len(episode.reward), "success": episode.success,
+        "final_coverage": episode.coverage[-1], "max_coverage": max(episode.coverage), "waited": policy.waited,
+        **watched.row(),
+    }
+
+
+class Watched:
+    """An asynchronous policy whose plans are counted."""
+
+    def __init__(self, policy: AsynchronousPolicy) -> None:
+        assert isinstance(policy.source, PlannedChunks)
+        self._policy, self._source = policy, policy.source
+        self._plan_ms: list[float] = []
+        self._calls = self._rounds = 0
+
+    def reset(self, observation: Any, *, episode: int = 0) -> None:
+        """See `Policy`."""
+        self._policy.reset(observation, episode=episode)
+
+    def act(self, observation: Any) -> np.ndarray:
+        """See `Policy`."""
+        before = self._source.last
+        action = self._policy.act(observation)
+        if self._source.last is not None and self._source.last is not before:
+            self._plan_ms.append(self._source.last_ms)
+            self._calls += self._source.last.calls
+            self._rounds += self._source.last.rounds
+        return action
+
+    def row(self) -> dict[str, Any]:
+        """What the plans of the episode took, and how far the world was wrong."""
+        errors = self._source.errors
+        return {"plans": len(self._plan_ms), "plan_ms": self._plan_ms, "calls": self._calls, "rounds": self._rounds,
+                "latent_error": float(np.mean(errors)) if errors else None}
+
+
+def _policy(config: BudgetConfig, task: Task, world: World, cell: Cell, latency: Any) -> AsynchronousPolicy:
+    fidelity = config.fidelities[cell.fidelity].build(world.spec)
+    settings = config.planning.model_copy(update={"planner": cell.planner, "deadline_ms": cell.deadline_ms})
+    mode: ClockMode = config.clock
+    source = PlannedChunks(
+        world, config.objective.build(world, task), settings, efforts=[Effort(fidelity, settings.candidates)],
+        clock=make_clock(mode), latency=None if latency is None else _parse(latency).value,
+    )
+    delay = fixed_delay(cell.delay or 0)
+    return AsynchronousPolicy(source, mode=cell.mode, execute=settings.replan_every, delay=delay)
+
+
+class _Parsed(StrictConfig):
+    value: LatencyConfig
+
+
+def _parse(latency: Any) -> _Parsed:
+    return validate(_Parsed, {"value": latency})
+
+
+@lru_cache(maxsize=2)
+def _stage(settings: str) -> tuple[BudgetConfig, Task, World]:
+    """A process plays many pieces of one sweep."""
+    config = validate(BudgetConfig, loads(settings))
+    return config, make_task(config.task.name, **config.task.options), load_world(config.world, device=config.device)

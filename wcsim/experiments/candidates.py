@@ -1,0 +1,114 @@
+"""The policies under evaluation, as configuration: each builds one policy per lane."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from wcsim.agents.adapters import ChunkedPolicy, lerobot_policy
+from wcsim.agents.expert import PushConfig, PushExpert
+from wcsim.agents.policies import NoisyPolicy, Policy, RandomPolicy, ReplayPolicy, StillPolicy
+from wcsim.config import StrictConfig
+from wcsim.envs.tasks import Task
+from wcsim.errors import ConfigError
+
+
+class Candidate(StrictConfig):
+    """name: in tables and figures; unlike that of any other."""
+
+    name: str = Field(min_length=1)
+
+
+class ExpertCandidate(Candidate):
+    """The scripted expert, as skilled as `noise_px` and `lapse` leave it; see `NoisyPolicy`."""
+
+    kind: Literal["expert"] = "expert"
+    noise_px: float = Field(0.0, ge=0)
+    memory: float = Field(0.7, ge=0, lt=1)
+    lapse: float = Field(0.0, ge=0, le=1)
+    speed_px: float = Field(40.0, gt=0)
+    seed: int = Field(0, ge=0)
+
+    def build(self, task: Task) -> Policy:
+        """It reads poses from the observation, or judges them itself."""
+        expert = PushExpert(task.goal, config=PushConfig(speed_px=self.speed_px), estimator=task.judge)
+        return NoisyPolicy(expert, task.action, std=self.noise_px, memory=self.memory, lapse=self.lapse, seed=self.seed)
+
+
+class RandomCandidate(Candidate):
+    """Uniform actions, each held for some ticks."""
+
+    kind: Literal["random"] = "random"
+    hold: int = Field(4, ge=1)
+    seed: int = Field(0, ge=0)
+
+    def build(self, task: Task) -> Policy:
+        """The policy."""
+        return RandomPolicy(task.action, hold=self.hold, seed=self.seed)
+
+
+class StillCandidate(Candidate):
+    """Stays where it is."""
+
+    kind: Literal["still"] = "still"
+
+    def build(self, task: Task) -> Policy:
+        """The policy."""
+        return StillPolicy()
+
+
+class ReplayCandidate(Candidate):
+    """Plays `actions` `[T, A]` of an .npy file."""
+
+    kind: Literal["replay"] = "replay"
+    path: str
+
+    def build(self, task: Task) -> Policy:
+        """The policy."""
+        try:
+            return ReplayPolicy(np.load(self.path, allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"policy {self.name!r} cannot read actions from {self.path!r}: {error}") from error
+
+
+class LeRobotCandidate(Candidate):
+    """A LeRobot policy directory; needs the package lerobot.  Every lane loads its own copy."""
+
+    kind: Literal["lerobot"] = "lerobot"
+    path: str
+    device: str = "cpu"
+
+    def build(self, task: Task) -> Policy:
+        """The policy."""
+        return lerobot_policy(self.path, task.action, device=self.device)
+
+
+class FunctionCandidate(Candidate):
+    """Your own: `function` is `module:name` of a callable that, called with `options`, makes a `Source`
+    (`wcsim.agents.adapters`): a function of an observation that returns an action or a chunk."""
+
+    kind: Literal["function"] = "function"
+    function: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    units: Literal["native", "unit"] = "native"
+    delta: bool = False
+    execute: int | None = Field(None, ge=1)
+
+    def build(self, task: Task) -> Policy:
+        """The policy."""
+        module, _, name = self.function.partition(":")
+        try:
+            make = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"policy {self.name!r} has no function {self.function!r}: {error}") from error
+        return ChunkedPolicy(make(**self.options), task.action, units=self.units, delta=self.delta,
+                             execute=self.execute)
+
+
+AnyCandidate = Annotated[
+    ExpertCandidate | RandomCandidate | StillCandidate | ReplayCandidate | LeRobotCandidate | FunctionCandidate,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,126 @@
+"""Who runs in the race of caches: sweeps from a configuration, each value of a knob one contestant.
+
+Easy to get wrong: a contestant is a whole fidelity (solver, steps, cache), so caching and taking fewer steps are rivals
+in the same race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from wcsim.cache.fidelity import FidelityConfig
+from wcsim.config import StrictConfig
+
+Cache = str | dict[str, Any]
+"""A cache preset's name, or its settings (`wcsim.cache.parse_cache`)."""
+
+
+class Sweep(StrictConfig):
+    """One cache at several values of one of its settings."""
+
+    policy: str
+    """The cache preset that the sweep starts from, and its name in the results."""
+    knob: str
+    values: list[float | int] = Field(min_length=1)
+    settings: dict[str, Any] = Field({})
+    """What else differs from the preset."""
+
+    def caches(self) -> Iterator[tuple[str, Cache]]:
+        """Knob as text, and the cache, per value."""
+        for value in self.values:
+            yield f"{self.knob}={value:g}", {"preset": self.policy, **self.settings, self.knob: value}
+
+
+class Ablation(StrictConfig):
+    """A sweep, once whole and once without each of its parts."""
+
+    sweep: Sweep
+    parts: dict[str, dict[str, Any]]
+    """Name of a part to the settings that switch it off."""
+
+    def sweeps(self) -> Iterator[tuple[str, Sweep]]:
+        """`whole` first."""
+        yield "whole", self.sweep
+        for part, settings in self.parts.items():
+            yield f"without {part}", self.sweep.model_copy(update={"settings": {**self.sweep.settings, **settings}})
+
+
+class Frontier(StrictConfig):
+    """All combinations of solver, steps and cache."""
+
+    solvers: list[str] = Field(min_length=1)
+    steps: list[int] = Field(min_length=1)
+    sweeps: list[Sweep] = Field([])
+
+
+class RaceConfig(StrictConfig):
+    """What `wcsim bench cache` measures."""
+
+    name: str
+    world: str = "pusht-96"
+    first_seed: int = Field(600_000, ge=0)
+    """First of the held-out episodes."""
+    episodes: int = Field(16, ge=2)
+    horizon: int = Field(32, ge=1)
+    """Ticks of the rollouts that are compared with the truth."""
+    rounds: int = Field(5, ge=1)
+    """Interleaved repetitions of every timing."""
+    batches: list[int] = Field([1, 32])
+    """Lanes of the timings.  One lane imagines frame by frame, as an environment does; more lanes whole chunks, as a
+    planner does."""
+    solver: str = "unipc"
+    """The solver of the baseline and of the sweeps: the official one of the action-conditioned checkpoints."""
+    steps: list[int] = Field([35, 10])
+    """Denoise steps of the sweeps; the first is the official setting that every speed-up refers to."""
+    reference_steps: int = Field(140, ge=1)
+    """Denoise steps of the solution that the frontier is measured from."""
+    sweeps: list[Sweep]
+    ablation: Ablation | None = None
+    frontier: Frontier | None = None
+    speeds: list[float] = Field([1.5, 2.0, 2.5, 3.0])
+    """Speed-ups at which errors are compared."""
+    ours: list[str] = Field(["wcsim"])
+    """Policies whose claims are checked; the page draws them strong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """group: which part of the race (`curves`, `ablation`, `frontier`).  policy, knob: names.  fidelity: what runs."""
+
+    group: str
+    policy: str
+    knob: str
+    fidelity: FidelityConfig
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it caches nothing."""
+        return self.fidelity.cache.kind == "none"
+
+
+def contestants(config: RaceConfig) -> list[Contestant]:
+    """Everybody, in the order of the configuration; ConfigError for settings that no cache has."""
+    found = [Contestant("curves", "none", "", fidelity(config.solver, steps, "none")) for steps in config.steps]
+    for steps in config.steps:
+        found += [Contestant("curves", sweep.policy, knob, fidelity(config.solver, steps, cache))
+                  for sweep in config.sweeps for knob, cache in sweep.caches()]
+    if config.ablation:
+        found += [Contestant("ablation", name, knob, fidelity(config.solver, config.steps[0], cache))
+                  for name, sweep in config.ablation.sweeps() for knob, cache in sweep.caches()]
+    if config.frontier:
+        for solver in config.frontier.solvers:
+            for steps in config.frontier.steps:
+                found.append(Contestant("frontier", "none", "", fidelity(solver, steps, "none")))
+                found += [Contestant("frontier", sweep.policy, knob, fidelity(solver, steps, cache))
+                          for sweep in config.frontier.sweeps for knob, cache in sweep.caches()]
+    return found
+
+
+def fidelity(solver: str, steps: int, cache: Cache) -> FidelityConfig:
+    """A fidelity with the world's own context and chunk."""
+    return FidelityConfig.model_validate({"solver": solver, "steps": steps,
+                                          "cache": {"preset": cache} if isinstance(cache, str) else cache})

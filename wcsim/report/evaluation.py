@@ -1,0 +1,203 @@
+"""The page of a policy evaluation: does the world rank policies as the truth does, and what does caching change?
+
+Easy to get wrong: agreement is of means over starts, so every point of the scatter carries an interval in both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wcsim.report import phrases
+from wcsim.report.canvas import Panel, colour, draw, plain_numbers
+from wcsim.report.page import Tile
+from wcsim.report.sections import Section, Table, write_page
+from wcsim.track.runs import Run
+
+WORLDS = ("truth", "uncached", "cached")
+
+SCORES = {
+    "success": ("success_rate", "success_interval", "Success rate"),
+    "final_coverage": ("final_coverage", "final_coverage_interval", "Goal covered at the end"),
+    "max_coverage": ("max_coverage", "max_coverage_interval", "Most of the goal covered"),
+    "return": ("return", "return_interval", "Return"),
+}
+"""Score to its value, its interval and its name."""
+
+STATISTICS = {"pearson": "Pearson's r", "spearman": "Spearman's rho", "mmrv": "MMRV"}
+
+
+def write_evaluation(run: Run) -> Path:
+    """Write `report.html` into the run; returns its path.  Raises RunError where the run has not ended."""
+    summary = run.read_summary()
+    config, score = run.config, SCORES[summary["score"]][2].lower()
+    lede = (
+        f"{len(summary['policies'])} policies played the task "
+        f"{config['task']['name']} from {phrases.plural(summary['starts'], 'start')} for at most "
+        f"{phrases.plural(summary['max_steps'], 'step')}, in the truth, in the world {config['world']} without a cache "
+        f"and with it. They are compared by {score}."
+    )
+    sections = [_agreement(summary), _caching(summary), _policies(summary), _judge(summary), _timing(summary)]
+    return write_page(
+        run.path / "report.html", str(config["name"]), lede, sections, tiles=tiles(summary),
+        sources={"Configuration": yaml.safe_dump(config, sort_keys=False),
+                 "Manifest": dumps(run.manifest, indent=2)},
+        also=", and episodes.csv every episode",
+    )
+
+
+def tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    """The key numbers."""
+    told = []
+    for name, title in STATISTICS.items():
+        by = summary[name]
+        told.append(Tile(f"{title}, uncached", by["uncached"], phrases.number(by["uncached"], 3),
+                         ("95% interval", ends(by["uncached_interval"]))))
+        told.append(Tile("changed by caching", by["change"], signed(by["change"]),
+                         ("95% interval", ends(by["change_interval"], signed))))
+    return told
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign."""
+    return phrases.NONE if value is None else f"{value:+.3f}"
+
+
+def ends(interval: Sequence[float | None], write: Any = lambda value: phrases.number(value, 3)) -> str:
+    """An interval as text."""
+    low, high = (write(end) for end in interval)
+    return phrases.NONE if None in interval else f"{low} to {high}"
+
+
+def _agreement(summary: Mapping[str, Any]) -> Section:
+    r, violation = summary["pearson"], summary["mmrv"]
+    reading = (
+        f"Between the uncached world and the truth, Pearson's r is {phrases.number(r['uncached'], 3)} and the mean "
+        f"maximum rank violation {phrases.number(violation['uncached'], 3)}; with the cache they are "
+        f"{phrases.number(r['cached'], 3)} and {phrases.number(violation['cached'], 3)}."
+    )
+    rows = []
+    for score, (_, _, title) in SCORES.items():
+        for name, statistic in STATISTICS.items():
+            by = summary["agreement"][score][name]
+            rows.append((f"{title}, {statistic}", *(
+                text for key, write in (("uncached", None), ("cached", None), ("change", signed))
+                for text in ((write or (lambda value: phrases.number(value, 3)))(by[key]),
+                             ends(by[f"{key}_interval"], *([write] if write else []))))))
+    table = Table("Agreement with the truth", ("", "uncached", "95%", "cached", "95%", "change", "95%"), tuple(rows))
+    return Section(
+        "agreement", "Does the world rank policies as the truth does?", reading,
+        "Each point is a policy; bars are 95% intervals of its mean. On the dashed line world and truth agree. A "
+        "statistic is missing where all policies score alike. MMRV is in the unit of the score, and 0 is best.",
+        tuple(scatter(summary, score) for score in dict.fromkeys((summary["score"], "success"))), (table,),
+    )
+
+
+def scatter(summary: Mapping[str, Any], score: str) -> Panel:
+    """Score in the world against score in the truth, a point per policy and world."""
+    value, interval, title = SCORES[score]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for world, marker in (("uncached", "o"), ("cached", "D")):
+            points = [(policy["truth"], policy[world]) for policy in summary["policies"]]
+            x, y = (np.array([point[side][value] for point in points]) for side in (0, 1))
+            bars = [np.abs(np.array([point[side][interval] for point in points], dtype=np.float64).T
+                           - centre) for side, centre in ((0, x), (1, y))]
+            axes.errorbar(x, y, xerr=np.nan_to_num(bars[0]), yerr=np.nan_to_num(bars[1]), linestyle="none",
+                          marker=marker, markersize=4.5, linewidth=0.8, color=colour(world), label=f"{world} world")
+        for policy in summary["policies"]:
+            axes.annotate(policy["name"], (policy["truth"][value], policy["uncached"][value]), xytext=(4, 4),
+                          textcoords="offset points", fontsize=7, color=colour("muted"))
+        _diagonal(axes)
+        axes.set_xlabel(f"{title.lower()}, in the truth")
+        axes.legend(loc="upper left")
+        plain_numbers(axes)
+
+    return Panel(f"{title}: world against truth",
+                 draw(f"scatter-{score}", f"{title} of every policy in the world against the truth", paint,
+                      height_in=3.8))
+
+
+def _diagonal(axes: Axes) -> None:
+    low, high = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
+    axes.plot([low, high], [low, high], color=colour("truth"), linewidth=1.0, linestyle=(0, (5, 2)))
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+
+
+def _caching(summary: Mapping[str, Any]) -> Section:
+    told, cache = summary["caching"], summary["cache"]
+    reading = (
+        f"The cache skipped the deep blocks in {phrases.percent(cache['hit_rate'])} of denoise steps. It changed the "
+        f"goal covered at the end by {signed(told['final_coverage'])} on average "
+        f"({ends(told['final_coverage_interval'], signed)}); single episodes ended "
+        f"{phrases.number(told['final_coverage_apart'], 3)} apart. {phrases.plural(told['only_uncached'], 'episode')} "
+        f"succeeded only without it and {told['only_cached']} only with it (McNemar p = "
+        f"{phrases.number(told['mcnemar_p'], 3)})."
+    )
+    rows = tuple(
+        (policy["name"], signed(policy["caching"]["final_coverage"]),
+         ends(policy["caching"]["final_coverage_interval"], signed), str(policy["caching"]["only_uncached"]),
+         str(policy["caching"]["only_cached"]), phrases.number(policy["caching"]["mcnemar_p"], 3))
+        for policy in summary["policies"]
+    )
+    table = Table("Cached less uncached, same starts and noise",
+                  ("policy", "goal covered", "95%", "won by uncached alone", "won by cached alone", "McNemar p"), rows)
+    return Section("caching", "What does caching change?", reading, panels=(_change_panel(summary),), tables=(table,))
+
+
+def _change_panel(summary: Mapping[str, Any]) -> Panel:
+    policies = summary["policies"]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for place, policy in enumerate(policies):
+            low, high = policy["caching"]["final_coverage_interval"]
+            if low is not None:
+                axes.plot([low, high], [place, place], color=colour("cached"))
+            axes.plot(policy["caching"]["final_coverage"], place, marker="D", color=colour("cached"), markersize=4.5)
+        axes.axvline(0.0, color=colour("truth"), linewidth=1.0, linestyle=(0, (5, 2)))
+        axes.set_yticks(range(len(policies)), [policy["name"] for policy in policies])
+        axes.invert_yaxis()
+        axes.set_xlabel("goal covered at the end, cached less uncached")
+
+    return Panel("Change by caching, with 95% intervals",
+                 draw("caching", "Change of the goal covered by caching, per policy", paint, height_in=3.8))
+
+
+def _policies(summary: Mapping[str, Any]) -> Section:
+    tables = []
+    for value, interval, title in SCORES.values():
+        write = phrases.percent if value == "success_rate" else (lambda number: phrases.number(number, 3))
+        rows = tuple(
+            (policy["name"], *(text for world in WORLDS
+                               for text in (write(policy[world][value]), ends(policy[world][interval], write))))
+            for policy in summary["policies"])
+        tables.append(Table(title, ("policy", *(text for world in WORLDS for text in (world, "95%"))), rows))
+    return Section("policies", "Every policy in every world", tables=tuple(tables))
+
+
+def _judge(summary: Mapping[str, Any]) -> Section:
+    judge = summary["judge"]
+    error = judge["coverage_error"]
+    return Section("judge", "How far the judge is to be trusted", (
+        f"On the last frames of {phrases.plural(judge['episodes'], 'true episode')}, whose state is known, the judge "
+        f"reads the goal covered {signed(judge['coverage_bias'])} off on average, {phrases.number(error['p50'], 3)} in "
+        f"the median and at most {phrases.number(error['p95'], 3)} in 19 of 20; it agrees on success in "
+        f"{phrases.percent(judge['success_agreement'])} of them."))
+
+
+def _timing(summary: Mapping[str, Any]) -> Section:
+    rows = tuple((world, *(phrases.number(summary["timing"][world][key], decimals)
+                           for key, decimals in (("steps", 0), ("seconds", 0), ("seconds_per_step", 4))))
+                 for world in WORLDS)
+    return Section("timing", "What it cost", tables=(
+        Table("Process seconds, policies and judge included", ("", "steps", "seconds", "seconds per step"), rows),))

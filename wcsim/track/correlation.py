@@ -1,0 +1,128 @@
+"""Does a simulator rank policies as the truth does, and does caching change that?
+
+Scores lie in tables `[K, M]`: K policies, each from the same M starts.  Easy to get wrong: policies that share their
+starts share their luck, so intervals resample starts, for all policies and both worlds at once; resampling every
+policy on its own would call the same agreement less certain than it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+
+from wcsim.track.stats import Interval
+
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""True and simulated scores `[..., K]` to a number `[...]`, NaN where it is not defined."""
+
+
+def pearson(real: np.ndarray, simulated: np.ndarray) -> np.ndarray:
+    """Pearson's r over the last axis; NaN where either side is constant."""
+    x, y = (scores - scores.mean(axis=-1, keepdims=True) for scores in _pair(real, simulated))
+    scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    # Sums of equal numbers leave rounding behind, which must not pass for spread.
+    flat = (np.ptp(x, axis=-1) < 1e-12) | (np.ptp(y, axis=-1) < 1e-12)
+    return np.where(flat, np.nan, (x * y).sum(-1) / np.where(flat, 1.0, scale))
+
+
+def spearman(real: np.ndarray, simulated: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation over the last axis, ties sharing their mean rank; NaN where either is constant."""
+    return pearson(*(_ranks(scores) for scores in _pair(real, simulated)))
+
+
+def mmrv(real: np.ndarray, simulated: np.ndarray) -> np.ndarray:
+    """Mean maximum rank violation over the last axis (SIMPLER, arXiv 2405.05941): 0 is best, in the unit of a score.
+
+    For each policy the largest true gap to one that the simulator ranks on the wrong side of it; then their mean.
+    """
+    real, simulated = _pair(real, simulated)
+    gap, claimed = (scores[..., :, None] - scores[..., None, :] for scores in (real, simulated))
+    violation = np.where((gap > 0) != (claimed > 0), np.abs(gap), 0.0)
+    return np.asarray(violation.max(axis=-1).mean(axis=-1))
+
+
+STATISTICS: dict[str, Statistic] = {"pearson": pearson, "spearman": spearman, "mmrv": mmrv}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a statistic is under one simulator, under another, and the second less the first, on the same starts."""
+
+    first: Interval
+    second: Interval
+    change: Interval
+
+
+def compare(
+    statistic: Statistic, real: np.ndarray, first: np.ndarray, second: np.ndarray, *, generator: np.random.Generator,
+    confidence: float = 0.95, resamples: int = 2000,
+) -> Change:
+    """`statistic` of mean scores, between the truth and each of two simulators; tables `[K, M]`, K >= 2, M >= 1.
+
+    Percentile bootstrap over starts.  Resamples in which the statistic is not defined are left out; where fewer than
+    half are left, or M is 1, the interval is NaN.  Raises ValueError for tables that do not match or are not finite.
+    """
+    tables = [np.asarray(table, dtype=np.float64) for table in (real, first, second)]
+    if tables[0].ndim != 2 or tables[0].shape[0] < 2 or len({table.shape for table in tables}) != 1:
+        raise ValueError(f"tables must all be [K >= 2, M], got {[list(table.shape) for table in tables]}")
+    if not all(np.isfinite(table).all() for table in tables):
+        raise ValueError("tables hold a score that is not finite")
+    starts = tables[0].shape[1]
+    weights = np.stack([np.bincount(row, minlength=starts) for row in generator.integers(0, starts,
+                                                                                         (resamples, starts))]) / starts
+    drawn = [weights @ table.T for table in tables]
+    real_mean, *means = (table.mean(axis=1) for table in tables)
+    values = [float(statistic(real_mean, mean)) for mean in means]
+    samples = [statistic(drawn[0], simulated) for simulated in drawn[1:]]
+    return Change(*(
+        _interval(value, sample, starts, confidence)
+        for value, sample in ((values[0], samples[0]), (values[1], samples[1]),
+                              (values[1] - values[0], samples[1] - samples[0]))
+    ))
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """Paired outcomes that differ.  only_first, only_second: successes of one side alone.  p: two-sided, exact."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """McNemar's exact test of paired successes `[n]` bool: is one side's success rate another's?  p is 1 for no pair
+    that differs."""
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"paired outcomes must both be [n], got {list(first.shape)} and {list(second.shape)}")
+    ahead, behind = int((first & ~second).sum()), int((second & ~first).sum())
+    pairs, rarer = ahead + behind, min(ahead, behind)
+    tail = sum(comb(pairs, count) for count in range(rarer + 1)) / 2**pairs
+    return McNemar(ahead, behind, min(1.0, 2.0 * tail))
+
+
+def _pair(real: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    real, simulated = np.asarray(real, dtype=np.float64), np.asarray(simulated, dtype=np.float64)
+    if real.shape != simulated.shape or real.ndim == 0 or real.shape[-1] < 2:
+        raise ValueError(f"scores must both be [..., K >= 2], got {list(real.shape)} and {list(simulated.shape)}")
+    return real, simulated
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks from 0 along the last axis; equal scores share the mean of theirs."""
+    below = (scores[..., None, :] < scores[..., :, None]).sum(-1)
+    equal = (scores[..., None, :] == scores[..., :, None]).sum(-1)
+    return np.asarray(below + (equal - 1) / 2.0)
+
+
+def _interval(value: float, sample: np.ndarray, starts: int, confidence: float) -> Interval:
+    defined = sample[np.isfinite(sample)]
+    if starts < 2 or 2 * defined.size < sample.size:
+        return Interval(value, float("nan"), float("nan"), starts)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(defined, [tail, 1.0 - tail])
+    return Interval(value, float(low), float(high), starts)
