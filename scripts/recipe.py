@@ -46,13 +46,36 @@ class Schedule(Strict):
         return self.learning_rate * min(warm, max(0.0, min(1.0, left)))
 
 
+class Landmark(Strict):
+    """Something whose place the latents should say outright."""
+
+    columns: tuple[int, int]
+    """Columns of the recorded simulator state that hold its x and y."""
+    angle: int | None = None
+    """Column that holds its angle in radians, if it has one."""
+
+    @property
+    def channels(self) -> int:
+        """Maps that it takes: one, and two more for the angle's sine and cosine."""
+        return 1 if self.angle is None else 3
+
+
 class CodecTraining(Strict):
     model: dict[str, Any]
     """Keyword arguments of `AutoencoderKLWan`."""
     schedule: Schedule
-    crop_px: int = Field(48, gt=0)
+    crop_px: int = Field(64, gt=0)
     whole_frame_fraction: float = Field(0.25, ge=0, le=1)
-    """Share of the steps, at the end, in which the decoder alone learns, on whole frames (a quarter of the batch)."""
+    """Share of the steps, at the end, that see whole frames instead of crops."""
+    decoder_fraction: float = Field(0.15, gt=0, le=1)
+    """Share of the steps, at the very end, in which the decoder alone learns, on whole frames."""
+    latent_noise: float = Field(0.2, ge=0)
+    """Largest standard deviation of the noise on latents while the decoder alone learns, so that it forgives."""
+    landmarks: list[Landmark] = []
+    """What the first latent channels map; their frame pixels are state units times `pixels_per_unit`."""
+    pixels_per_unit: float = Field(1.0, gt=0)
+    landmark_weight: float = Field(0.1, ge=0)
+    """Loss weight of the share of the maps' variance that the latents miss."""
     moving_crops: float = Field(0.6, ge=0, le=1)
     """Share of the crops that are centred on something that moved."""
     moving_weight: float = Field(6.0, ge=1)
@@ -82,6 +105,12 @@ class WorldTraining(Strict):
     """Moves the logit-normal noise levels towards noise: sigma' = shift sigma / (1 + (shift - 1) sigma)."""
     context_noise: float = Field(0.05, ge=0)
     """Largest standard deviation of the noise put on context latents, so that rollouts forgive their own errors."""
+    imagined_share: float = Field(0.0, ge=0, le=1)
+    """Share of the steps whose context ends in frames that the model itself imagined."""
+    imagined_start: float = Field(0.5, ge=0, le=1)
+    """Share of the schedule after which imagined context begins."""
+    imagined_steps: int = Field(3, ge=1)
+    """Most denoise steps spent on them."""
     context_sigma: float = Field(1e-4, ge=0, lt=1)
     """Noise level that the transformer is told for clean frames."""
     change_weight: float = Field(4.0, ge=0)

@@ -2,9 +2,10 @@
 
     python scripts/train_codec.py configs/train_pusht96.yaml
 
-First both halves learn on pairs of shifted crops, many of them around what moves.  Then the encoder, and with it the
-latents and their statistics, stays as it is, and the decoder learns whole frames, borders included.  Resumes from
-`OUTPUT/codec.pt`; exports `OUTPUT/codec/` in diffusers' layout with the statistics filled in.
+First both halves learn on pairs of shifted crops, many of them around what moves, then on whole frames.  The first
+channels are told what to say: where the recipe's landmarks are, as smooth maps.  At last the encoder, and with it the
+latents and their statistics, stays as it is, and the decoder learns alone.  Resumes from `OUTPUT/codec.pt`; exports
+`OUTPUT/codec/` in diffusers' layout with the statistics filled in.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from wcsim.world.codec import Codec, to_pixels
 
 CHANGED = 24
 """Summed absolute RGB difference from which a pixel counts as changed."""
+LANDMARK_GAIN = 3.0
+"""Height of a landmark's bump in latent units before normalisation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,16 @@ class Pairs:
     """Views of the same frames, some pixels apart.
 
     first, second: `[B, 3, S, S]` in [-1, 1].  weight: `[B, 1, S, S]` loss weight of the second, 0 where the first does
-    not show what it shows.  offset: `[B, 2]` pixels y, x from first to second.
+    not show what it shows.  offset: `[B, 2]` pixels y, x from first to second.  corner: `[B, 2]` pixels y, x of the
+    first within its frame.  states: `[B, S]` the simulator's.
     """
 
     first: Tensor
     second: Tensor
     weight: Tensor
     offset: Tensor
+    corner: Tensor
+    states: Tensor
 
 
 def draw_pairs(
@@ -55,7 +61,7 @@ def draw_pairs(
     times = rng.integers(episodes.frames.shape[1], size=(2, count))
     offsets = rng.integers(-reach, reach + 1, size=(count, 2))
     offsets[rng.random(count) < training.still_share] = 0
-    firsts, seconds, weights = [], [], []
+    firsts, seconds, weights, corners = [], [], [], []
     for e, t, other, offset in zip(episode, *times, offsets, strict=True):
         frame = episodes.frames[e, t]
         moved = np.abs(frame.astype(np.int16) - episodes.frames[e, other]).sum(-1) > CHANGED
@@ -66,6 +72,7 @@ def draw_pairs(
         corner = np.clip(centre - view // 2 + rng.integers(-8, 9, size=2), 0, size - view)
         offset[:] = np.clip(corner + offset, 0, size - view) - corner
         (y, x), (v, u) = corner, corner + offset
+        corners.append(corner)
         firsts.append(frame[y : y + view, x : x + view])
         seconds.append(frame[v : v + view, u : u + view])
         weight = 1.0 + (training.moving_weight - 1.0) * moved[v : v + view, u : u + view]
@@ -74,7 +81,26 @@ def draw_pairs(
         weights.append(weight * seen)
     weight = torch.from_numpy(np.array(weights, dtype=np.float32)).unsqueeze(1)
     first, second = (to_pixels(torch.from_numpy(np.array(views))) for views in (firsts, seconds))
-    return Pairs(first, second, weight / weight.mean(), torch.from_numpy(offsets).float())
+    states = torch.from_numpy(episodes.states[episode, times[0]]).float()
+    return Pairs(first, second, weight / weight.mean(), torch.from_numpy(offsets).float(),
+                 torch.from_numpy(np.array(corners)).float(), states)
+
+
+def landmark_maps(pairs: Pairs, training: CodecTraining, cells: int, compression: int) -> Tensor:
+    """What the first channels of the first view should say, `[B, K, cells, cells]`: around each landmark a Gaussian
+    bump one cell wide, then, where it has an angle, the bump times its sine and its cosine."""
+    centre = (torch.arange(cells) + 0.5) * compression
+    maps = []
+    for landmark in training.landmarks:
+        x, y = (pairs.states[:, column] * training.pixels_per_unit for column in landmark.columns)
+        rows = (centre + pairs.corner[:, :1] - y.unsqueeze(1)) / compression
+        columns = (centre + pairs.corner[:, 1:] - x.unsqueeze(1)) / compression
+        bump = torch.exp(-0.5 * (rows.square().unsqueeze(2) + columns.square().unsqueeze(1)))
+        maps.append(bump)
+        if landmark.angle is not None:
+            angle = pairs.states[:, landmark.angle].view(-1, 1, 1)
+            maps += [bump * angle.sin(), bump * angle.cos()]
+    return torch.stack(maps, dim=1)
 
 
 def shift(latents: Tensor, offset: Tensor) -> Tensor:
@@ -88,7 +114,8 @@ def shift(latents: Tensor, offset: Tensor) -> Tensor:
 
 def loss_of(codec: Codec, pairs: Pairs, training: CodecTraining, generator: torch.Generator) -> Tensor:
     """Reconstruction of the second view from the shifted latents of the first, their distance from the latents of the
-    second (both ask that latents move as the picture does, as in EQ-VAE, arXiv 2502.09509), and a pull to a Gaussian.
+    second (both ask that latents move as the picture does, as in EQ-VAE, arXiv 2502.09509), what the landmarks' maps
+    miss, and a pull to a Gaussian.
     """
     mean, log_var = codec.posterior(pairs.first)
     mean_second, _ = codec.posterior(pairs.second) if pairs.offset.any() else (mean, log_var)
@@ -100,7 +127,22 @@ def loss_of(codec: Codec, pairs: Pairs, training: CodecTraining, generator: torc
     apart = (inside * (moved - mean_second).square()).mean() / mean.detach().var()
     kl = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).mean()
     reconstruction = (pairs.weight * (error.abs() + 5.0 * error.square())).mean()
-    return reconstruction + training.shift_weight * apart + training.kl_weight * kl
+    loss = reconstruction + training.shift_weight * apart + training.kl_weight * kl
+    if training.landmarks:
+        maps = landmark_maps(pairs, training, mean.shape[-1], codec.compression)
+        missed = (LANDMARK_GAIN * maps - mean[:, : maps.shape[1]]).square().mean() / (LANDMARK_GAIN * maps).var()
+        loss = loss + training.landmark_weight * missed
+    return loss
+
+
+def decoder_loss(codec: Codec, pairs: Pairs, training: CodecTraining, generator: torch.Generator) -> Tensor:
+    """Reconstruction alone, from latents as the transformer will know them: normalised, and not quite right."""
+    with torch.no_grad():
+        latents = (codec.posterior(pairs.first)[0] - codec.mean) / codec.std
+        deviation = training.latent_noise * torch.rand(len(latents), 1, 1, 1, generator=generator)
+        latents += deviation * torch.randn(latents.shape, generator=generator)
+    error = codec.reconstruct(latents * codec.std + codec.mean) - pairs.second
+    return (pairs.weight * (error.abs() + 5.0 * error.square())).mean()
 
 
 @torch.no_grad()
@@ -119,10 +161,12 @@ def latent_statistics(codec: Codec, frames: np.ndarray) -> dict[str, list[float]
     return {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
 
 
-def freeze_encoder(codec: Codec) -> None:
-    """From here on only the decoder learns."""
+def freeze_encoder(codec: Codec, statistics: dict[str, list[float]]) -> None:
+    """From here on only the decoder learns, and the latents are normalised."""
     for module in (codec.vae.encoder, codec.vae.quant_conv):
         module.requires_grad_(False)
+    codec.mean.copy_(torch.tensor(statistics["latents_mean"]).view_as(codec.mean))
+    codec.std.copy_(torch.tensor(statistics["latents_std"]).view_as(codec.std))
 
 
 def main() -> None:
@@ -152,16 +196,17 @@ def main() -> None:
     for step in progress:
         rng = np.random.default_rng([schedule.seed, step])
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
-        whole = step >= (1 - training.whole_frame_fraction) * schedule.steps
-        if whole:
-            freeze_encoder(codec)
+        alone = step >= (1 - training.decoder_fraction) * schedule.steps
+        whole = alone or step >= (1 - training.decoder_fraction - training.whole_frame_fraction) * schedule.steps
+        if alone and codec.vae.encoder.conv_in.weight.requires_grad:
             statistics = statistics or latent_statistics(codec, episodes.frames[:: max(1, len(episodes.frames) // 64),
                                                                                 ::4].reshape(-1, *frame_shape))
-        count = max(1, schedule.batch // 4) if whole else schedule.batch
+            freeze_encoder(codec, statistics)
+        count = max(1, round(schedule.batch * (training.crop_px / frame_shape[0]) ** 2)) if whole else schedule.batch
         pairs = draw_pairs(episodes, training, count, whole, rng)
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
-        loss = loss_of(codec, pairs, training, generator)
+        loss = (decoder_loss if alone else loss_of)(codec, pairs, training, generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
@@ -171,8 +216,6 @@ def main() -> None:
                              "statistics": statistics}, checkpoint)
             progress.write(f"step {step + 1} loss {loss.item():.4f} held-out PSNR {psnr_db(codec, held_out):.2f} dB "
                            f"{time.monotonic() - started:.0f} s")
-    if statistics is None:
-        raise SystemExit("the recipe leaves no step for whole frames: raise codec.whole_frame_fraction")
     codec.vae.register_to_config(**statistics)
     codec.vae.save_pretrained(recipe.output / "codec")
     print(f"exported {recipe.output / 'codec'}: held-out PSNR {psnr_db(codec, held_out):.2f} dB")

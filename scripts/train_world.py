@@ -3,7 +3,8 @@
     python scripts/train_world.py configs/train_pusht96.yaml
 
 Every step draws one window shape (context and chunk length), mixes windows in which the block moves with all others,
-keeps the context clean but for a little noise, and regresses the velocity of the new frames.  Resumes from
+keeps the context clean but for a little noise, and regresses the velocity of the new frames.  Later in the schedule a
+share of the contexts is the model's own imagination, so that it learns to live with it.  Resumes from
 `OUTPUT/transformer.pt`; exports `OUTPUT/world/`, a complete world, whenever it saves.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +77,13 @@ class Window:
     context: int
 
 
-def draw_window(episodes: LatentEpisodes, training: WorldTraining, count: int, rng: np.random.Generator) -> Window:
-    """`count` windows of one random shape."""
+def draw_window(
+    episodes: LatentEpisodes, training: WorldTraining, count: int, rng: np.random.Generator, imagined: bool = False
+) -> Window:
+    """`count` windows of one random shape; with room for a chunk more of context where one shall be `imagined`."""
     context = int(rng.choice(training.max_context, p=training.context_shares)) + 1
     chunk = int(rng.choice(training.max_chunk, p=training.chunk_shares)) + 1
+    context += int(rng.integers(1, training.max_chunk + 1)) if imagined else 0
     num_episodes, num_frames = episodes.moving.shape
     last = num_frames - context - chunk
     episode, start = rng.integers(num_episodes, size=count), rng.integers(last + 1, size=count)
@@ -93,6 +98,36 @@ def draw_window(episodes: LatentEpisodes, training: WorldTraining, count: int, r
     known[:, 0] &= torch.from_numpy(rng.random(count) < 0.8)
     place = (episode[:, None], times)
     return Window(episodes.latents[place].float(), episodes.actions[place], known, episodes.states[place], context)
+
+
+@torch.no_grad()
+def imagine_context(
+    model: ActionCosmosTransformer, window: Window, training: WorldTraining, rng: np.random.Generator
+) -> Window:
+    """The window with its newest context frames, one to a chunk of them, made by the model from those before, in few
+    Euler steps; then only the last few stay."""
+    new = min(window.context - 1, int(rng.integers(1, training.max_chunk + 1)))
+    old = min(window.context - new, training.max_context)
+    first, last = window.context - new - old, window.context
+    frames = slice(first, last)
+    latents = window.latents[:, frames].clone()
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    latents[:, old:] = torch.randn(latents[:, old:].shape, generator=generator)
+    is_context = torch.arange(old + new) < old
+    time = np.linspace(1.0, 0.0, int(rng.integers(1, training.imagined_steps + 1)) + 1)
+    for sigma, next_sigma in pairwise(training.shift * time / (1 + (training.shift - 1) * time)):
+        sigmas = torch.where(is_context, training.context_sigma, sigma).expand(len(latents), -1).float()
+        velocity = model(
+            latents.transpose(1, 2), sigma_NT=sigmas, actions_NTF=window.actions[:, frames],
+            known_NT=window.known[:, frames], text_NSE=torch.zeros(len(latents), 1, model.config.text_embed_dim),
+            clean_T=is_context.float(),
+        ).transpose(1, 2)
+        latents[:, old:] += (next_sigma - sigma) * velocity[:, old:]
+    kept = max(first, last - 1 - int(rng.choice(training.max_context, p=training.context_shares)))
+    return Window(
+        torch.cat([latents[:, kept - first :], window.latents[:, last:]], dim=1), window.actions[:, kept:],
+        window.known[:, kept:], window.states[:, kept:], last - kept,
+    )
 
 
 class StateReader(torch.nn.Module):
@@ -202,6 +237,9 @@ def main() -> None:
     model = ActionCosmosTransformer(in_channels=channels + 1, out_channels=channels,
                                     action_features=spec.action.num_features, **training.model)
     silence_cross_attention(model)
+    if training.model.get("extra_pos_embed_type"):
+        for table in model.learnable_pos_embed.parameters():  # stock zeros stand where its norm has no derivative
+            torch.nn.init.normal_(table, std=0.02)
     reader = StateReader(model.width, train.states.shape[-1])
     groups, first = optimizers(model, reader), 0
     if checkpoint.exists():
@@ -215,7 +253,11 @@ def main() -> None:
     progress = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, unit="step")
     started, recent = time.monotonic(), []
     for step in progress:
-        window = draw_window(train, training, schedule.batch, np.random.default_rng([schedule.seed, step]))
+        rng = np.random.default_rng([schedule.seed, step])
+        imagined = step >= training.imagined_start * schedule.steps and rng.random() < training.imagined_share
+        window = draw_window(train, training, schedule.batch, rng, imagined)
+        if imagined:
+            window = imagine_context(model, window, training, rng)
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
         losses = losses_of(model, reader, window, training, generator)
         (losses[0] + training.state_weight * losses[1]).backward()
