@@ -9,42 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
+from torch import Tensor
 
-from wcsim.actions import check_action
 from wcsim.cache import parse_cache
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.envs.judge import Judgement
+from wcsim.envs.lanes import Imagination, Lane, Tick, fingerprint, load_world
+from wcsim.envs.snapshots import EnvSnapshot
 from wcsim.envs.tasks import Start, make_task
 from wcsim.errors import ConfigError, SnapshotError
 from wcsim.spans import Spans
 from wcsim.types import Trace, WorldState
-from wcsim.world.world import World
+
+__all__ = ["EnvSnapshot", "ImaginedEnv", "Observation", "load_world"]
 
 Observation = dict[str, np.ndarray]
+StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
-load_world = lru_cache(maxsize=4)(World.load)
-"""Worlds are immutable, so every environment of a process shares one copy."""
-
-
-@dataclass(frozen=True, slots=True)
-class EnvSnapshot:
-    """A point in an imagined episode, complete: what is restored from it has the same future, bit for bit.
-
-    world: its name, which restore() checks.  state: the rollout.  pixels: the frame on show `[H, W, 3]`.  agent: the
-    last position the judge saw `[2]`.  generator: the state of the environment's random numbers.
-    """
-
-    world: str
-    state: WorldState
-    pixels: np.ndarray
-    agent: np.ndarray
-    generator: Mapping[str, Any]
+CAPTIONS = {True: "uncached", False: "cached"}
+"""What a recorder writes over the frames, by whether the cache is off."""
 
 
 class ImaginedEnv(gym.Env[Any, np.ndarray]):
@@ -52,10 +39,12 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
 
     task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a
     preset's name or its settings.  steps, solver, context: the other parts of the fidelity; None takes the world's
-    default.
+    default.  The attribute `task` is the task's name, as LeRobot wants it; the task itself is `played`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012
+    last_judgement: Judgement
+    """What the judge says of the frame on show; there is none before a reset."""
 
     def __init__(
         self,
@@ -73,27 +62,24 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = ", ".join(self.metadata["render_modes"])
             raise ConfigError(f"render_mode {render_mode!r} is unknown; known: {known}")
-        self.task = make_task(task, **(task_options or {}))
+        self.played = make_task(task, **(task_options or {}))
+        self.task, self.task_description = self.played.name, self.played.description
+        self._max_episode_steps = self.played.max_episode_steps
         self.world = load_world(world, device=device)
         spec = self.world.spec
-        if spec.task != task or spec.frame_size != self.task.frame_size:
+        if spec.task != task or spec.frame_size != self.played.frame_size:
             raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
-                              f"{task!r} at {list(self.task.frame_size)}")
+                              f"{task!r} at {list(self.played.frame_size)}")
         fidelity = FidelityConfig(steps=steps, solver=solver, context=context, cache=parse_cache(cache))
         self.fidelity = fidelity.build(spec)
+        self.imagination = Imagination(self.played, self.world, self.fidelity)
+        self.caption = CAPTIONS[fidelity.cache.kind == "none"]
+        self._fingerprint = fingerprint(world)
         self.metadata = {**self.metadata, "render_fps": spec.fps}
         self.render_mode = render_mode
-        self.action_space = self.task.action_space
-        self.observation_space = self.task.observation_space
-        box = self.task.observation_space["agent_pos"]
-        assert isinstance(box, gym.spaces.Box)
-        self._agent_box = box
-        self.last_timing: dict[str, float] = {}
-        self.last_trace: Trace | None = None
-        self.last_latents: Any = None
-        self.last_judgement: Judgement
-        self._state: WorldState | None = None
-        self._shown: list[np.ndarray] = []
+        self.action_space = self.played.action_space
+        self.observation_space = self.played.observation_space
+        self._forget()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -102,101 +88,144 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
 
         options: `{"start": Start}` begins at frames of your own instead; the seed then numbers the noise alone.
         """
+        start = (options or {}).get("start")
+        if start is not None:
+            self.imagination.check_start(start)
         super().reset(seed=seed)
         episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
-        start = (options or {}).get("start") or self.task.start(episode_seed)
-        self._state = self._init(start, episode_seed)
-        self._pixels, self._agent = start.frames[-1], np.zeros(self._agent_box.shape, np.float32)
-        self._shown = [self._pixels]
-        self.last_timing, self.last_trace = {}, None
-        judgement = self._judge(self._pixels)
-        return self._observation(), self._info(judgement, None)
+        start = start or self.played.start(episode_seed)
+        tick = self.imagination.begin(start, episode_seed)
+        self._forget()
+        self.start = start
+        self._arrive(tick, {})
+        return self._observation(), tick.info
 
-    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> StepResult:
         """Imagine one control tick under `action` `[A]`."""
-        if self._state is None:
-            raise gym.error.ResetNeeded("call reset() before step()")
-        action = check_action(self.world.spec.action, action).reshape(1, 1, -1)
+        lane = self.lane
+        actions = self.imagination.check(action, ())[None]
         spans = Spans(self.world.device)
-        with spans("imagine"):
-            self._state, latents, trace = self.world.advance(self._state, action, self.fidelity)
-        with spans("decode"):
-            self._pixels = self.world.decode(latents)[0, 0]
-        with spans("judge"):
-            judgement = self._judge(self._pixels)
-        self._shown.append(self._pixels)
-        self.last_timing, self.last_trace, self.last_latents = {**trace.spans_ms, **spans.ms()}, trace, latents[0, 0]
-        reward, success = float(self.task.reward(judgement)[0]), bool(judgement.success[0])
-        return self._observation(), reward, success, False, self._info(judgement, trace)
+        (tick,) = self.imagination.step([lane], actions, spans)
+        return self.take(tick, spans.ms())
+
+    def take(self, tick: Tick, timing: Mapping[str, float]) -> StepResult:
+        """Go on to a tick of this environment's lane; what `step` then returns.  `timing`: spans that it took."""
+        assert tick.trace is not None
+        self.elapsed += 1
+        self.over = tick.success
+        self._arrive(tick, {**tick.trace.spans_ms, **timing})
+        return self._observation(), tick.reward, tick.success, False, tick.info
+
+    def expect(self, actions: np.ndarray) -> None:
+        """Imagine the frames of the next actions `[k, A]` together, as one chunk; the steps that follow show them.
+
+        A step with another action than announced gives up the rest and goes on from the frame on show.
+        """
+        lane, spans = self.lane, Spans(self.world.device)
+        (self._lane,) = self.imagination.expect([lane], self.imagination.check(actions, (len(actions),))[None], spans)
+
+    def anchor(self, frames: np.ndarray, actions: np.ndarray) -> None:
+        """Take really seen frames `[T, H, W, 3]` and the actions `[T-1, A]` between them for the past from now on."""
+        self._lane = self.imagination.anchor(self.lane, frames, actions)
 
     def render(self) -> Any:
         """The frame on show, or all frames since the last call, uint8 `[H, W, 3]`."""
-        if self._state is None:
-            raise gym.error.ResetNeeded("call reset() before render()")
+        lane = self.lane
         if self.render_mode == "rgb_array":
-            return self._pixels
+            return lane.pixels
         if self.render_mode == "rgb_array_list":
             shown, self._shown = self._shown, []
             return shown
         return None
 
+    def panels(self) -> tuple[dict[str, list[np.ndarray]], list[float]]:
+        """What a recorder shows: frames since the last call by caption, and errors per tick, of which there are none
+        here.  It uses up the frames of `rgb_array_list`."""
+        shown, self._shown = self._shown, []
+        return {self.caption: shown}, []
+
     def snapshot(self) -> EnvSnapshot:
-        """The present as a value.  Wrappers (a time limit, say) keep their own counts and are not part of it."""
-        if self._state is None:
+        """The present as a value; no frame or latent is copied.
+
+        Wrappers (a time limit, say) keep their own counts and are not part of it.
+        """
+        if self._lane is None:
             raise SnapshotError("the environment has not been reset yet; call reset() before snapshot()")
         generator = deepcopy(self.np_random.bit_generator.state)
-        return EnvSnapshot(self.world.spec.name, self._state, self._pixels, self._agent, generator)
+        return EnvSnapshot(self.world.spec.name, self._fingerprint, self._lane, self.elapsed, self.over, generator)
 
     def restore(self, snapshot: EnvSnapshot) -> Observation:
         """Return to a snapshot of this world, from this environment or another; the observation at that point."""
+        self.check_snapshot(snapshot)
+        self._lane, self.elapsed, self.over = snapshot.lane, snapshot.elapsed, snapshot.over
+        self.np_random.bit_generator.state = deepcopy(snapshot.generator)
+        self._shown = [snapshot.lane.pixels]
+        return self._observation()
+
+    def check_snapshot(self, snapshot: EnvSnapshot) -> None:
+        """Raise SnapshotError unless the snapshot is of this very world."""
         if snapshot.world != self.world.spec.name:
             raise SnapshotError(f"the snapshot is of world {snapshot.world!r}; this one is {self.world.spec.name!r}")
-        self._state, self._pixels, self._agent = snapshot.state, snapshot.pixels, snapshot.agent
-        self.np_random.bit_generator.state = deepcopy(snapshot.generator)
-        self._shown = [self._pixels]
-        return self._observation()
+        if snapshot.fingerprint != self._fingerprint:
+            raise SnapshotError(f"the snapshot is of another version of world {snapshot.world!r}: "
+                                f"{snapshot.fingerprint[:12]}, this one is {self._fingerprint[:12]}")
+
+    def sibling(self) -> Self:
+        """Another environment with the same task, world and fidelity, not yet reset; they share all of these."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.__dict__.pop("last_judgement", None)
+        other._np_random = other._np_random_seed = None
+        other.action_space, other.observation_space = self.played.action_space, self.played.observation_space
+        other._forget()
+        return other
 
     def branch(self, count: int) -> list[Self]:
         """`count` environments that go on from here, independently; they share the world and what has passed."""
-        snapshot = self.snapshot()
-        branches = []
+        snapshot, branches = self.snapshot(), []
         for _ in range(count):
-            branch = type(self).__new__(type(self))
-            branch.__dict__.update(self.__dict__)
-            branch._np_random, branch._np_random_seed = deepcopy(self.np_random), self.np_random_seed
-            branch.restore(snapshot)
-            branches.append(branch)
+            other = self.sibling()
+            other._np_random, other._np_random_seed = deepcopy(self.np_random), self.np_random_seed
+            other.start = self.start
+            other.last_judgement, other.last_trace = self.last_judgement, self.last_trace
+            other.restore(snapshot)
+            branches.append(other)
         return branches
+
+    @property
+    def lane(self) -> Lane:
+        """Where the episode stands; ResetNeeded before the first reset."""
+        if self._lane is None:
+            raise gym.error.ResetNeeded("call reset() first")
+        return self._lane
 
     @property
     def state(self) -> WorldState:
         """The rollout's state, one lane; what a planner inside the environment branches from."""
-        if self._state is None:
-            raise gym.error.ResetNeeded("call reset() before reading the state")
-        return self._state
+        return self.imagination.state_of(self.lane)
 
-    def _init(self, start: Start, seed: int) -> WorldState:
-        return self.world.init(start.frames[None], start.actions[None], [seed])
+    @property
+    def last_latents(self) -> Tensor:
+        """The latent `[C, h, w]` of the frame on show; ResetNeeded at a start, whose frame was not imagined."""
+        if self.lane.latent is None:
+            raise gym.error.ResetNeeded("no frame has been imagined yet; call step() first")
+        return self.lane.latent
 
-    def _judge(self, pixels: np.ndarray) -> Judgement:
-        """Judge the frame; an agent that cannot be seen is taken to be where it was last seen."""
-        judgement = self.last_judgement = self.task.judge(pixels[None])
-        if judgement.agent_found[0]:
-            seen = judgement.agent[0].astype(np.float32)
-            self._agent = np.clip(seen, self._agent_box.low, self._agent_box.high)
-        return judgement
+    def _forget(self) -> None:
+        """As if never reset."""
+        self._lane: Lane | None = None
+        self.start: Start | None = None
+        self.elapsed, self.over = 0, False
+        self.last_timing: dict[str, float] = {}
+        self.last_trace: Trace | None = None
+        self._shown: list[np.ndarray] = []
+
+    def _arrive(self, tick: Tick, timing: dict[str, float]) -> None:
+        self._lane, self.last_judgement, self.last_trace = tick.lane, tick.judgement, tick.trace
+        self.last_timing = timing
+        if self.render_mode == "rgb_array_list":
+            self._shown.append(tick.lane.pixels)
 
     def _observation(self) -> Observation:
-        return {"pixels": self._pixels.copy(), "agent_pos": self._agent.copy()}
-
-    def _info(self, judgement: Judgement, trace: Trace | None) -> dict[str, Any]:
-        return {
-            "is_success": bool(judgement.success[0]),
-            "coverage": float(judgement.coverage[0]),
-            "agent_found": bool(judgement.agent_found[0]),
-            "block_found": bool(judgement.block_found[0]),
-            "shape_ok": bool(judgement.shape_ok[0]),
-            "block_pose": np.nan_to_num(judgement.block[0]).astype(np.float64),
-            "hit_rate": trace.hit_rate if trace else 0.0,
-            "skipped": trace.skipped if trace else 0.0,
-        }
+        lane = self.lane
+        return {"pixels": lane.pixels.copy(), "agent_pos": lane.agent.copy()}

@@ -71,7 +71,8 @@ class Truth(Protocol):
 class Task(Protocol):
     """What to do, on what table, and how well it went.
 
-    frame_size: H, W.  fps: frames and actions per second.  goal: the block's goal pose, x, y and angle.
+    frame_size: H, W.  fps: frames and actions per second.  goal: the goal pose of the block, x, y and angle; the block
+    is whatever the task is to bring there, and the agent what acts.
     """
 
     name: str
@@ -134,7 +135,11 @@ def play_exploration(task: Task, seed: int, steps: int) -> tuple[list[TruthFrame
         truth.close()
 
 
-TASKS = {"pusht": "wcsim.envs.pusht:PushT"}
+TASKS = {
+    "footage": "wcsim.envs.footage:Footage",
+    "pendulum": "wcsim.envs.pendulum:Pendulum",
+    "pusht": "wcsim.envs.pusht:PushT",
+}
 """Task name to `module:class`; the class is called with the task's options.  Loaded on first use."""
 
 
@@ -148,5 +153,8 @@ def make_task(name: str, **options: Any) -> Task:
     for option in options:
         if option not in known:
             raise ConfigError(f"task {name!r} has no option {option!r}; known: {', '.join(known)}")
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise ConfigError(f"task {name!r} needs its option {option!r}")
     task: Task = kind(**options)
     return task

@@ -1,0 +1,214 @@
+"""What environments share: a task, a world and a fidelity, through which any number of lanes are imagined together.
+
+A `Lane` is an immutable value, so whoever keeps one has a snapshot, and branches share it without a copy.  Easy to get
+wrong: on the CPU a convolution picks its algorithm by the batch, so the codec sees one lane at a time, or a lane's last
+bits would depend on its neighbours (the transformer's products are steady, see `wcsim.world.steady`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from torch import Tensor
+
+from wcsim.actions import check_action
+from wcsim.envs.judge import Judgement
+from wcsim.envs.tasks import Start, Task
+from wcsim.errors import ActionError, ConfigError
+from wcsim.spans import Spans
+from wcsim.types import Fidelity, Trace, WorldState
+from wcsim.world.checkpoints import find_world
+from wcsim.world.steady import steady
+from wcsim.world.world import World
+
+
+@lru_cache(maxsize=4)
+def load_world(name: str, *, device: str = "cpu") -> World:
+    """Worlds are immutable, so every environment of a process shares one copy."""
+    world = World.load(name, device=device)
+    steady(world.transformer)
+    return world
+
+
+@lru_cache(maxsize=4)
+def fingerprint(name: str) -> str:
+    """SHA-256 of a world's description, which holds the hashes of its weights."""
+    return sha256((find_world(name) / "world.json").read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Frames that were imagined together and are shown one by one.
+
+    after: the state behind the last of them.  actions: `[k, A]` that lead to them.  latents: `[k, C, h, w]`.  frames:
+    `[k, H, W, 3]` uint8.  shown: how many have been.  trace: what it took to imagine them.
+    """
+
+    after: WorldState
+    actions: np.ndarray
+    latents: Tensor
+    frames: np.ndarray
+    trace: Trace
+    shown: int = 0
+
+    def leads_to(self, action: np.ndarray) -> bool:
+        """Whether the next frame is the one that `action` `[A]` asks for."""
+        return np.array_equal(self.actions[self.shown], action)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Where one episode stands; nothing in it ever changes.
+
+    state: the rollout, one lane, at the frame on show or, where frames are `ahead`, at the one before the first of
+    them.  pixels: the frame on show `[H, W, 3]`.  agent: where the judge last saw the agent `[P]` float32.  latent: of
+    the frame on show, None at a start.
+    """
+
+    state: WorldState
+    pixels: np.ndarray
+    agent: np.ndarray
+    latent: Tensor | None = None
+    ahead: Ahead | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one lane has after a reset or a step.  judgement: of one lane.  trace: None after a reset."""
+
+    lane: Lane
+    judgement: Judgement
+    reward: float
+    trace: Trace | None
+
+    @property
+    def success(self) -> bool:
+        """Whether the task is solved in this frame."""
+        return bool(self.judgement.success[0])
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Deterministic values under the same keys after a reset and a step."""
+        judgement, trace = self.judgement, self.trace
+        return {
+            "is_success": self.success,
+            "coverage": float(judgement.coverage[0]),
+            "agent_found": bool(judgement.agent_found[0]),
+            "block_found": bool(judgement.block_found[0]),
+            "shape_ok": bool(judgement.shape_ok[0]),
+            "block_pose": np.nan_to_num(judgement.block[0]).astype(np.float64),
+            "hit_rate": trace.hit_rate if trace else 0.0,
+            "skipped": trace.skipped if trace else 0.0,
+        }
+
+
+class Imagination:
+    """N lanes of one task in one world at one fidelity; keeps nothing between calls."""
+
+    def __init__(self, task: Task, world: World, fidelity: Fidelity) -> None:
+        self.task, self.world, self.fidelity = task, world, fidelity
+        box = task.observation_space["agent_pos"]
+        assert isinstance(box, gym.spaces.Box)
+        self._agent_box = box
+
+    def check(self, actions: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """Actions `[*shape, A]` as float32; ActionError says what is wrong with them."""
+        array = np.asarray(actions)
+        wanted = (*shape, self.world.spec.action.dim)
+        if array.shape != wanted:
+            raise ActionError(f"actions have shape {array.shape}; this environment takes {wanted}")
+        return check_action(self.world.spec.action, array)
+
+    def check_start(self, start: Start) -> Start:
+        """The start itself; ConfigError where this task's frames and actions look otherwise."""
+        frames, actions = start.frames, start.actions
+        shape = (len(frames), *self.task.frame_size, 3)
+        if frames.dtype != np.uint8 or frames.shape != shape or not len(frames):
+            raise ConfigError(f"start frames are {frames.dtype} {frames.shape}; task {self.task.name!r} begins with "
+                              f"uint8 (T >= 1, {self.task.frame_size[0]}, {self.task.frame_size[1]}, 3)")
+        self.check(actions, (len(frames) - 1,))
+        return start
+
+    def begin(self, start: Start, seed: int) -> Tick:
+        """A lane at the last frame of a start, its noise numbered by `seed`."""
+        state = self.world.init(start.frames[None], start.actions[None], [seed])
+        pixels = start.frames[-1]
+        return self._judge(Lane(state, pixels, np.zeros(self._agent_box.shape, np.float32)), None)
+
+    def step(self, lanes: Sequence[Lane], actions: np.ndarray, spans: Spans) -> list[Tick]:
+        """One control tick for every lane under checked actions `[N, A]`: one forward pass for all that need one."""
+        lanes = list(lanes)
+        blank = [n for n, lane in enumerate(lanes) if lane.ahead is None or not lane.ahead.leads_to(actions[n])]
+        if blank:
+            for n, lane in zip(blank, self.expect([lanes[n] for n in blank], actions[blank, None], spans), strict=True):
+                lanes[n] = lane
+        shown = [(show_next(lane), lane.ahead) for lane in lanes]
+        with spans("judge"):
+            return [self._judge(lane, ahead.trace) for lane, ahead in shown if ahead is not None]
+
+    def expect(self, lanes: Sequence[Lane], actions: np.ndarray, spans: Spans) -> list[Lane]:
+        """The lanes with the frames of checked actions `[N, k, A]` ahead of them, imagined together."""
+        with spans("imagine"):
+            states = [self.state_of(lane) for lane in lanes]
+            after, latents, trace = self.world.advance(WorldState.join(states), actions, self.fidelity)
+        with spans("decode"):
+            frames = self._decode(latents)
+        return [
+            replace(lane, state=states[n], ahead=Ahead(after.select([n]), actions[n], latents[n], frames[n],
+                                                       lane_of(trace, n)))
+            for n, lane in enumerate(lanes)
+        ]
+
+    def state_of(self, lane: Lane) -> WorldState:
+        """The rollout's state at the frame on show; within a chunk, its shown frames are taken in as if seen."""
+        state = lane.state
+        for tick in range(lane.ahead.shown if lane.ahead else 0):
+            assert lane.ahead is not None
+            state = self.world.observe(state, lane.ahead.latents[tick, None], lane.ahead.actions[tick, None])
+        return state
+
+    def anchor(self, lane: Lane, frames: np.ndarray, actions: np.ndarray) -> Lane:
+        """The lane with real frames `[T, H, W, 3]` and the actions `[T-1, A]` between them as its whole past.
+
+        The frame on show, the seed and the numbering of the noise stay.
+        """
+        now = self.state_of(lane)
+        state = self.world.init(frames[None], actions[None], now.seed.tolist())
+        return replace(lane, state=replace(state, frame=now.frame), ahead=None)
+
+    def _decode(self, latents: Tensor) -> np.ndarray:
+        """Frames `[N, k, H, W, 3]`, on the CPU lane by lane."""
+        if latents.device.type != "cpu":
+            return self.world.decode(latents)
+        return np.concatenate([self.world.decode(lane) for lane in latents.split(1)])
+
+    def _judge(self, lane: Lane, trace: Trace | None) -> Tick:
+        """Judge the frame on show; an agent that cannot be seen is taken to be where it was last seen."""
+        judgement = self.task.judge(lane.pixels[None])
+        if judgement.agent_found[0]:
+            seen = judgement.agent[0].astype(np.float32)
+            lane = replace(lane, agent=np.clip(seen, self._agent_box.low, self._agent_box.high))
+        return Tick(lane, judgement, float(self.task.reward(judgement)[0]), trace)
+
+
+def show_next(lane: Lane) -> Lane:
+    """The lane with the first frame ahead of it on show."""
+    ahead = lane.ahead
+    assert ahead is not None
+    seen = replace(lane, pixels=ahead.frames[ahead.shown], latent=ahead.latents[ahead.shown])
+    if ahead.shown + 1 < len(ahead.frames):
+        return replace(seen, ahead=replace(ahead, shown=ahead.shown + 1))
+    return replace(seen, state=ahead.after, ahead=None)
+
+
+def lane_of(trace: Trace, lane: int) -> Trace:
+    """The part of a trace that is about one lane; times are those of the whole batch."""
+    one = slice(lane, lane + 1)
+    return replace(trace, hit=trace.hit[..., one], drift=trace.drift[..., one], threshold=trace.threshold[..., one],
+                   gain=trace.gain[..., one], blocks=trace.blocks[..., one])

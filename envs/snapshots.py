@@ -1,0 +1,129 @@
+"""A point in an imagined episode, kept in memory or on disk.
+
+In memory a snapshot shares all its tensors with the episode.  On disk it is `snapshot.safetensors`, every array, beside
+`snapshot.json`, all else; nothing is unpickled.  Easy to get wrong: what is not in here (the counts of Gymnasium's own
+wrappers, the fidelity) is not restored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wcsim.envs.lanes import Ahead, Lane
+from wcsim.errors import SnapshotError
+from wcsim.types import Trace, WorldState
+
+FORMAT = 1
+"""Version of the files; another one is refused."""
+
+TENSORS, DESCRIPTION = "snapshot.safetensors", "snapshot.json"
+TABLES = ("hit", "drift", "threshold", "gain", "blocks")
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSnapshot:
+    """Complete: what is restored from it has the same future, bit for bit, at the same fidelity.
+
+    world, fingerprint: its name and the hash of its description, which restore() checks.  lane: the rollout, what the
+    judge remembers and the frames ahead within a chunk.  elapsed: steps since the reset.  over: whether the episode had
+    ended.  generator: the state of the environment's random numbers.
+    """
+
+    world: str
+    fingerprint: str
+    lane: Lane
+    elapsed: int
+    over: bool
+    generator: Mapping[str, Any]
+
+    @property
+    def state(self) -> WorldState:
+        """The rollout's state; within a chunk, the one at its beginning."""
+        return self.lane.state
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The frame on show `[H, W, 3]` uint8."""
+        return self.lane.pixels
+
+
+def save_snapshots(folder: str | Path, snapshots: Sequence[EnvSnapshot]) -> None:
+    """Write snapshots, of one environment or of every lane of a vector environment, as two files in a folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    rows = []
+    for number, snapshot in enumerate(snapshots):
+        parts, ahead = _tensors_of(snapshot.lane)
+        # Copies: snapshots share tensors in memory, which safetensors refuses to write.
+        tensors |= {f"{number}.{name}": value.cpu().contiguous().clone() for name, value in parts.items()}
+        rows.append({
+            "world": snapshot.world, "fingerprint": snapshot.fingerprint, "elapsed": snapshot.elapsed,
+            "over": snapshot.over, "generator": dict(snapshot.generator), "ahead": ahead,
+        })
+    save_file(tensors, folder / TENSORS)
+    (folder / DESCRIPTION).write_text(json.dumps({"format": FORMAT, "snapshots": rows}, indent=2) + "\n", "utf-8")
+
+
+def load_snapshots(folder: str | Path, *, device: str = "cpu") -> list[EnvSnapshot]:
+    """Snapshots as `save_snapshots` wrote them, in order; SnapshotError where the files are not such."""
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            found = description.get("format") if isinstance(description, dict) else None
+            raise SnapshotError(f"{folder} holds snapshot format {found!r}; this wcsim reads {FORMAT}")
+        with safe_open(folder / TENSORS, framework="pt", device=device) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+        return [_snapshot_of(row, number, tensors) for number, row in enumerate(description["snapshots"])]
+    except (OSError, json.JSONDecodeError, SafetensorError, KeyError, TypeError) as error:
+        raise SnapshotError(f"{folder} does not hold whole snapshots: {error!r}") from error
+
+
+def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, int] | None]:
+    """The arrays of a lane by name, and the numbers of what is ahead of it, if anything is."""
+    tensors = {f"state.{name}": value for name, value in lane.state.tensors().items()}
+    tensors |= {"pixels": torch.from_numpy(lane.pixels.copy()), "agent": torch.from_numpy(lane.agent.copy())}
+    if lane.latent is not None:
+        tensors["latent"] = lane.latent
+    ahead = lane.ahead
+    if ahead is None:
+        return tensors, None
+    tensors |= {f"after.{name}": value for name, value in ahead.after.tensors().items()}
+    tensors |= {"ahead.latents": ahead.latents}
+    tensors |= {f"ahead.{name}": torch.from_numpy(getattr(ahead, name).copy()) for name in ("actions", "frames")}
+    tensors |= {f"trace.{name}": torch.from_numpy(getattr(ahead.trace, name).copy()) for name in TABLES}
+    return tensors, {"shown": ahead.shown, "depth": ahead.trace.depth}
+
+
+def _snapshot_of(row: dict[str, Any], number: int, tensors: dict[str, Tensor]) -> EnvSnapshot:
+    """One snapshot; times of the chunk in progress are not kept."""
+
+    def tensor(name: str) -> Tensor:
+        return tensors[f"{number}.{name}"]
+
+    def array(name: str) -> np.ndarray:
+        values: np.ndarray = tensor(name).cpu().numpy()
+        return values
+
+    def state(prefix: str) -> WorldState:
+        return WorldState(**{field.name: tensor(f"{prefix}.{field.name}") for field in fields(WorldState)})
+
+    ahead = None
+    if row["ahead"] is not None:
+        trace = Trace(**{name: array(f"trace.{name}") for name in TABLES}, depth=row["ahead"]["depth"])
+        ahead = Ahead(state("after"), array("ahead.actions"), tensor("ahead.latents"), array("ahead.frames"), trace,
+                      row["ahead"]["shown"])
+    latent = tensors.get(f"{number}.latent")
+    lane = Lane(state("state"), array("pixels"), array("agent"), latent, ahead)
+    return EnvSnapshot(row["world"], row["fingerprint"], lane, row["elapsed"], row["over"], row["generator"])

@@ -1,0 +1,155 @@
+"""Twins: the imagined environment beside its truth, in lock-step under the same actions.
+
+The agent sees the imagined frames; `info` says how far they are from the true ones, and the rollout can be set upon
+true frames again (a refresh) every so often or when a guard fires.  Easy to get wrong: a refresh changes what the world
+remembers, not what it has shown, so it is felt from the next step on.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+
+from wcsim.envs.judge import Judgement
+from wcsim.envs.tasks import TruthFrame
+from wcsim.envs.wrappers import base_of
+from wcsim.errors import ConfigError
+from wcsim.track import metrics
+
+OnAlarm = Literal["warn", "truncate", "refresh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """When not to trust the imagination any more; None: never for this reason.
+
+    latent_drift: most relative change of the latents' root mean square since the last true frame.  cache_drift: most
+    drift at which a policy may skip blocks.  judge_px: most distance of the judged agent or block from the true one,
+    infinite where it is not found.
+    """
+
+    latent_drift: float | None = None
+    cache_drift: float | None = None
+    judge_px: float | None = None
+
+    def alarms(self, measured: dict[str, float]) -> list[str]:
+        """Which bounds are passed by measures of these names; one that is not a number passes."""
+        bounds = {name: getattr(self, name) for name in self.__slots__}
+        return [f"{name} {measured[name]:.3g} is over {bound:g}" for name, bound in bounds.items()
+                if bound is not None and not measured[name] <= bound]
+
+
+class TruthTwin(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """An imagined environment with its truth at its side.
+
+    refresh_every: put the rollout upon true frames every so many steps.  latent_drift, cache_drift, judge_px: bounds
+    of the `Guard`.  on_alarm: what a passed bound does: `warn`, `truncate` the episode, or `refresh`.
+    """
+
+    def __init__(
+        self, env: gym.Env[Any, Any], *, refresh_every: int | None = None, latent_drift: float | None = None,
+        cache_drift: float | None = None, judge_px: float | None = None, on_alarm: OnAlarm = "warn",
+    ) -> None:
+        if on_alarm not in get_args(OnAlarm):
+            raise ConfigError(f"on_alarm {on_alarm!r} is unknown; known: {', '.join(get_args(OnAlarm))}")
+        if refresh_every is not None and refresh_every < 1:
+            raise ConfigError(f"refresh_every is {refresh_every}; it must be at least 1, or None")
+        RecordConstructorArgs.__init__(self, refresh_every=refresh_every, latent_drift=latent_drift,
+                                       cache_drift=cache_drift, judge_px=judge_px, on_alarm=on_alarm)
+        gym.Wrapper.__init__(self, env)
+        self._base = base_of(env)
+        self.guard = Guard(latent_drift, cache_drift, judge_px)
+        self.refresh_every, self.on_alarm = refresh_every, on_alarm
+        self.truth = self._base.played.make_truth()
+        self.true_frame: TruthFrame
+        past = self._base.world.spec.max_context
+        self._frames: deque[np.ndarray] = deque(maxlen=past)
+        self._actions: deque[np.ndarray] = deque(maxlen=past)
+        self._shown: tuple[list[np.ndarray], list[float]] = ([], [])
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin both at the same start."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        start = self._base.start
+        assert start is not None
+        self.true_frame = self.truth.restore(start.truth)
+        self._frames.clear()
+        self._frames.extend(start.frames)
+        self._actions.clear()
+        self._actions.extend(start.actions)
+        self._since, self._scale = 0, self._rms(start.frames[-1])
+        self._shown = ([self.true_frame.pixels], [])
+        return observation, {**info, **self._compare(), "alarm": False, "refreshed": False, "since_refresh": 0}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Play `action` in both; what is returned is the imagined side's."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.true_frame = self.truth.step(np.asarray(action))
+        self._frames.append(self.true_frame.pixels)
+        self._actions.append(np.asarray(action, dtype=np.float32))
+        self._since += 1
+        measured = self._compare()
+        alarms = self.guard.alarms(measured)
+        since, refreshed = self._since, self._since == self.refresh_every
+        if alarms and self.on_alarm == "warn":
+            warnings.warn(f"the imagination is off: {'; '.join(alarms)}", stacklevel=2)
+        truncated = truncated or bool(alarms and self.on_alarm == "truncate")
+        refreshed = refreshed or bool(alarms and self.on_alarm == "refresh")
+        if refreshed:
+            self.refresh()
+        self._shown[0].append(self.true_frame.pixels)
+        self._shown[1].append(measured["block_px"])
+        told = {"alarm": bool(alarms), "refreshed": refreshed, "since_refresh": since}
+        return observation, reward, terminated, truncated, {**info, **measured, **told}
+
+    def refresh(self) -> None:
+        """Put the rollout upon the latest true frames, from the next step on."""
+        frames = np.array(self._frames)
+        actions = np.array(self._actions, dtype=np.float32).reshape(-1, self._base.world.spec.action.dim)
+        self._base.anchor(frames, actions[len(actions) - len(frames) + 1 :])
+        self._since, self._scale = 0, self._rms(frames[-1])
+
+    def panels(self) -> tuple[dict[str, list[np.ndarray]], list[float]]:
+        """True and imagined frames since the last call, and the block's errors; see `ImaginedEnv.panels`."""
+        imagined, _ = self.env.get_wrapper_attr("panels")()
+        (frames, errors), self._shown = self._shown, ([], [])
+        return {"truth": frames, **imagined}, errors
+
+    def close(self) -> None:
+        """Release both."""
+        self.truth.close()
+        self.env.close()
+
+    def _rms(self, frame: np.ndarray) -> float:
+        return float(self._base.world.encode(frame[None]).square().mean().sqrt())
+
+    def _compare(self) -> dict[str, float]:
+        """What the guard and `info` know of this tick; a pose that is not found is infinitely far off."""
+        base, true = self._base, self.true_frame.judgement
+        trace, latent = base.last_trace, base.lane.latent
+        mine, theirs = pose(base.last_judgement), pose(true)
+        agent, block = (float(np.nan_to_num(metric(mine, theirs), nan=np.inf)[0])
+                        for metric in (metrics.agent_px, metrics.block_px))
+        rms = self._scale if latent is None else float(latent.square().mean().sqrt())
+        skipped = np.empty(0) if trace is None else trace.drift[trace.hit]
+        return {
+            "truth_success": bool(true.success[0]),
+            "truth_coverage": float(true.coverage[0]),
+            "psnr_db": float(metrics.psnr_db(base.lane.pixels[None], self.true_frame.pixels[None])[0]),
+            "agent_px": agent,
+            "block_px": block,
+            "judge_px": max(agent, block),
+            "latent_drift": abs(rms / self._scale - 1.0),
+            "cache_drift": float(skipped.max()) if skipped.size else 0.0,
+        }
+
+
+def pose(judgement: Judgement) -> np.ndarray:
+    """A judgement's poses `[N, 5]`, as `wcsim.track.metrics` takes them."""
+    return np.concatenate([judgement.agent, judgement.block], axis=1)

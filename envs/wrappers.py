@@ -1,0 +1,84 @@
+"""Wrappers of the imagined environment for policies that answer with several actions at once.
+
+Easy to get wrong: a chunk is announced to the environment, which imagines it in one pass, and is then stepped through
+tick by tick, so that every wrapper inside (a time limit, a recorder, a twin) sees each frame.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+
+from wcsim.envs.imagined import ImaginedEnv
+from wcsim.errors import ConfigError
+from wcsim.track import metrics
+
+
+class ChunkAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """One step plays `ticks` actions `[ticks, A]`: rewards add up, and it stops at the first success or truncation.
+
+    together: imagine all frames of a step in one pass, with the noise of a chunk; else one after the other, as single
+    steps do.  `info` holds `rewards` `[ticks]` per tick, zero where it stopped before, and `ticks`, how many it played.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], ticks: int, *, together: bool = True) -> None:
+        if ticks < 1:
+            raise ConfigError(f"ticks is {ticks}; a chunk has at least 1")
+        RecordConstructorArgs.__init__(self, ticks=ticks, together=together)
+        gym.Wrapper.__init__(self, env)
+        single = env.action_space
+        assert isinstance(single, gym.spaces.Box)
+        low, high = (np.repeat(bound[None], ticks, axis=0) for bound in (single.low, single.high))
+        self.action_space = gym.spaces.Box(low, high, dtype=np.float32)
+        self.ticks, self.together = ticks, together
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment inside."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return observation, {**info, "rewards": np.zeros(self.ticks), "ticks": 0}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Play a chunk `[ticks, A]`; the observation is that of the last tick played."""
+        base = base_of(self.env)
+        actions = base.imagination.check(action, (self.ticks,))
+        if self.together:
+            base.expect(actions)
+        rewards = np.zeros(self.ticks)
+        for tick, single in enumerate(actions):
+            observation, reward, terminated, truncated, info = self.env.step(single)
+            rewards[tick] = reward
+            if terminated or truncated:
+                break
+        played = {"rewards": rewards, "ticks": tick + 1}
+        return observation, float(rewards.sum()), terminated, truncated, {**info, **played}
+
+
+def base_of(env: gym.Env[Any, Any]) -> ImaginedEnv:
+    """The imagined environment inside all wrappers; ConfigError where there is none."""
+    base = env.unwrapped
+    if not isinstance(base, ImaginedEnv):
+        raise ConfigError(f"this needs an ImaginedEnv inside, got {type(base).__name__}")
+    return base
+
+
+def chunk_difference(env: ImaginedEnv, actions: np.ndarray) -> dict[str, np.ndarray]:
+    """How far actions `[k, A]` played as one chunk lead from the same played one by one, both from here.
+
+    psnr_db: `[k]` between the two frames after each tick.  agent_px, block_px: `[k]` between the poses judged in them,
+    NaN where one was not found.  The environment stays where it is.
+    """
+    chunked, single = env.branch(2)
+    chunked.expect(actions)
+    frames, poses = [], []
+    for branch in (chunked, single):
+        seen = [(branch.step(action)[0]["pixels"], branch.last_judgement) for action in actions]
+        frames.append(np.array([pixels for pixels, _ in seen]))
+        poses.append(np.array([np.concatenate([judged.agent[0], judged.block[0]]) for _, judged in seen]))
+    return {
+        "psnr_db": metrics.psnr_db(*frames),
+        "agent_px": metrics.agent_px(*poses),
+        "block_px": metrics.block_px(*poses),
+    }

@@ -1,0 +1,115 @@
+"""What every registered environment promises, single and vector, and what evaluators of others expect of it."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import wcsim
+import wcsim.envs.env
+from wcsim.envs.snapshots import EnvSnapshot
+
+IDS = sorted(name for name in gym.registry if name.startswith("wcsim/"))
+pytestmark = pytest.mark.filterwarnings("ignore:.*symmetric and normalized space")  # actions are positions on a table
+
+
+@pytest.fixture(params=["tiny", pytest.param("shipped", marks=pytest.mark.slow)])
+def settings(request, folder):
+    """A tiny world for every run, the shipped one of the id for the slow ones."""
+    return {"world": folder, "steps": 2, "cache": "none"} if request.param == "tiny" else {"steps": 4}
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_single(name, settings):
+    env = gym.make(name, disable_env_checker=True, **settings)
+    check_env(env.unwrapped, skip_render_check=True)
+    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    env.reset(seed=1)
+    again.reset(seed=1)
+    env.action_space.seed(0)
+    for _ in range(2):
+        action = env.action_space.sample()
+        one, other = env.step(action), again.step(action)
+        np.testing.assert_array_equal(one[0]["pixels"], other[0]["pixels"])
+        assert type(one[1]) is float
+        assert type(one[2]) is type(one[3]) is bool
+    assert isinstance(env.unwrapped.snapshot(), EnvSnapshot)
+    for mode in env.metadata["render_modes"]:
+        shown = gym.make(name, render_mode=mode, disable_env_checker=True, **settings)
+        shown.reset(seed=0)
+        assert shown.render() is not None
+    env.close()
+
+
+@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_vector(name, mode, settings):
+    env = gym.make_vec(name, num_envs=2, vectorization_mode="vector_entry_point", autoreset_mode=mode.value, **settings)
+    assert env.metadata["autoreset_mode"] is mode
+    observation, info = env.reset(seed=[5, 6])
+    assert env.observation_space.contains(observation)
+    env.action_space.seed(0)
+    singles = [gym.make(name, disable_env_checker=True, **settings) for _ in range(2)]
+    for seed, single in zip((5, 6), singles, strict=True):
+        single.reset(seed=seed)
+    for _ in range(2):
+        actions = env.action_space.sample()
+        observation, reward, terminated, truncated, told = env.step(actions)
+        assert told.keys() == info.keys()
+        assert (reward.dtype, terminated.dtype, truncated.dtype) == (np.float64, np.bool_, np.bool_)
+        for lane, single in enumerate(singles):
+            np.testing.assert_array_equal(single.step(actions[lane])[0]["pixels"], observation["pixels"][lane])
+    env.close()
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_the_loop_of_lerobots_evaluation(folder, n_envs):
+    """The calls that `lerobot_eval.rollout` makes, in its order."""
+    spec = importlib.util.spec_from_file_location("hub_env", wcsim.envs.env.__file__)
+    hub = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hub)
+    cfg = {"world": folder, "steps": 2, "cache": "none", "max_episode_steps": 3}
+    ((_, tasks),) = hub.make_env(n_envs=n_envs, use_async_envs=False, cfg=cfg).items()
+    ((_, env),) = tasks.items()
+    assert isinstance(env, gym.vector.VectorEnv)
+    observation, _ = env.reset(seed=list(range(n_envs)), options={"lerobot_new_rollout": True})
+    done, step, max_steps = np.array([False] * n_envs), 0, env.call("_max_episode_steps")[0]
+    assert max_steps == 3
+    assert env.unwrapped.metadata["render_fps"] == 10.0
+    successes = []
+    while not np.all(done) and step < max_steps:
+        image, position = torch.from_numpy(observation["pixels"]), torch.from_numpy(observation["agent_pos"]).float()
+        assert image.dtype == torch.uint8
+        assert image.shape == (n_envs, 96, 96, 3)
+        assert position.shape == (n_envs, 2)
+        assert all(isinstance(text, str) for name in ("task", "task_description") for text in env.call(name))
+        action = np.full((n_envs, 2), 256.0, dtype=np.float32)
+        observation, reward, terminated, truncated, info = env.step(action)
+        frames = np.stack([frame for frame in env.call("render") if frame is not None] or [observation["pixels"][0]])
+        assert frames.dtype == np.uint8
+        found = info["final_info"]["is_success"] if "final_info" in info else info["is_success"]
+        successes.append(found.tolist())
+        assert reward.shape == (n_envs,)
+        done, step = terminated | truncated | done, step + 1
+    assert done.all()
+    assert "final_info" in info
+    assert len(successes) == 3
+    env.close()
+
+
+@pytest.mark.slow
+def test_stable_baselines3_trains(folder):
+    sb3 = pytest.importorskip("stable_baselines3")
+    env = gym.make("wcsim/PushT-v0", world=folder, steps=2, cache="none", max_episode_steps=4)
+    model = sb3.A2C("MultiInputPolicy", env, n_steps=4, device="cpu", seed=0)
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    model.learn(total_timesteps=12)
+    assert any(not torch.equal(value, before[name]) for name, value in model.policy.state_dict().items())
+    action, _ = model.predict(env.reset(seed=0)[0])
+    assert env.action_space.contains(action)

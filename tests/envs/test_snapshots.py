@@ -1,0 +1,118 @@
+"""Snapshots on disk: whole, across processes, and refused where they do not belong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from wcsim.envs.imagined import ImaginedEnv
+from wcsim.envs.snapshots import load_snapshots, save_snapshots
+from wcsim.errors import SnapshotError
+
+CACHE = {"preset": "wcsim", "threshold": 0.3}
+
+
+@pytest.fixture
+def env(folder):
+    env = ImaginedEnv(world=folder, steps=6, cache=CACHE)
+    env.reset(seed=3)
+    env.step(np.array([100.0, 200.0]))
+    return env
+
+
+def actions(count, seed=0):
+    return np.random.default_rng(seed).uniform(0, 512, (count, 2)).astype(np.float32)
+
+
+def futures(env, moves):
+    return b"".join(env.step(move)[0]["pixels"].tobytes() for move in moves) + env.reset()[0]["pixels"].tobytes()
+
+
+FUTURE = """
+import sys, numpy as np
+from wcsim.envs.imagined import ImaginedEnv
+from wcsim.envs.snapshots import load_snapshots
+world, folder = sys.argv[1:]
+env = ImaginedEnv(world=world, steps=6, cache={"preset": "wcsim", "threshold": 0.3})
+for snapshot in load_snapshots(folder):
+    env.restore(snapshot)
+    for move in np.load(folder + "/moves.npy"):
+        sys.stdout.buffer.write(env.step(move)[0]["pixels"].tobytes())
+    sys.stdout.buffer.write(env.reset()[0]["pixels"].tobytes())
+"""
+
+
+def test_another_process_has_the_same_future(env, folder, tmp_path):
+    chunk = actions(3, seed=1)
+    plain = env.snapshot()
+    env.expect(chunk)
+    env.step(chunk[0])
+    save_snapshots(tmp_path, [plain, env.snapshot()])  # the second within a chunk
+    assert {path.name for path in tmp_path.iterdir()} == {"snapshot.json", "snapshot.safetensors"}
+    np.save(tmp_path / "moves.npy", chunk[1:])
+    told = subprocess.run([sys.executable, "-c", FUTURE, folder, str(tmp_path)], capture_output=True, check=True)
+    inside = futures(env, chunk[1:])
+    env.restore(plain)
+    assert told.stdout == futures(env, chunk[1:]) + inside
+
+
+def test_what_is_written_is_read(env, tmp_path):
+    env.expect(actions(4))
+    env.step(actions(4)[0])
+    snapshot = env.snapshot()
+    save_snapshots(tmp_path, [snapshot] * 2)
+    for read in load_snapshots(tmp_path):
+        assert replace(read, lane=snapshot.lane) == snapshot
+        for name, value in read.lane.state.tensors().items():
+            assert torch.equal(value, getattr(snapshot.lane.state, name))
+        np.testing.assert_array_equal(read.pixels, snapshot.pixels)
+        np.testing.assert_array_equal(read.lane.ahead.frames, snapshot.lane.ahead.frames)
+        np.testing.assert_array_equal(read.lane.ahead.trace.hit, snapshot.lane.ahead.trace.hit)
+        assert read.lane.ahead.shown == 1
+
+
+def test_branching_copies_no_history(env):
+    branches = env.branch(64)
+    for branch in branches:
+        assert branch.lane is env.lane
+        assert branch.state.latents.data_ptr() == env.state.latents.data_ptr()
+    kept = env.lane
+    branches[0].step(actions(1)[0])
+    assert env.lane is kept
+    assert all(branch.lane is kept for branch in branches[1:])
+
+
+def test_another_world_or_version_is_refused(env, folder, tmp_path):
+    snapshot = env.snapshot()
+    before = env.lane
+    with pytest.raises(SnapshotError, match="of world 'mars'; this one is 'tiny'"):
+        env.restore(replace(snapshot, world="mars"))
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    described = json.loads((other / "world.json").read_text())
+    described["spec"]["fps"] = 5.0
+    (other / "world.json").write_text(json.dumps(described))
+    with pytest.raises(SnapshotError, match="another version of world 'tiny'"):
+        ImaginedEnv(world=str(other), steps=6, cache=CACHE).restore(snapshot)
+    assert env.lane is before
+
+
+def test_broken_files_are_refused(env, tmp_path):
+    with pytest.raises(SnapshotError, match="does not hold whole snapshots"):
+        load_snapshots(tmp_path)
+    save_snapshots(tmp_path, [env.snapshot()])
+    text = (tmp_path / "snapshot.json").read_text()
+    (tmp_path / "snapshot.json").write_text(text.replace('"format": 1', '"format": 2'))
+    with pytest.raises(SnapshotError, match="snapshot format 2; this wcsim reads 1"):
+        load_snapshots(tmp_path)
+    (tmp_path / "snapshot.json").write_text(text)
+    (tmp_path / "snapshot.safetensors").write_bytes(b"no")
+    with pytest.raises(SnapshotError, match="does not hold whole snapshots"):
+        load_snapshots(tmp_path)
