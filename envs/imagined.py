@@ -43,6 +43,11 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012
+    start: Start | None
+    last_timing: dict[str, float]
+    last_trace: Trace | None
+    _lane: Lane | None
+    _shown: list[np.ndarray]
     last_judgement: Judgement
     """What the judge says of the frame on show; there is none before a reset."""
 
@@ -213,12 +218,10 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
 
     def _forget(self) -> None:
         """As if never reset."""
-        self._lane: Lane | None = None
-        self.start: Start | None = None
+        self._lane, self.start = None, None
         self.elapsed, self.over = 0, False
-        self.last_timing: dict[str, float] = {}
-        self.last_trace: Trace | None = None
-        self._shown: list[np.ndarray] = []
+        self.last_timing, self.last_trace = {}, None
+        self._shown = []
 
     def _arrive(self, tick: Tick, timing: dict[str, float]) -> None:
         self._lane, self.last_judgement, self.last_trace = tick.lane, tick.judgement, tick.trace

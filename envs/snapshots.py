@@ -121,7 +121,8 @@ def _snapshot_of(row: dict[str, Any], number: int, tensors: dict[str, Tensor]) -
 
     ahead = None
     if row["ahead"] is not None:
-        trace = Trace(**{name: array(f"trace.{name}") for name in TABLES}, depth=row["ahead"]["depth"])
+        tables: dict[str, Any] = {name: array(f"trace.{name}") for name in TABLES}
+        trace = Trace(**tables, depth=row["ahead"]["depth"])
         ahead = Ahead(state("after"), array("ahead.actions"), tensor("ahead.latents"), array("ahead.frames"), trace,
                       row["ahead"]["shown"])
     latent = tensors.get(f"{number}.latent")

@@ -83,7 +83,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
                                         "options={'reset_mask': mask} before the next step")
         going = [n for n in range(self.num_envs) if not (over[n] and mode is AutoresetMode.NEXT_STEP)]
         results = self._imagine(going, self._array(actions))
-        rewards, infos = np.zeros(self.num_envs), {}
+        rewards, infos = np.zeros(self.num_envs), dict[str, Any]()
         terminated, truncated = np.zeros(self.num_envs, dtype=np.bool_), np.zeros(self.num_envs, dtype=np.bool_)
         for n, env in enumerate(self.envs):
             if n not in results:
@@ -203,7 +203,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     def _observations(self) -> Any:
         """The frames on show, batched."""
         single = self.single_observation_space
-        empty = create_empty_array(single, n=self.num_envs, fn=np.zeros)
+        empty: Any = create_empty_array(single, n=self.num_envs, fn=np.zeros)
         batch = concatenate(single, [env._observation() for env in self.envs], empty)
         return {name: self._out(values) for name, values in batch.items()}  # type: ignore[union-attr]
 

@@ -216,6 +216,7 @@ def main() -> None:
                              "statistics": statistics}, checkpoint)
             progress.write(f"step {step + 1} loss {loss.item():.4f} held-out PSNR {psnr_db(codec, held_out):.2f} dB "
                            f"{time.monotonic() - started:.0f} s")
+    assert statistics is not None  # the recipe leaves steps for the decoder
     codec.vae.register_to_config(**statistics)
     codec.vae.save_pretrained(recipe.output / "codec")
     print(f"exported {recipe.output / 'codec'}: held-out PSNR {psnr_db(codec, held_out):.2f} dB")

@@ -76,7 +76,8 @@ def random_transformer(config: dict[str, Any]) -> ActionCosmosTransformer:
     generator = torch.Generator().manual_seed(0)
     for weight in transformer.parameters():
         torch.nn.init.normal_(weight.requires_grad_(False), std=0.02, generator=generator)
-    return transformer.eval()
+    made: ActionCosmosTransformer = transformer.eval()
+    return made
 
 
 @torch.inference_mode()

@@ -120,7 +120,7 @@ class WorldState:
     def scatter(self, lanes: Tensor | list[int], other: WorldState) -> Self:
         """This state with `lanes` replaced by the lanes of `other`."""
         index = torch.as_tensor(lanes, dtype=torch.int64, device=self.length.device)
-        return replace(self, **{name: value.index_copy(0, index, getattr(other, name))
+        return replace(self, **{name: value.index_copy(0, index.to(value.device), getattr(other, name))
                                 for name, value in self.tensors().items()})
 
 

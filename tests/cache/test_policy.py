@@ -12,6 +12,7 @@ from wcsim.cache.interval import Interval
 from wcsim.cache.magcache import MagCache
 from wcsim.cache.policy import KINDS
 from wcsim.cache.seacache import SeaCache
+from wcsim.cache.straight import Straight
 from wcsim.cache.taylorseer import TaylorSeer
 from wcsim.cache.teacache import TeaCache
 from wcsim.errors import ConfigError
@@ -33,12 +34,13 @@ def test_presets_build_their_policies():
         "easycache": EasyCache,
         "taylorseer": TaylorSeer,
         "interval": Interval,
+        "straight": Straight,
     }
 
 
 def test_defaults_are_the_recommended_presets():
     assert preset("wcsim") == WorldCache.Config()
-    for kind in ("dicache", "firstblock", "seacache", "easycache", "taylorseer", "interval"):
+    for kind in ("dicache", "firstblock", "seacache", "easycache", "taylorseer", "interval", "straight"):
         assert preset(kind) == KINDS[kind]()
 
 

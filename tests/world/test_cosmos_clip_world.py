@@ -10,6 +10,7 @@ from wcsim.types import Fidelity
 from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.noise import chunk_noise
 from wcsim.world.tiny import tiny_clip_world
+from wcsim.world.transformer import set_precision
 
 TOLERANCE = {"atol": 2e-2, "rtol": 1e-3}  # pictures are rounded to 1/127.5, which may fall either way
 PLAIN = Fidelity(3, NoCache(), "unipc")
@@ -155,6 +156,18 @@ def test_frames_stand_for_themselves_and_a_seen_one_begins_a_chunk(world):
     assert torch.equal(seen.latents, state.latents)
     assert not seen.known.any()
     assert seen.frame.tolist() == [6, 6]
+
+
+def test_in_bfloat16_norms_noise_levels_and_actions_stay_in_float32(world):
+    half = tiny_clip_world()
+    set_precision(half.transformer, torch.bfloat16)
+    block = half.transformer.transformer_blocks[0]
+    assert block.attn1.to_q.weight.dtype == block.ff.net[2].weight.dtype == torch.bfloat16
+    assert block.norm1.linear_1.weight.dtype == half.transformer.action_embedder_B_D.fc1.weight.dtype == torch.float32
+    state, _ = begin(world)
+    one, other = (w.advance(state, draw_actions(w, 2, 12), PLAIN)[1] for w in (world, half))
+    assert torch.isfinite(other).all()
+    assert not torch.equal(one, other)
 
 
 def test_what_it_cannot_do_is_refused(world):

@@ -20,6 +20,7 @@ from wcsim.cache.interval import Interval
 from wcsim.cache.magcache import MagCache
 from wcsim.cache.none import NoCache
 from wcsim.cache.seacache import SeaCache
+from wcsim.cache.straight import Straight
 from wcsim.cache.taylorseer import TaylorSeer
 from wcsim.cache.teacache import TeaCache
 from wcsim.cache.worldcache import WorldCache
@@ -36,6 +37,7 @@ CONFIGS: tuple[type[PolicyConfig], ...] = (
     EasyCache.Config,
     TaylorSeer.Config,
     Interval.Config,
+    Straight.Config,
 )
 
 KINDS: dict[str, type[PolicyConfig]] = {config.model_fields["kind"].default: config for config in CONFIGS}

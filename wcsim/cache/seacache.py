@@ -60,4 +60,5 @@ class SeaCache(InputGate):
         places = stack.modulated(tokens).float().unflatten(1, stack.grid)
         response = wiener_filter(stack.grid, stack.sigma, self.config.power, tokens.device)[..., None]
         filtered = torch.fft.ifftn(torch.fft.fftn(places, dim=(1, 2, 3)) * response, dim=(1, 2, 3)).real
-        return filtered.flatten(1, 3)
+        tokens_NLD: Tensor = filtered.flatten(1, 3)
+        return tokens_NLD

@@ -57,7 +57,8 @@ def deep_residual(window: Window, gain: Tensor) -> Tensor:
     """
     r2 = window.r2.float()
     step = (window.r1.float() - r2).unflatten(1, (gain.shape[1] if gain.ndim > 1 else 1, -1))
-    return r2 + (gain.view(*step.shape[:2], 1, 1) * step).flatten(1, 2)
+    moved: Tensor = (gain.view(*step.shape[:2], 1, 1) * step).flatten(1, 2)
+    return r2 + moved
 
 
 def osi_gain(q: Tensor, q1: Tensor, q2: Tensor, low: float, high: float) -> Tensor:

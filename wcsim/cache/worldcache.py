@@ -120,17 +120,17 @@ class WorldCache(Gated[Memory]):
     def _decide(self, now: Moment, state: State[Memory], memory: Memory) -> tuple[Decision, Predict]:
         config, window, skip = self.config, memory.window, self.config.unmeasured(now.stack)
         residuals = (now.probe - now.tokens, window.q1, window.q2)
-        seen = [q[:, skip:] for q in residuals]
+        q, q1, q2 = (x[:, skip:] for x in residuals)
         if config.gain == "lane":
-            gain = told = self._gain(*seen)[:, None]
+            gain = told = self._gain(q, q1, q2)[:, None]
         else:
             parts = now.stack.grid[0] if config.gain == "frame" else now.tokens.shape[1]
-            gain = self._gain(*(q.unflatten(1, (parts, -1)) for q in residuals))
+            gain = self._gain(*(x.unflatten(1, (parts, -1)) for x in residuals))
             told = gain[:, skip * parts // now.tokens.shape[1] :]
         if config.error is None:
             decision = self._by_drift(now, state, memory, told.mean(1))
         else:
-            decision = self._by_error(now, state, unexplained(*seen, told), told.mean(1))
+            decision = self._by_error(now, state, unexplained(q, q1, q2, told), told.mean(1))
         return decision, lambda: self._predict(now, memory, gain)
 
     def _gain(self, q: Tensor, q1: Tensor, q2: Tensor) -> Tensor:

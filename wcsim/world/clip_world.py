@@ -90,7 +90,7 @@ class ClipWorld(World):
 
     def _split(self, state: WorldState, actions: Tensor, chunk: int) -> Sequence[Tensor]:
         """What is left of the chunk under way, then whole chunks."""
-        pending = state.known.sum(1)
+        pending = state.known.sum(1).cpu()
         count, first = actions.shape[1], chunk - int(pending.max())
         if count > 1 and (pending != pending[0]).any():
             raise WcsimError(f"the lanes have taken {pending.tolist()} actions of their chunks of {chunk}; advance "
@@ -101,7 +101,7 @@ class ClipWorld(World):
         self, state: WorldState, actions: Tensor, fidelity: Fidelity, context: int, spans: Spans
     ) -> tuple[WorldState, Tensor, list[Decision], Tensor]:
         """One pass for all lanes, lanes alike in context and progress together."""
-        lengths, pending = state.length.clamp(max=context).to(self.device), state.known.sum(1)
+        lengths, pending = state.length.clamp(max=context), state.known.sum(1).cpu()
         alike = lengths * (self.spec.max_chunk + 1) + pending
         parts = []
         for group in alike.unique().tolist():

@@ -144,8 +144,8 @@ def build(state: Mapping[str, Tensor]) -> ActionCosmosTransformer:
         if state[name].shape != wanted[name]:
             raise CheckpointError(f"{name} has shape {list(state[name].shape)}; expected {list(wanted[name])}")
     transformer.load_state_dict(dict(state), strict=True, assign=True)
-    transformer.eval()
-    return transformer
+    built: ActionCosmosTransformer = transformer.eval()
+    return built
 
 
 def load_base(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[ActionCosmosTransformer, ClipCodec]:
@@ -155,7 +155,7 @@ def load_base(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[ActionC
     stands for.
     """
     try:
-        transformer: ActionCosmosTransformer = load_strictly(ActionCosmosTransformer, folder / "transformer", dtype, action_features=0)
+        transformer = load_strictly(ActionCosmosTransformer, folder / "transformer", dtype, action_features=0)
         codec = ClipCodec(load_strictly(ClipCodec.autoencoder, folder / "vae"))
         found = UniPCMultistepScheduler.load_config(folder / "scheduler", local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
