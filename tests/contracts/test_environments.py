@@ -16,13 +16,16 @@ import wcsim.envs.env
 from wcsim.envs.snapshots import EnvSnapshot
 
 IDS = sorted(name for name in gym.registry if name.startswith("wcsim/"))
-pytestmark = pytest.mark.filterwarnings("ignore:.*symmetric and normalized space")  # actions are positions on a table
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*symmetric and normalized space"),  # actions are positions on a table
+    pytest.mark.filterwarnings("ignore:cache .* skipped nothing"),  # few denoise steps, and random actions
+]
 
 
 @pytest.fixture(params=["tiny", pytest.param("shipped", marks=pytest.mark.slow)])
 def settings(request, folder):
     """A tiny world for every run, the shipped one of the id for the slow ones."""
-    return {"world": folder, "steps": 2, "cache": "none"} if request.param == "tiny" else {"steps": 4}
+    return {"world": folder, "steps": 2, "cache": "none"} if request.param == "tiny" else {"steps": 8}
 
 
 @pytest.mark.parametrize("name", IDS)

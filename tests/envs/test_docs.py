@@ -19,6 +19,7 @@ def test_the_documentation_shows_one():
     assert len(snippets("docs/environments.md")) == 1
 
 
+@pytest.mark.filterwarnings("ignore:cache .* skipped nothing")  # its actions are random
 @pytest.mark.parametrize("code", {block for name in ("README.md", "docs/environments.md") for block in snippets(name)})
 def test_a_snippet_runs_and_leaves_a_video(code, tmp_path, monkeypatch):
     assert len(code.strip().splitlines()) <= 15

@@ -15,6 +15,8 @@ from wcsim.types import ActionSpec
 from wcsim.world.checkpoints import save_world
 from wcsim.world.tiny import tiny_clip_world
 
+AS_PUSHT = {"frame_size": (96, 96), "latent_shape": (16, 12, 12)}
+
 
 @pytest.fixture
 def footage(tmp_path):
@@ -37,7 +39,7 @@ def settings(**more):
 
 
 def test_recorded_actions_inside_a_world_of_clips(tmp_path, footage):
-    world = save(tiny_clip_world(task="footage"), tmp_path / "world")
+    world = save(tiny_clip_world(task="footage", **AS_PUSHT), tmp_path / "world")
     config = validate(ClosedLoopConfig, settings(world=world, task=footage, agent={"kind": "recorded"}))
     run = ClosedLoop(config).run(tmp_path / "run")
     assert [row["steps"] for row in run.episodes] == [3, 3]
@@ -52,7 +54,7 @@ def test_recorded_actions_inside_a_world_of_clips(tmp_path, footage):
 def test_a_planner_pushes_the_block_inside_a_world_of_clips(tmp_path):
     target = PushT.action
     plain = ActionSpec(target.low, target.high, target.names, target.units, absolute=target.names)
-    world = save(tiny_clip_world(action=plain), tmp_path / "world")
+    world = save(tiny_clip_world(action=plain, **AS_PUSHT), tmp_path / "world")
     agent = {"kind": "mpc", "horizon": 2, "rounds": 1, "candidates": 3, "elites": 1, "replan_every": 1,
              "fidelity": {"steps": 2, "solver": "unipc"}}
     config = validate(ClosedLoopConfig, settings(world=world, agent=agent) | {"episodes": 1, "max_steps": 2})

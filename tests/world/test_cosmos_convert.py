@@ -7,7 +7,7 @@ import torch
 from diffusers import UniPCMultistepScheduler
 
 from official import stock_transformer
-from wcsim.cache import NoCache, preset
+from wcsim.cache import NoCache, parse_cache
 from wcsim.errors import CheckpointError
 from wcsim.world.checkpoints import find_world, load_parts, save_world
 from wcsim.world.convert import action_form, build, load_base, read_checkpoint, read_embedding, rename
@@ -53,7 +53,8 @@ def official(transformer):
 def test_both_action_forms_load_strictly_and_give_the_same_frames_after_the_round_trip(tmp_path, reads, features):
     world = tiny_clip_world(reads=reads)
     path = tmp_path / "official.pt"
-    torch.save({"model": official(world.transformer.to(torch.bfloat16))}, path)
+    torch.nn.Module.to(world.transformer, torch.bfloat16)
+    torch.save({"model": official(world.transformer)}, path)
     state = rename(read_checkpoint(path))
     converted = build(state)
     assert converted.config.action_features == features
@@ -71,8 +72,9 @@ def test_both_action_forms_load_strictly_and_give_the_same_frames_after_the_roun
         "text_NSE": torch.randn(1, 5, 32, generator=generator), "clean_T": torch.tensor([1.0, 0.0, 0.0, 0.0]),
     }
     with torch.no_grad():
-        assert torch.equal(transformer(**given), world.transformer.float()(**given))
-    verdict = verify_world(tmp_path / "world", preset("wcsim").build(), steps=6)
+        assert torch.equal(transformer(**given), torch.nn.Module.float(world.transformer)(**given))
+    eager = parse_cache({"preset": "wcsim", "threshold": 9.0}).build()
+    verdict = verify_world(tmp_path / "world", eager, steps=6)
     assert verdict.sensitivity > 0
     assert verdict.weights == sum(weight.numel() for weight in transformer.parameters())
 

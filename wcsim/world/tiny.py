@@ -50,7 +50,7 @@ def tiny_world(seed: int = 0, *, layers: int = 3) -> World:
 def tiny_clip_world(seed: int = 0, **spec: Any) -> ClipWorld:
     """A world of clips like those of the robot models: 12 Bridge actions to 3 latents behind 1.  spec: what differs."""
     whole = WorldSpec(**{
-        "name": "tiny-clips", "task": "pusht", "frame_size": (96, 96), "latent_shape": (16, 12, 12), "fps": 4.0,
+        "name": "tiny-clips", "task": "pusht", "frame_size": (32, 32), "latent_shape": (16, 4, 4), "fps": 4.0,
         "action": BRIDGE, "max_context": 1, "max_chunk": 12, "flow_shift": 5.0, "context_sigma": -1.0,
         "default_steps": 4, "frames_per_latent": 4, "carry": "pixels", **spec,
     })

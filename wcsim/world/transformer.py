@@ -256,11 +256,9 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
 
 def set_precision(transformer: ActionCosmosTransformer, dtype: torch.dtype) -> None:
     """Compute in `dtype`, but norms, noise level and actions in float32, as the official models do."""
-    # torch's own to(): diffusers' warns about modules that this model lacks.
-    torch.nn.Module.to(transformer, dtype)
-    for name, module in transformer.named_modules():
-        if name.rpartition(".")[2] in IN_FLOAT32:
-            torch.nn.Module.to(module, torch.float32)
+    for name, weight in transformer.named_parameters():
+        if not set(name.split(".")) & set(IN_FLOAT32):
+            weight.data = weight.data.to(dtype)
 
 
 def modulate(norm: Any, x_BTPD: Tensor, given: Conditioning) -> tuple[Tensor, Tensor]:
