@@ -20,7 +20,7 @@ import numpy as np
 
 from wcsim.actions import check_action
 from wcsim.envs.judge import Judgement
-from wcsim.envs.tasks import Start, Truth
+from wcsim.envs.tasks import Start, Truth, action_box
 from wcsim.errors import ConfigError
 from wcsim.world.cosmos import CONVENTIONS
 
@@ -118,8 +118,7 @@ class Footage:
     @property
     def action_space(self) -> gym.spaces.Box:
         """The convention's bounds."""
-        low, high = (np.array(bound, dtype=np.float32) for bound in (self.action.low, self.action.high))
-        return gym.spaces.Box(low, high, dtype=np.float32)
+        return action_box(self.action)
 
     @property
     def observation_space(self) -> gym.spaces.Dict:

@@ -21,7 +21,7 @@ import numpy as np
 
 from wcsim.envs.judge import Judgement
 from wcsim.envs.scene import wrap
-from wcsim.envs.tasks import Start, Truth
+from wcsim.envs.tasks import Start, Truth, action_box
 from wcsim.errors import ConfigError, SnapshotError
 from wcsim.types import ActionSpec
 
@@ -117,8 +117,7 @@ class Pendulum:
     @property
     def action_space(self) -> gym.spaces.Box:
         """The torque, in N m."""
-        low, high = (np.array(bound, dtype=np.float32) for bound in (self.action.low, self.action.high))
-        return gym.spaces.Box(low, high, dtype=np.float32)
+        return action_box(self.action)
 
     @property
     def observation_space(self) -> gym.spaces.Dict:

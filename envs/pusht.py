@@ -15,7 +15,7 @@ import shapely
 from wcsim.envs.exploration import explore
 from wcsim.envs.judge import Judgement, PixelJudge
 from wcsim.envs.scene import Scene
-from wcsim.envs.tasks import Start, Truth
+from wcsim.envs.tasks import Start, Truth, action_box
 from wcsim.envs.truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, start_at
 from wcsim.errors import ConfigError
 from wcsim.types import ActionSpec
@@ -90,8 +90,7 @@ class PushT:
     @property
     def action_space(self) -> gym.spaces.Box:
         """The agent's target, in simulator pixels."""
-        low, high = (np.array(bound, dtype=np.float32) for bound in (self.action.low, self.action.high))
-        return gym.spaces.Box(low, high, dtype=np.float32)
+        return action_box(self.action)
 
     @property
     def observation_space(self) -> gym.spaces.Dict:

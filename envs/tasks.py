@@ -35,6 +35,12 @@ class Start:
     truth: Any
 
 
+def action_box(action: ActionSpec) -> gym.spaces.Box:
+    """The space `[A]` float32 of a specification's bounds."""
+    low, high = (np.array(bound, dtype=np.float32) for bound in (action.low, action.high))
+    return gym.spaces.Box(low, high, dtype=np.float32)
+
+
 class TruthFrame(Protocol):
     """One look at the ground truth."""
 

@@ -204,8 +204,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         """The frames on show, batched."""
         single = self.single_observation_space
         empty: Any = create_empty_array(single, n=self.num_envs, fn=np.zeros)
-        batch = concatenate(single, [env._observation() for env in self.envs], empty)
-        return {name: self._out(values) for name, values in batch.items()}  # type: ignore[union-attr]
+        batch: Any = concatenate(single, [env._observation() for env in self.envs], empty)
+        return {name: self._out(values) for name, values in batch.items()}
 
     def _out(self, values: np.ndarray) -> Any:
         return torch.from_numpy(values) if self.metadata["torch"] else values

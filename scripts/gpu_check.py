@@ -123,7 +123,7 @@ class Checks:
                    *(["agent.candidates=6", "agent.elites=2", "agent.rounds=1"] if self.quick else [])]
         config = validate(ClosedLoopConfig, override(read_yaml("pusht_mpc"), changes))
         run = ClosedLoop(config).run(self.out / "closed-loop")
-        return json.loads((run.path / "summary.json").read_text())  # type: ignore[no-any-return]
+        return dict(json.loads((run.path / "summary.json").read_text()))
 
     def converted_world(self) -> Result:
         """Hashes, shapes, finite, moved by actions."""

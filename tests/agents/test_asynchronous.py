@@ -118,7 +118,7 @@ def planned(**options: Any) -> PlannedChunks:
     config = MPCConfig(**({"horizon": 6, "rounds": 4, "candidates": 32, "elites": 6, "replan_every": 3}
                           | options.pop("config", {})))
     efforts = options.pop("efforts", [Effort(FIDELITY, 32)])
-    return PlannedChunks(LinearWorld(), LatentGoal(goal, discount=0.8), config,  # type: ignore[arg-type]
+    return PlannedChunks(LinearWorld(), LatentGoal(goal, discount=0.8), config,
                          efforts=efforts, **options)
 
 

@@ -257,7 +257,7 @@ def test_imagined_policies_act_on_what_they_imagine() -> None:
 
     world = LinearWorld()
     spent: list[int] = []
-    propose = ImaginedPolicies(world, [Chaser(), Chaser()], judge, FIDELITY,  # type: ignore[arg-type]
+    propose = ImaginedPolicies(world, [Chaser(), Chaser()], judge, FIDELITY,
                                spend=lambda lanes, ticks: spent.append(lanes * ticks))
     state = world.init(frame_at(38, 50)[None, None], np.zeros((1, 0, 2)), np.array([0]))
     ideas = propose(state, {"pixels": frame_at(38, 50)}, 5)

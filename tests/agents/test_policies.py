@@ -54,7 +54,7 @@ def test_a_still_policy_stays() -> None:
 
 def test_an_unsteady_hand_wanders_within_bounds_and_belongs_to_its_episode() -> None:
     def noisy(**options: float) -> NoisyPolicy:
-        return NoisyPolicy(ReplayPolicy(np.ones((200, 2))), SPEC.action, **options)  # type: ignore[arg-type]
+        return NoisyPolicy(ReplayPolicy(np.ones((200, 2))), SPEC.action, **options)
 
     assert (played(noisy(), 5) == 1.0).all()
     actions = played(noisy(std=0.5), 200)

@@ -93,7 +93,7 @@ def test_every_policy_is_played_in_every_world_from_the_same_starts(settings: di
     with (tmp_path / "run" / "episodes.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [int(row["episode"]) for row in table] == list(range(27))
-    means = {row["policy"]: [] for row in table}  # type: ignore[var-annotated]
+    means = {row["policy"]: [] for row in table}
     for row in table:
         if row["world"] == "cached":
             means[row["policy"]].append(float(row["final_coverage"]))

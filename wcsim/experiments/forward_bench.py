@@ -74,10 +74,11 @@ class Undone(ActionCosmosTransformer):
     @classmethod
     def of(cls, transformer: ActionCosmosTransformer, redo: Collection[str], text: Tensor) -> Undone:
         """redo: keys of SAVINGS.  text: what is read again at every step."""
-        undone: Any = copy(transformer)
-        undone.__class__, undone.redo = cls, redo
-        undone.__dict__["raw_text"] = text
-        return undone  # type: ignore[no-any-return]
+        changed: Any = copy(transformer)
+        changed.__class__, changed.redo = cls, redo
+        changed.__dict__["raw_text"] = text
+        undone: Undone = changed
+        return undone
 
     def embed_step(
         self, latents_NCThw: Tensor, sigma_NT: Tensor, clean_T: Tensor, constants: Constants

@@ -60,7 +60,7 @@ class ConstantLatency(StrictConfig):
 class DrawnLatency(ConstantLatency):
     """A `ConstantLatency` times a lognormal factor of median 1, drawn for every call from `seed` and its number."""
 
-    kind: Literal["drawn"] = "drawn"  # type: ignore[assignment]
+    kind: Literal["drawn"] = "drawn"  # type: ignore[assignment]  # the discriminator of a union names each kind
     sigma: float = Field(0.2, ge=0)
     """Standard deviation of the factor's logarithm; p95 is exp(1.645 sigma)."""
     seed: int = Field(0, ge=0)
