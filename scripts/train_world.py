@@ -117,11 +117,12 @@ def imagine_context(
     time = np.linspace(1.0, 0.0, int(rng.integers(1, training.imagined_steps + 1)) + 1)
     for sigma, next_sigma in pairwise(training.shift * time / (1 + (training.shift - 1) * time)):
         sigmas = torch.where(is_context, training.context_sigma, sigma).expand(len(latents), -1).float()
-        velocity = model(
-            latents.transpose(1, 2), sigma_NT=sigmas, actions_NTF=window.actions[:, frames],
-            known_NT=window.known[:, frames], text_NSE=torch.zeros(len(latents), 1, model.config.text_embed_dim),
-            clean_T=is_context.float(),
-        ).transpose(1, 2)
+        mixed = latents.transpose(1, 2)
+        predicted = model(
+            mixed, sigma_NT=sigmas, actions_NTF=window.actions[:, frames], known_NT=window.known[:, frames],
+            text_NSE=torch.zeros(len(latents), 1, model.config.text_embed_dim), clean_T=is_context.float(),
+        )
+        velocity = model.velocity(predicted, mixed, sigmas).transpose(1, 2)
         latents[:, old:] += (next_sigma - sigma) * velocity[:, old:]
     kept = max(first, last - 1 - int(rng.choice(training.max_context, p=training.context_shares)))
     return Window(
@@ -174,10 +175,11 @@ def losses_of(
     )
     tokens = model.run_blocks(tokens, 0, model.depth // 2, given)
     read = reader(tokens, frames)
-    predicted = model.unembed(model.run_blocks(tokens, model.depth // 2, model.depth, given), given).transpose(1, 2)
+    predicted = model.unembed(model.run_blocks(tokens, model.depth // 2, model.depth, given), given)
+    velocity = model.velocity(predicted, latents, sigmas).transpose(1, 2)
     change = (clean[:, window.context :] - clean[:, window.context - 1 : -1]).abs().mean(2, keepdim=True)
     weight = 1.0 + training.change_weight * change.clamp(max=1.0)
-    error = (predicted - (noise - clean))[:, window.context :].square()
+    error = (velocity - (noise - clean))[:, window.context :].square()
     state_error = (read - window.states).square().mean(-1)
     return (weight * error).mean() / weight.mean(), state_error[:, window.context :].mean() + state_error.mean()
 
@@ -193,7 +195,8 @@ def optimizers(model: ActionCosmosTransformer, reader: StateReader) -> list[torc
             inner.append(parameter)
         else:
             outer.append(parameter)
-    return [Muon(inner, lr=0.0), torch.optim.AdamW(outer, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)]
+    adam = torch.optim.AdamW(outer, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
+    return [Muon(inner, lr=0.0, weight_decay=0.1), adam]
 
 
 @torch.no_grad()

@@ -23,5 +23,9 @@ class SnapshotError(WcsimError):
     """A snapshot does not belong here, or cannot be taken yet."""
 
 
+class GuardrailError(WcsimError):
+    """A guardrail that the caller put up refuses a prompt or imagined frames."""
+
+
 class RunError(WcsimError):
     """A run directory cannot be used as asked."""

@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Decide = Literal["together", "apart"]
+"""How the guided branches of a lane come to a cache decision."""
+
 
 @dataclass(frozen=True, slots=True)
 class ActionSpec:
@@ -127,13 +130,15 @@ class WorldState:
 class BlockStack(Protocol):
     """The transformer blocks at one denoise step, as a cache policy sees them.
 
-    depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are ordered so.  context: how many
-    of the leading frames are clean history, constant over the denoise steps.  sigma, next_sigma: noise level of the
-    other frames at this step and after it, in [0, 1].
+    depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are ordered so.  branches: how many
+    guided branches share the tokens: of every frame first the one, then the next, so that `grid[0]` counts each frame
+    once per branch.  context: how many of those leading frames are clean history, constant over the denoise steps.
+    sigma, next_sigma: noise level of the other frames at this step and after it, in [0, 1].
     """
 
     depth: int
     grid: tuple[int, int, int]
+    branches: int
     context: int
     sigma: float
     next_sigma: float
@@ -154,13 +159,15 @@ class Decision:
     """What a policy did at one denoise step.
 
     hit: `[N]` bool on the host, whether the deep blocks were skipped.  drift, threshold, gain: `[N]` float32, NaN where
-    the policy has no such number.
+    the policy has no such number.  by_branch: where guided branches decide for themselves, the `hit` of each by its
+    name; `hit` is then whether all skipped, and the numbers are those of the conditional branch.
     """
 
     hit: Tensor
     drift: Tensor
     threshold: Tensor
     gain: Tensor
+    by_branch: dict[str, Tensor] = field(default_factory=dict)
 
 
 class CachePolicy(Protocol):
@@ -182,7 +189,9 @@ class Fidelity:
 
     steps: denoise steps.  cache: the policy.  solver: `euler` or `unipc`.  context: most clean frames to look back on,
     None for all that the world allows.  chunk: most frames generated together, None likewise.  guidance: g of
-    v = c + g (c - u), the velocities with and without the prompt; 0 needs one branch alone.
+    v = c + g (c - u), the velocities with and without the prompt; 0 needs one branch alone.  decide: whether the cache
+    skips in both branches or in neither (`together`), or each branch has a cache of its own (`apart`).  batched:
+    whether branches that decide together share a batch; where memory is short they do not.
     """
 
     steps: int
@@ -191,6 +200,8 @@ class Fidelity:
     context: int | None = None
     chunk: int | None = None
     guidance: float = 0.0
+    decide: Decide = "together"
+    batched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +209,9 @@ class Trace:
     """What one `advance` did, per chunk K, denoise step S and lane N.
 
     hit: `[K, S, N]` bool.  drift, threshold, gain: `[K, S, N]` float32.  blocks: `[K, S, N]` int64, blocks run.
-    depth: blocks of a full pass.  spans_ms: time per span; the only part that differs between identical calls.
+    depth: blocks of a full pass.  Branches that decide together count once in both; where they decide apart, `blocks`
+    and `depth` add up over them, and by_branch has the `hit` of each by its name.  spans_ms: time per span; the only
+    part that differs between identical calls.
     """
 
     hit: np.ndarray
@@ -208,6 +221,7 @@ class Trace:
     blocks: np.ndarray
     depth: int
     spans_ms: dict[str, float] = field(default_factory=dict)
+    by_branch: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def hit_rate(self) -> float:

@@ -13,10 +13,10 @@ class ScriptedStack:
 
     def __init__(
         self, amounts: list[Tensor], grid: tuple[int, int, int] = (1, 1, 1), context: int = 0, sigma: float = 1.0,
-        next_sigma: float = 0.0,
+        next_sigma: float = 0.0, branches: int = 1,
     ) -> None:  # fmt: skip
         self.depth, self.grid, self.context = len(amounts), grid, context
-        self.sigma, self.next_sigma = sigma, next_sigma
+        self.sigma, self.next_sigma, self.branches = sigma, next_sigma, branches
         self.amounts = amounts
         self.block_lanes = 0
         self.calls: list[tuple[int, int, list[int] | None]] = []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scripted import hits, play
+from scripted import ScriptedStack, hits, play
 from wcsim.cache import parse_cache
 from wcsim.cache.seacache import wiener_filter
+from wcsim.world.guidance import apart, beside
 
 CPU = torch.device("cpu")
 
@@ -44,6 +45,19 @@ def test_fine_detail_counts_only_once_it_stands_out_of_the_noise():
     more = added[1] - added[0]
     assert more[1] < 0.01
     assert more[18] > 0.4
+
+
+def test_guided_branches_are_filtered_apart():
+    """Their frames alternate; the filter over time must not take one branch for the change of the other."""
+    branches = torch.randn(2, 6, 1, 3, 4, 2, generator=torch.Generator().manual_seed(0))  # b, T, N, rows, columns, D
+    policy = parse_cache("seacache").build()
+    alone = ScriptedStack([torch.zeros(1)], grid=(6, 3, 4), sigma=0.7)
+    both = ScriptedStack([torch.zeros(1)], grid=(12, 3, 4), sigma=0.7, branches=2)
+    joined = beside([branch.movedim(1, 0).flatten(1, 3) for branch in branches], 6)
+    filtered = apart(policy._watch(both, joined, joined), 6, 2)
+    for branch, seen in zip(branches, filtered, strict=True):
+        tokens = branch.movedim(1, 0).flatten(1, 3)
+        torch.testing.assert_close(seen, policy._watch(alone, tokens, tokens))
 
 
 def test_straight_residual_for_cosmos_3():

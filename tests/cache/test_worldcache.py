@@ -239,6 +239,21 @@ def test_half_precision_tokens(dtype):
     assert got.isfinite().all()
 
 
+def test_nothing_is_kept_of_tokens_that_nobody_reads():
+    z, p, o = trajectory()
+    cache, state = parse_cache("wcsim").build(), None
+    for context, tokens in ((0, 12), (1, 8), (2, 4)):
+        state = cache.init(z.shape[1], len(z))
+        for step in range(4):
+            stack = ScriptedStack([p[step] - z[step], o[step] - p[step]], grid=(3, 2, 2), context=context)
+            _, state, _ = cache.forward(stack, step, z[step], state)
+        memory = state.memory
+        parts = (memory.window.q1, memory.window.q2, memory.z_ref, memory.p_ref)
+        assert [part.shape[1] for part in parts] == [tokens] * 4
+        assert [part.untyped_storage().nbytes() for part in parts] == [part.nbytes for part in parts]
+        assert memory.window.r1.shape[1] == memory.window.r2.shape[1] == 12
+
+
 def test_nan_is_never_reused():
     p = scalars([1.0, 1.0, float("nan"), 1.0, 1.0])
     _, decisions, _ = play(policy(threshold=99.0), torch.ones_like(p), p, p)

@@ -66,7 +66,7 @@ class Guard:
 def stock_transformer(transformer: ActionCosmosTransformer) -> Any:
     """Diffusers' own class with the same weights, the action embedders left out."""
     config = {name: value for name, value in transformer.config.items()
-              if not name.startswith("_") and name != "action_features"}
+              if not name.startswith("_") and name not in ("action_features", "prediction")}
     stock = CosmosTransformer3DModel(**config).eval()
     left_over = stock.load_state_dict(transformer.state_dict(), strict=False)
     assert not left_over.missing_keys
@@ -74,12 +74,15 @@ def stock_transformer(transformer: ActionCosmosTransformer) -> Any:
     return stock
 
 
-def official_pipeline(transformer: ActionCosmosTransformer, codec: ClipCodec, **scheduler: Any) -> Any:
+def official_pipeline(
+    transformer: ActionCosmosTransformer, codec: ClipCodec, *, text_encoder: Any = None, tokenizer: Any = None,
+    **scheduler: Any,
+) -> Any:
     """The pipeline around the weights of ours.  scheduler: its settings, those of the post-trained base by default."""
     karras = {"use_karras_sigmas": True, "sigma_max": 200.0, "sigma_min": 0.01}
     settings = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", **(scheduler or karras)}
     pipeline = pipeline_class()(
-        text_encoder=None, tokenizer=None, transformer=stock_transformer(transformer), vae=codec.vae,
+        text_encoder=text_encoder, tokenizer=tokenizer, transformer=stock_transformer(transformer), vae=codec.vae,
         scheduler=UniPCMultistepScheduler(**settings), safety_checker=Guard(),
     )
     pipeline.set_progress_bar_config(disable=True)

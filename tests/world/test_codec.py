@@ -55,3 +55,20 @@ def test_refuses_what_is_not_a_frame(codec):
         codec.vae.encoder(torch.zeros(1, 12, 2, 48, 48))
     with pytest.raises(ValueError, match="temporal compression"):
         Codec.new({"base_dim": 4, "dim_mult": [1, 1], "z_dim": 4, "num_res_blocks": 1, "temperal_downsample": [True]})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_frame_does_not_see_its_batch(codec, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        generator = torch.Generator().manual_seed(3)
+        latents = torch.randn(19, 4, 12, 12, generator=generator)
+        frames = torch.randint(0, 256, (19, 96, 96, 3), generator=generator, dtype=torch.uint8).numpy()
+        with torch.no_grad():
+            decoded, encoded = codec.reconstruct(latents), codec.encode(frames)
+            for count in (1, 2, 3, 16):
+                assert torch.equal(codec.reconstruct(latents[2 : 2 + count]), decoded[2 : 2 + count])
+                assert torch.equal(codec.encode(frames[2 : 2 + count]), encoded[2 : 2 + count])
+    finally:
+        torch.set_num_threads(before)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from wcsim.cache import NoCache, parse_cache
+from wcsim.cache.drift import mean_size, relative_drift
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.types import Fidelity
 from wcsim.world.clip_world import ClipWorld
@@ -180,6 +181,15 @@ def test_in_bfloat16_norms_noise_levels_and_actions_stay_in_float32(world):
     told = ClipWorld(world.spec, half, world.codec)
     _, shown, _ = told.advance(begin(told)[0], draw_actions(told, 2, 12), PLAIN)
     assert torch.isfinite(shown).all()
+
+
+def test_the_gate_measures_in_float32():
+    """A change of 2^-7 is one unit in the last place of bfloat16 at 1; a sum in that type would stop growing."""
+    before = torch.ones(1, 4096, 64, dtype=torch.bfloat16)
+    now = before + 2**-7
+    assert relative_drift(now, before).dtype == torch.float32
+    assert relative_drift(now, before).item() == pytest.approx(2**-7, rel=1e-5)
+    assert mean_size(now).item() == pytest.approx(1 + 2**-7, rel=1e-6)
 
 
 def test_what_it_cannot_do_is_refused(world):

@@ -5,9 +5,11 @@ import re
 import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
+from typer.testing import CliRunner
 
 from official import stock_transformer
 from wcsim.cache import NoCache, parse_cache
+from wcsim.cli import app
 from wcsim.errors import CheckpointError
 from wcsim.world.checkpoints import find_world, load_parts, save_world
 from wcsim.world.convert import action_form, build, load_base, read_checkpoint, read_embedding, rename
@@ -74,8 +76,12 @@ def test_both_action_forms_load_strictly_and_give_the_same_frames_after_the_roun
     with torch.no_grad():
         assert torch.equal(transformer(**given), torch.nn.Module.float(world.transformer)(**given))
     eager = parse_cache({"preset": "wcsim", "threshold": 9.0}).build()
-    verdict = verify_world(tmp_path / "world", eager, steps=6)
+    verdict = verify_world(tmp_path / "world", eager, NoCache(), steps=6)
     assert verdict.sensitivity > 0
+    assert verdict.uncached > 0
+    assert verdict.skipped > 0
+    assert verdict.need.total(2) > verdict.need.total(1) > 0
+    assert verdict.files == 4
     assert verdict.weights == sum(weight.numel() for weight in transformer.parameters())
 
 
@@ -170,13 +176,33 @@ def test_a_released_model_that_is_not_here_says_how_to_get_it(reference, tmp_pat
     assert find_world(reference) == tmp_path / release.spec.name
 
 
+@pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
+def test_the_command_lists_and_verifies(tmp_path):
+    world = tiny_clip_world()
+    save_world(tmp_path / "fine", world.spec, world.transformer, world.codec)
+    listed = CliRunner().invoke(app, ["worlds"])
+    assert listed.exit_code == 0, listed.output
+    assert "pusht-96" in listed.output
+    told = CliRunner().invoke(app, ["worlds", "verify", str(tmp_path / "fine"), "--steps", "5"])
+    assert told.exit_code == 0, told.output
+    assert "4 files as recorded" in told.output
+    assert "All values are finite. Opposite actions move what it imagines by" in told.output
+    (tmp_path / "fine" / "vae" / "config.json").write_text("{}")
+    spoilt = CliRunner().invoke(app, ["worlds", "verify", str(tmp_path / "fine")])
+    assert spoilt.exit_code == 2
+    assert "config.json has sha256" in spoilt.stderr
+    missing = CliRunner().invoke(app, ["worlds", "verify", next(iter(RELEASES))])
+    assert missing.exit_code == 2
+    assert "accept their licence" in missing.stderr
+
+
 def test_a_world_deaf_to_its_actions_is_refused(tmp_path):
     world = tiny_clip_world()
     for embedder in (world.transformer.action_embedder_B_D, world.transformer.action_embedder_B_3D):
         torch.nn.init.zeros_(embedder.fc2.weight)
     save_world(tmp_path / "deaf", world.spec, world.transformer, world.codec)
     with pytest.raises(CheckpointError, match="the same frames whatever the actions are"):
-        verify_world(tmp_path / "deaf", NoCache())
+        verify_world(tmp_path / "deaf", NoCache(), NoCache())
 
 
 def test_prompts_travel_with_the_world_and_guide_it(tmp_path):

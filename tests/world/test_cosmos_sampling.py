@@ -109,6 +109,53 @@ def test_a_cache_decides_for_both_branches_and_threshold_zero_is_no_cache(parts)
     assert not torch.equal(plain, cached)
 
 
+EAGER = {"preset": "wcsim", "threshold": 0.5}
+
+
+@torch.no_grad()
+def test_branches_that_decide_apart_have_a_cache_each(parts):
+    """As in code that calls the model once per branch, each with a cache that knows of no other."""
+    latents, decisions, blocks = guided(parts, decide="apart")
+    assert all(set(decision.by_branch) == {"conditional", "unconditional"} for decision in decisions)
+    assert any(decision.by_branch["conditional"].any() for decision in decisions)
+    for decision, ran in zip(decisions, blocks, strict=True):
+        skipped = sum(int(hit) for hit in decision.by_branch.values())
+        assert ran.tolist() == [2 * 3 - skipped * 2]
+        assert bool(decision.hit) == (skipped == 2)
+    assert torch.isfinite(latents).all()
+    plain, _, both = guided(parts, decide="apart", cache={"preset": "wcsim", "threshold": 0.0})
+    joint, _, _ = guided(parts, decide="together", cache={"preset": "wcsim", "threshold": 0.0})
+    torch.testing.assert_close(plain, joint, **TOLERANCE)
+    assert both.tolist() == [[6]] * STEPS
+
+
+@torch.no_grad()
+def test_what_a_branch_remembers_is_its_own_in_either_order(parts):
+    names = ("conditional", "unconditional")
+    for cache in (EAGER, {"preset": "seacache", "threshold": 0.5}):
+        one, told, ran = guided(parts, decide="apart", order=names, cache=cache)
+        other, retold, reran = guided(parts, decide="apart", order=names[::-1], cache=cache)
+        assert torch.equal(one, other)
+        assert torch.equal(ran, reran)
+        for a, b in zip(told, retold, strict=True):
+            assert a.by_branch == b.by_branch
+            assert torch.equal(a.drift.nan_to_num(), b.drift.nan_to_num()), "the numbers are the conditional branch's"
+        joint, _, _ = guided(parts, order=names, cache=cache)
+        turned, _, _ = guided(parts, order=names[::-1], cache=cache)
+        torch.testing.assert_close(joint, turned, **TOLERANCE)
+    with pytest.raises(ConfigError, match="the branches are conditional and unconditional, each once"):
+        Guidance(1.0, torch.zeros(1, 1, 8), order=("conditional", "conditional"))
+
+
+def guided(parts, cache=EAGER, **choices):
+    """From an image at scale 3, under a cache."""
+    transformer, codec = parts
+    noise, prompt, negative, pictures = draw("image")
+    sampling = Sampling(STEPS, "unipc-karras", 5.0, 1e-4, Guidance(3.0, negative, **choices))
+    return sample_clip(transformer, codec.encode(pictures), noise.transpose(1, 2), prompt, sampling,
+                       parse_cache(cache).build())
+
+
 def test_the_branches_of_a_lane_lie_frame_by_frame():
     tokens = [torch.arange(12.0).view(1, 6, 2), -torch.arange(12.0).view(1, 6, 2)]
     joined = beside(tokens, 3)

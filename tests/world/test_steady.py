@@ -1,10 +1,10 @@
-"""Rows of a product do not depend on how many there are."""
+"""Rows of a product, and pictures of a convolution, do not depend on how many there are."""
 
 import pytest
 import torch
 from torch import nn
 
-from wcsim.world.steady import ROWS, SteadyLinear, steady
+from wcsim.world.steady import ROWS, SteadyConv2d, SteadyLinear, steady
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -37,3 +37,22 @@ def test_it_reaches_every_plain_linear_layer_and_keeps_the_weights():
     rows = torch.randn(3, 4, requires_grad=True)
     model(rows).sum().backward()
     assert rows.grad.shape == (3, 4)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_picture_is_rounded_as_many_are(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.manual_seed(0)
+        shapes = (4, 8, 12, 3, 1), (8, 24, 12, 1, 1), (16, 8, 48, 3, 1), (8, 8, 25, 3, 2)
+        for width, out, size, kernel, stride in shapes:
+            layer = SteadyConv2d(width, out, kernel, stride=stride, padding=(kernel // 2) * (stride == 1))
+            pictures = torch.randn(17, width, size, size)
+            with torch.no_grad():
+                whole = layer(pictures)
+                for count in (1, 2, 5, 16):
+                    assert torch.equal(layer(pictures[1 : 1 + count]), whole[1 : 1 + count])
+            torch.testing.assert_close(layer(pictures), whole, atol=1e-5, rtol=1e-4)  # what learns, learns by the stock
+    finally:
+        torch.set_num_threads(before)

@@ -5,6 +5,7 @@ import torch
 from diffusers import CosmosTransformer3DModel
 
 from wcsim.world.tiny import tiny_parts
+from wcsim.world.transformer import ActionCosmosTransformer
 
 
 def inputs(model, *, lanes=2, frames=5, context=2, text_tokens=1):
@@ -24,7 +25,8 @@ def inputs(model, *, lanes=2, frames=5, context=2, text_tokens=1):
 def stock_of(model):
     """Diffusers' own class on the same weights.  Its padding-mask branch needs torchvision, so the zero mask is given
     as one more input channel instead; that is the same arithmetic."""
-    config = {k: v for k, v in model.config.items() if not k.startswith("_") and k != "action_features"}
+    ours = ("action_features", "prediction")
+    config = {k: v for k, v in model.config.items() if not k.startswith("_") and k not in ours}
     config |= {"in_channels": config["in_channels"] + 1, "concat_padding_mask": False, "extra_pos_embed_type": None}
     stock = CosmosTransformer3DModel(**config).eval()
     left_over = stock.load_state_dict(model.state_dict(), strict=False)
@@ -83,3 +85,20 @@ def test_conditioning_of_some_lanes_gives_those_lanes():
     part = model.run_blocks(tokens[some], 0, 3, conditioning.select(some))
     # Matrix products may round differently at another batch size.
     torch.testing.assert_close(whole[some], part, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_sample_is_turned_into_the_velocity_that_leads_to_it():
+    _, model, _ = tiny_parts()
+    given = inputs(model)
+    latents, sigma = given.pop("latents"), given["sigma_NT"]
+    predicted = model(latents, **given)
+    assert model.velocity(predicted, latents, sigma) is predicted
+    model.register_to_config(prediction="sample")
+    velocity = model.velocity(predicted, latents, sigma)
+    torch.testing.assert_close((latents - sigma[:, None, :, None, None] * velocity)[:, :, 2:], predicted[:, :, 2:])
+
+
+def test_an_unknown_prediction_is_refused():
+    with pytest.raises(ValueError, match="prediction is 'noise'; known: velocity, sample"):
+        ActionCosmosTransformer(num_layers=1, num_attention_heads=1, attention_head_dim=16, prediction="noise")

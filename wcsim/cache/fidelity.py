@@ -7,7 +7,7 @@ from pydantic import Field
 from wcsim.cache.none import NoCache
 from wcsim.cache.policy import CacheConfig
 from wcsim.config import StrictConfig
-from wcsim.types import Fidelity, WorldSpec
+from wcsim.types import Decide, Fidelity, WorldSpec
 from wcsim.world.world import check_fidelity
 
 
@@ -19,10 +19,13 @@ class FidelityConfig(StrictConfig):
     context: int | None = Field(None, ge=1)
     chunk: int | None = Field(None, ge=1)
     cache: CacheConfig = NoCache.Config()
+    guidance: float = Field(0.0, ge=0)
+    decide: Decide = "together"
 
     def build(self, spec: WorldSpec) -> Fidelity:
         """The fidelity for a world; ConfigError where the world cannot do it."""
         steps = self.steps or spec.default_steps
-        fidelity = Fidelity(steps, self.cache.build(), self.solver, self.context, self.chunk)
+        fidelity = Fidelity(steps, self.cache.build(), self.solver, self.context, self.chunk, self.guidance,
+                            self.decide)
         check_fidelity(spec, fidelity)
         return fidelity

@@ -19,9 +19,10 @@ from wcsim.cache.reuse import Split
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Residuals of the last (1) and second-last (2) full computation of every lane, all `[N, L, D]`.
+    """Residuals of the last (1) and second-last (2) full computation of every lane.
 
-    r: output minus embedded tokens.  q: probe minus embedded tokens.  After only one computation both entries are it.
+    r: output minus embedded tokens, `[N, L, D]`.  q: probe minus embedded tokens, without the leading ones that `push`
+    leaves out.  After only one computation both entries are it.
     """
 
     r1: Tensor
@@ -30,11 +31,16 @@ class Window:
     q2: Tensor
 
 
-def push(window: Window | None, split: Split, tokens: Tensor, probe: Tensor, output: Tensor) -> Window:
-    """The window after a step: lanes that computed add their residuals (eq. 7), lanes that reused keep theirs."""
+def push(
+    window: Window | None, split: Split, tokens: Tensor, probe: Tensor, output: Tensor, *, unread: int = 0
+) -> Window:
+    """The window after a step: lanes that computed add their residuals (eq. 7), lanes that reused keep theirs.
+
+    unread: leading tokens whose probe residual nobody will ask for.
+    """
     if window is not None and not split.any_miss:
         return window
-    r, q = output - tokens, probe - tokens
+    r, q = output - tokens, probe[:, unread:] - tokens[:, unread:]
     if window is None:
         return Window(r, r, q, q)
     return Window(

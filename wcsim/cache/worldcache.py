@@ -30,13 +30,13 @@ from wcsim.cache.gate import ProbeConfig
 from wcsim.cache.reuse import Gated, Moment, Predict, Split, State
 from wcsim.cache.warp import displacement, warp
 from wcsim.cache.window import Window, deep_residual, distance_gain, osi_gain, push, unexplained
-from wcsim.types import Decision
+from wcsim.types import BlockStack, Decision
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """z_ref, p_ref: `[N, L, D]` tokens and probe that motion and drift are measured from; None where nothing reads
-    them."""
+    """z_ref, p_ref: tokens and probe that motion and drift are measured from; None where nothing reads them.  Only
+    `window.r1` and `r2` hold all tokens, whatever else is kept of them leaves out those that nobody reads."""
 
     window: Window
     z_ref: Tensor | None
@@ -106,6 +106,10 @@ class WorldCache(Gated[Memory]):
             """See `StepConfig`."""
             return self.error is not None or self.threshold > 0
 
+        def unread(self, stack: BlockStack) -> int:
+            """Leading tokens whose probe residuals nobody reads: those not measured, unless each has its own gain."""
+            return self.unmeasured(stack) if self.gain == "lane" else 0
+
         def growth(self, step: int, num_steps: int) -> float:
             """The factor of the threshold at a step."""
             beta_d = budget_growth(num_steps) if self.beta_d == "budget" else self.beta_d
@@ -119,8 +123,9 @@ class WorldCache(Gated[Memory]):
 
     def _decide(self, now: Moment, state: State[Memory], memory: Memory) -> tuple[Decision, Predict]:
         config, window, skip = self.config, memory.window, self.config.unmeasured(now.stack)
-        residuals = (now.probe - now.tokens, window.q1, window.q2)
-        q, q1, q2 = (x[:, skip:] for x in residuals)
+        unread = config.unread(now.stack)
+        residuals = (now.probe[:, unread:] - now.tokens[:, unread:], window.q1, window.q2)
+        q, q1, q2 = (x[:, skip - unread :] for x in residuals)
         if config.gain == "lane":
             gain = told = self._gain(q, q1, q2)[:, None]
         else:
@@ -144,14 +149,14 @@ class WorldCache(Gated[Memory]):
         """Weighted drift against the threshold that motion, schedule and rate leave (eq. 1 to 6, 13)."""
         config, stack, skip = self.config, now.stack, self.config.unmeasured(now.stack)
         assert memory.p_ref is not None
-        p_ref, weights = memory.p_ref[:, skip:], None
+        p_ref, weights = memory.p_ref, None
         if config.beta_s > 0:
             places = p_ref.unflatten(1, (-1, stack.grid[1] * stack.grid[2]))
             weights = saliency_weights(places, config.beta_s, config.saliency, normalise=config.normalise_weights)
         drift = relative_drift(now.probe[:, skip:], p_ref, weights)
         change = torch.zeros_like(drift)
         if config.alpha > 0 and memory.z_ref is not None:
-            change = relative_drift(now.tokens[:, skip:], memory.z_ref[:, skip:])
+            change = relative_drift(now.tokens[:, skip:], memory.z_ref[:, skip:] if config.warp else memory.z_ref)
         drift, change, gain = torch.stack([drift, change, gain]).cpu()  # the only host read of a denoise step
         motion = velocity(change, now.elapsed if config.velocity == "anchor" else 1)
         threshold = adaptive_threshold(config.threshold, config.alpha, motion, config.growth(now.step, state.num_steps))
@@ -180,13 +185,21 @@ class WorldCache(Gated[Memory]):
         return (now.tokens.float() + residual).to(now.tokens.dtype)
 
     def _remember(self, now: Moment, memory: Memory | None, split: Split, output: Tensor) -> Memory:
-        config = self.config
-        window = push(memory.window if memory else None, split, now.tokens, now.probe, output)
-        z_ref, p_ref = now.tokens, now.probe
-        if memory and memory.z_ref is not None and config.velocity == "anchor":
-            z_ref = split.renew(memory.z_ref, z_ref)
-        if memory and memory.p_ref is not None and config.drift == "anchor":
-            p_ref = split.renew(memory.p_ref, p_ref)
-        measures = config.error is None
-        moves = config.warp or (measures and config.alpha > 0)
-        return Memory(window, z_ref if moves else None, p_ref if measures else None)
+        config, skip = self.config, self.config.unmeasured(now.stack)
+        before = memory.window if memory else None
+        window = push(before, split, now.tokens, now.probe, output, unread=config.unread(now.stack))
+        measures, z_ref, p_ref = config.error is None, None, None
+        if config.warp or (measures and config.alpha > 0):
+            z_ref = now.tokens if config.warp else _from(now.tokens, skip)
+            if memory and memory.z_ref is not None and config.velocity == "anchor":
+                z_ref = split.renew(memory.z_ref, z_ref)
+        if measures:
+            p_ref = _from(now.probe, skip)
+            if memory and memory.p_ref is not None and config.drift == "anchor":
+                p_ref = split.renew(memory.p_ref, p_ref)
+        return Memory(window, z_ref, p_ref)
+
+
+def _from(tokens_NLD: Tensor, first: int) -> Tensor:
+    """The tokens from `first` on, without holding on to the others."""
+    return tokens_NLD[:, first:].clone() if first else tokens_NLD

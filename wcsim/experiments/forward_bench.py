@@ -101,7 +101,7 @@ def stock_of(transformer: ActionCosmosTransformer) -> Any:
     Its padding-mask branch needs torchvision, so the zero mask is one more input channel: the same arithmetic.
     """
     config = {name: value for name, value in transformer.config.items()
-              if not name.startswith("_") and name != "action_features"}
+              if not name.startswith("_") and name not in ("action_features", "prediction")}
     config |= {"in_channels": config["in_channels"] + 1, "concat_padding_mask": False}
     with torch.device("meta"):
         stock = CosmosTransformer3DModel(**config)

@@ -66,10 +66,12 @@ def save_world(
     *,
     dtype: torch.dtype | None = torch.float16,
     texts: Mapping[str, Tensor] | None = None,
+    source: Mapping[str, str] | None = None,
 ) -> None:
     """Write a complete world; `world.json` comes last, so that a folder with one is whole.
 
-    dtype: of the weights on disk; None keeps theirs.  texts: prompt features `[1, S, E]` by branch.
+    dtype: of the weights on disk; None keeps theirs.  texts: prompt features `[1, S, E]` by branch.  source: where the
+    parts came from, part by part, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "world.json").unlink(missing_ok=True)
@@ -82,6 +84,7 @@ def save_world(
         (folder / TEXTS).parent.mkdir(exist_ok=True)
         save_file({name: text.contiguous() for name, text in texts.items()}, folder / TEXTS)
     description = {"format": FORMAT, "spec": asdict(spec), "sha256": hash_files(folder)}
+    description |= {"source": dict(source)} if source else {}
     (folder / "world.json").write_text(json.dumps(description, indent=2) + "\n")
 
 

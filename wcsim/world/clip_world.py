@@ -42,7 +42,7 @@ class ClipWorld(World):
     def decode(self, latents: Tensor) -> np.ndarray:
         """Frames uint8 `[..., H, W, 3]` of pictures `[..., 3, H, W]`."""
         frames: np.ndarray = to_frames(latents.reshape(-1, *latents.shape[-3:])).cpu().numpy()
-        return frames.reshape(*latents.shape[:-3], *frames.shape[1:])
+        return self._guarded(frames.reshape(*latents.shape[:-3], *frames.shape[1:]))
 
     def init(self, frames: np.ndarray, actions: np.ndarray, seeds: list[int] | np.ndarray) -> WorldState:
         """Begin rollouts at the last of frames `[N, T, H, W, 3]` uint8; see `World.init`.  Of actions `[N, T-1, A]`
@@ -127,7 +127,7 @@ class ClipWorld(World):
         first = state.frame - (taken + count)
         noise = chunk_noise(state.seed, first, length + spec.max_chunk // spec.frames_per_latent, spec.latent_shape)
         sampling = Sampling(fidelity.steps, fidelity.solver, spec.flow_shift, spec.context_sigma,
-                            self.guidance(fidelity.guidance))
+                            self.guidance(fidelity.guidance, fidelity.decide, fidelity.batched))
         latents, decisions, blocks = sample_clip(
             self.transformer, state.latents[:, -length:], noise.to(state.latents), self._texts[CONDITIONAL], sampling,
             fidelity.cache, actions=read, known=known, spans=spans,

@@ -2,8 +2,9 @@
 
 This is the only file that converts between uint8 `HWC` frames and floats.  A clip of one frame sees only the last
 temporal tap of each causal convolution (the others meet zero padding), so in `Codec` the taps that count run as 2-D
-convolutions: the same numbers as `AutoencoderKLWan.encode` and `decode`, at a third of the arithmetic (tested).  Easy
-to get wrong: the first latent of a clip holds one frame, every other one four.
+convolutions: the same numbers as `AutoencoderKLWan.encode` and `decode`, at a third of the arithmetic (tested).  A
+frame comes out the same to the last bit whatever its batch (`wcsim.world.steady`).  Easy to get wrong: the first latent
+of a clip holds one frame, every other one four.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 from torch import Tensor
+
+from wcsim.world.steady import SteadyConv2d, convolve
 
 FRAMES_PER_BATCH = 256
 """Frames that go through the autoencoder together; bounds memory, changes no number."""
@@ -29,8 +31,8 @@ class SingleFrameConv(WanCausalConv3d):  # type: ignore[misc]  # diffusers is un
         """`[B, C, 1, H, W]` to `[B, C', 1, H, W]`."""
         if x_BCTHW.shape[2] != 1 or cache_x is not None:
             raise ValueError(f"a frame codec takes clips of one frame, got {x_BCTHW.shape[2]}")
-        taps = self.weight[:, :, -1]
-        return F.conv2d(x_BCTHW.squeeze(2), taps, self.bias, padding=self._padding[0]).unsqueeze(2)
+        taps, padding = self.weight[:, :, -1], (self._padding[0],) * 2
+        return convolve(x_BCTHW.squeeze(2), taps, self.bias, padding=padding).unsqueeze(2)
 
 
 class WanCodec(torch.nn.Module):
@@ -68,6 +70,8 @@ class Codec(WanCodec):
         for module in vae.modules():
             if isinstance(module, WanCausalConv3d):
                 module.__class__ = SingleFrameConv
+            elif type(module) is torch.nn.Conv2d:
+                module.__class__ = SteadyConv2d
         super().__init__(vae)
 
     @classmethod

@@ -166,10 +166,15 @@ def load_base(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[ActionC
     return transformer.eval(), codec.eval()
 
 
-def read_embedding(path: Path, width: int) -> Tensor:
-    """A precomputed prompt embedding `[1, S, E]` from a `.pt` file, `width` features wide."""
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(loaded, Tensor) or loaded.ndim != 3 or loaded.shape[0] != 1 or loaded.shape[2] != width:
+def read_embedding(path: Path, width: int | None = None) -> Tensor:
+    """A precomputed prompt embedding `[1, S, E]` from a `.pt` file, `width` features wide (None: however wide)."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # as in `read_checkpoint`
+        raise CheckpointError(f"{path} cannot be read as a plain tensor: {error}") from error
+    fits = isinstance(loaded, Tensor) and loaded.ndim == 3 and loaded.shape[0] == 1
+    if not fits or width not in (None, loaded.shape[2]):
         found = list(loaded.shape) if isinstance(loaded, Tensor) else type(loaded).__name__
-        raise CheckpointError(f"{path} holds {found}; expected a tensor [1, S, {width}]")
-    return loaded
+        raise CheckpointError(f"{path} holds {found}; expected a tensor [1, S, {width or 'E'}]")
+    embedding: Tensor = loaded
+    return embedding

@@ -41,6 +41,10 @@ moves times 20.  The bounds are ours, for planners to search within; the model k
 
 PREDICT_REPOSITORY, ROBOT = "nvidia/Cosmos-Predict2.5-2B", "robot/action-cond/"
 
+BASE_REPOSITORIES = (PREDICT_REPOSITORY, "nvidia/Cosmos-Predict2.5-14B")
+BASE_REVISION, BASE_PARTS = "diffusers/base/post-trained", ("transformer", "vae", "scheduler")
+"""The base models in diffusers' layout: branch and subfolders.  The text encoder (16 GB) is for prompts alone."""
+
 GR1_JOINTS, DREAMDOJO_SLOTS = 29, 384
 
 DREAMDOJO_GR1 = ActionSpec(
@@ -63,7 +67,9 @@ class Release:
     """A released model.
 
     spec: the world that it becomes.  repository, revision: on the Hub.  weights: the file there, empty where there is
-    no single one.  text, vae: repository, revision and place of the empty prompt's embedding and the autoencoder.
+    no single one.  text, vae: repository, revision and place of the empty prompt's embedding and the autoencoder.  The
+    revisions are branches, as in NVIDIA's own code: no published text pins these files to a commit.  What a branch was
+    at the time of conversion is written into the world.
     """
 
     spec: WorldSpec
@@ -71,7 +77,7 @@ class Release:
     weights: str
     revision: str = "main"
     text: tuple[str, str, str] = (PREDICT_REPOSITORY, "main", ROBOT + "cr1_empty_string_text_embeddings.pt")
-    vae: tuple[str, str, str] = (PREDICT_REPOSITORY, "diffusers/base/post-trained", "vae")
+    vae: tuple[str, str, str] = (PREDICT_REPOSITORY, BASE_REVISION, "vae")
 
     @property
     def page(self) -> str:

@@ -1,22 +1,25 @@
 """Classifier-free guidance on the same engine: a lane of two branches is one lane of twice the frames.
 
 Each branch, `conditional` and `unconditional`, runs the blocks under its own text.  A cache policy is shown both at
-once, branch beside branch along the frames: what it remembers covers each branch, what it decides holds for both.  Easy
-to get wrong: the scale counts from the conditional branch, v = c + g (c - u), so that g = 0 is the conditional branch
-alone, and costs one pass.
+once, branch beside branch along the frames: what it remembers covers each branch, what it decides holds for both.  Or
+each branch has a policy's state to itself, kept under its name, as in code that runs the branches one after the other.
+Easy to get wrong: the scale counts from the conditional branch, v = c + g (c - u), so that g = 0 is the conditional
+branch alone, and costs one pass.
 
 Shape suffixes: b branches, N lanes, T frames, P tokens per frame, L = T P, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from wcsim.errors import ConfigError
+from wcsim.types import Decide, Decision
+from wcsim.world.attention import Text, join_texts
 
 CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 
@@ -24,23 +27,59 @@ CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 @dataclass(frozen=True, slots=True)
 class Guidance:
     """scale: g, above 0.  unconditional: text `[1 or N, S, E]`.  batched: both branches in one batch, or one after the
-    other, for half the memory."""
+    other, for half the memory.  decide: see `wcsim.types.Fidelity`; branches that decide apart run one after the other.
+    order: of the branches; changes results by rounding at most, and nothing where they decide apart."""
 
     scale: float
     unconditional: Tensor
     batched: bool = True
+    decide: Decide = "together"
+    order: tuple[str, str] = (CONDITIONAL, UNCONDITIONAL)
 
     def __post_init__(self) -> None:
         if self.scale <= 0:
             raise ConfigError(f"a guidance scale of {self.scale:g} needs no second branch; leave the guidance out")
+        if set(self.order) != {CONDITIONAL, UNCONDITIONAL}:
+            raise ConfigError(f"the branches are {CONDITIONAL} and {UNCONDITIONAL}, each once; given: {self.order}")
 
 
-def guide(velocity_bN: Sequence[Tensor], scale: float) -> Tensor:
-    """Return v = c + g (c - u); c alone where there is no second branch."""
-    if len(velocity_bN) == 1:
-        return velocity_bN[0]
-    conditional, unconditional = velocity_bN
-    return conditional + scale * (conditional - unconditional)
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Branches, by name, that a cache policy decides for at once.  passes: the batches in which their blocks run, each
+    its text and how many branches share the batch; none without guidance."""
+
+    branches: tuple[str, ...]
+    passes: Sequence[tuple[Text, int]]
+
+
+def groups_of(conditional: Text, unconditional: Text | None, guidance: Guidance | None) -> Sequence[Group]:
+    """Who decides with whom, in the order in which they run."""
+    if guidance is None or unconditional is None:
+        return (Group((CONDITIONAL,), ()),)
+    texts = {CONDITIONAL: conditional, UNCONDITIONAL: unconditional}
+    if guidance.decide == "apart":
+        return tuple(Group((name,), ((texts[name], 1),)) for name in guidance.order)
+    ordered = [texts[name] for name in guidance.order]
+    passes = ((join_texts(ordered), 2),) if guidance.batched else tuple((text, 1) for text in ordered)
+    return (Group(guidance.order, passes),)
+
+
+def guide(velocities: Mapping[str, Tensor], scale: float) -> Tensor:
+    """Return v = c + g (c - u) of velocities by branch; c alone where there is no second branch."""
+    conditional = velocities[CONDITIONAL]
+    if len(velocities) == 1:
+        return conditional
+    return conditional + scale * (conditional - velocities[UNCONDITIONAL])
+
+
+def merge_groups(groups: Sequence[Group], decisions: Sequence[Decision]) -> Decision:
+    """One decision out of one per group."""
+    if len(decisions) == 1:
+        return decisions[0]
+    by_branch = {name: decision.hit for group, decision in zip(groups, decisions, strict=True)
+                 for name in group.branches}
+    told = next(decision for group, decision in zip(groups, decisions, strict=True) if CONDITIONAL in group.branches)
+    return replace(told, hit=torch.stack(list(by_branch.values())).all(0), by_branch=by_branch)
 
 
 def beside(tokens_bNLD: Sequence[Tensor], frames: int) -> Tensor:

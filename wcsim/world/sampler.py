@@ -18,8 +18,8 @@ from torch import Tensor
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision
-from wcsim.world.attention import Text, join_texts
-from wcsim.world.guidance import Guidance, apart, beside, guide
+from wcsim.world.attention import Text
+from wcsim.world.guidance import Group, Guidance, apart, beside, groups_of, guide, merge_groups
 from wcsim.world.transformer import ActionCosmosTransformer, Conditioning
 
 SOLVERS: dict[str, Callable[[float], Any]] = {
@@ -105,6 +105,14 @@ class TransformerStack:
         with self._spans("probe" if first == 0 and last < self.depth else "deep"):
             return self._each(tokens, lanes, lambda some, given: self._transformer.run_blocks(some, first, last, given))
 
+    def act(self, tokens: Tensor, index: int, block: Callable[[Any, Tensor, Conditioning], Tensor]) -> Tensor:
+        """Block `index` done by another hand, on all lanes: `block` is given diffusers' module, tokens `[B, L, D]` and
+        their conditioning."""
+        self.blocks += 1
+        module = self._transformer.transformer_blocks[index]
+        with self._spans("deep"):
+            return self._each(tokens, None, lambda some, given: block(module, some, given))
+
     def modulated(self, tokens: Tensor) -> Tensor:
         """See `wcsim.types.BlockStack`."""
         return self._each(tokens, None, self._transformer.modulated)
@@ -140,10 +148,11 @@ def denoise(
     lanes, count = window.noise.shape[:2]
     context = window.context.shape[1]
     clean_T = (torch.arange(context + count) < context).to(window.noise)
-    state = policy.init(lanes, len(scheduler.timesteps))
     rope = transformer.position(torch.cat([window.context, window.noise], dim=1).transpose(1, 2))
     constants = transformer.settle(window.actions, window.known, window.text, rope)
-    passes = _passes(transformer, constants.text, window.guidance)
+    unconditional = transformer.read_text(window.guidance.unconditional) if window.guidance else None
+    groups = groups_of(constants.text, unconditional, window.guidance)
+    states = {group.branches: policy.init(lanes, len(scheduler.timesteps)) for group in groups}
     x = window.noise if window.walk is None else torch.cat([window.walk, window.noise], dim=1)
     decisions, blocks = [], []
     for step, timestep in enumerate(scheduler.timesteps):
@@ -152,27 +161,33 @@ def denoise(
         with spans("embed"):
             latents = torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2)
             tokens, given = transformer.embed_step(latents, levels.expand(lanes, -1), clean_T, constants)
-        stack = TransformerStack(transformer, given, context, spans, sigmas=sigmas, passes=passes)
+        stacks = [TransformerStack(transformer, given, context, spans, sigmas=sigmas, passes=group.passes)
+                  for group in groups]
         with spans("policy"):
-            tokens = beside([tokens] * stack.branches, given.grid[0])
-            tokens, state, decision = policy.forward(stack, step, tokens, state)
+            outputs, decision = _decide(groups, stacks, policy, step, tokens, states)
         with spans("head"):
-            velocities = [transformer.unembed(branch, given) for branch in apart(tokens, given.grid[0], stack.branches)]
+            velocities = {name: transformer.velocity(transformer.unembed(output, given), latents, levels.unsqueeze(0))
+                          for name, output in outputs.items()}
             velocity = guide(velocities, window.guidance.scale if window.guidance else 0.0).transpose(1, 2)[:, context:]
             velocity = velocity.to(x.dtype)
             if window.walk is not None:
                 velocity = torch.cat([window.walk - window.context, velocity], dim=1)
             x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
         decisions.append(decision)
-        blocks.append(stack.blocks)
+        blocks.append(torch.stack([stack.blocks for stack in stacks]).sum(0))
     return x, decisions, torch.stack(blocks)
 
 
-def _passes(
-    transformer: ActionCosmosTransformer, text: Text, guidance: Guidance | None
-) -> Sequence[tuple[Text, int]]:
-    """The batches in which the branches run; none without guidance."""
-    if guidance is None:
-        return ()
-    unconditional = transformer.read_text(guidance.unconditional)
-    return ((join_texts([text, unconditional]), 2),) if guidance.batched else ((text, 1), (unconditional, 1))
+def _decide(
+    groups: Sequence[Group], stacks: Sequence[TransformerStack], policy: CachePolicy, step: int, tokens: Tensor,
+    states: dict[tuple[str, ...], Any],
+) -> tuple[dict[str, Tensor], Decision]:
+    """Output tokens `[N, L, D]` by branch, and the decision; brings `states` up to date."""
+    outputs, told = dict[str, Tensor](), list[Decision]()
+    for group, stack in zip(groups, stacks, strict=True):
+        frames = stack.grid[0] // stack.branches
+        shown = beside([tokens] * stack.branches, frames)
+        output, states[group.branches], decision = policy.forward(stack, step, shown, states[group.branches])
+        outputs |= zip(group.branches, apart(output, frames, stack.branches), strict=True)
+        told.append(decision)
+    return outputs, merge_groups(groups, told)

@@ -1,12 +1,18 @@
-"""Matrix products whose rows do not depend on how many rows there are, on the CPU.
+"""Matrix products and convolutions that round a lane alone as they round it among others, on the CPU.
 
 MKL multiplies fewer than four rows by another kernel than more, and the two round differently: the time and action
 embeddings of one lane alone (a row per frame) then differ in their last bits from the same rows within a batch.  So few
 rows are filled up with zeros.  Easy to get wrong: MKL deals the rows out to its threads, and each thread needs four.
+
+PyTorch convolves a small picture, or a 1 x 1 kernel on few pictures, by another library than a batch of them (oneDNN);
+oneDNN itself treats every picture of a batch alike, whatever its number and that of the threads.  So it does them all.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,3 +37,26 @@ def steady(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.Linear:
             part.__class__ = SteadyLinear
+
+
+class SteadyConv2d(nn.Conv2d):
+    """A convolution that rounds one picture as it rounds many."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[B, C, H, W]` to `[B, C', H', W']`."""
+        return convolve(input, self.weight, self.bias, padding=self.padding, stride=self.stride)
+
+
+def convolve(
+    input: Tensor, weight: Tensor, bias: Tensor | None, *, padding: Any = (0, 0), stride: Any = (1, 1)
+) -> Tensor:
+    """`F.conv2d`; where no gradient is wanted, on the CPU, steady and channels last, which is also faster."""
+    if torch.is_grad_enabled() or input.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return F.conv2d(input, weight, bias, padding=padding, stride=stride)
+    x = input.contiguous(memory_format=torch.channels_last)
+    _, channels, height, width = x.shape
+    # Of one picture the stride over pictures is arbitrary, and oneDNN reads the layout from it.
+    x = x.as_strided(x.shape, (channels * height * width, 1, width * channels, channels))
+    taps = weight.contiguous(memory_format=torch.channels_last)
+    out: Tensor = torch.mkldnn_convolution(x, taps, bias, padding, stride, (1, 1), 1)
+    return out

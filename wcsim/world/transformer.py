@@ -22,6 +22,8 @@ from wcsim.world.attention import Text, cross_attention, read_text, self_attenti
 
 IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "norm1", "norm2", "norm3", "norm_out")
 """Modules that keep float32 whatever the rest computes in."""
+PREDICTIONS = ("velocity", "sample")
+"""What a transformer's last layer may say."""
 
 
 class ActionEmbedder(nn.Module):
@@ -84,7 +86,10 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
     """Predicts the rectified-flow velocity of latent frames, given clean context frames and one action per frame.
 
     Arguments are those of `CosmosTransformer3DModel` (whose `in_channels` counts the condition-mask channel) plus
-    `action_features`: numbers per latent frame that the action embedders read; 0 for a base model, which has none.
+    `action_features`: numbers per latent frame that the action embedders read; 0 for a base model, which has none;
+    `prediction`: what the last layer says, "velocity" (Predict2.5) or "sample", the clean latents, from which the
+    velocity follows (small worlds, whose few channels per token cannot carry the noise as well; Li & He 2025, arXiv
+    2511.13720).
     """
 
     _keep_in_fp32_modules = None
@@ -113,14 +118,17 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         img_context_num_tokens: int = 256,
         img_context_dim_out: int = 2048,
         action_features: int = 28,
+        prediction: str = "velocity",
     ) -> None:
         # The names are spelt out because diffusers writes this signature into config.json.
-        ours = ("self", "__class__", "action_features")
+        ours = ("self", "__class__", "action_features", "prediction")
         stock = {name: value for name, value in locals().items() if name not in (*ours, "ours")}
         for name in ("controlnet_block_every_n", "img_context_dim_in"):
             if stock[name] is not None:
                 raise ValueError(f"{name} is {stock[name]!r}; Predict2.5 has none, and the open forward leaves it out")
         super().__init__(**stock)
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction is {prediction!r}; known: {', '.join(PREDICTIONS)}")
         width = num_attention_heads * attention_head_dim
         if action_features:
             self.action_embedder_B_D = ActionEmbedder(action_features, 4 * width, width)
@@ -238,15 +246,22 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         normed, _ = modulate(self.transformer_blocks[0].norm1, x, given)
         return normed.flatten(1, 2)
 
+    def velocity(self, predicted_NCThw: Tensor, latents_NCThw: Tensor, sigma_NT: Tensor) -> Tensor:
+        """The velocity, noise - clean, of latents at noise levels `sigma` above 0, from what `unembed` says."""
+        if self.config.prediction == "velocity":
+            return predicted_NCThw
+        velocity: Tensor = (latents_NCThw - predicted_NCThw) / sigma_NT[:, None, :, None, None]
+        return velocity
+
     def unembed(self, tokens_NLD: Tensor, given: Conditioning) -> Tensor:
-        """Velocity `[N, C, T, h, w]` of the output tokens."""
+        """What the output tokens predict, `[N, C, T, h, w]`; see `velocity`."""
         frames, rows, columns = given.grid
         _, patch_h, patch_w = self.config.patch_size
         x = self.norm_out(tokens_NLD.unflatten(1, (frames, -1)), given.time, given.shared).to(tokens_NLD.dtype)
         x = self.proj_out(x).view(x.shape[0], frames, rows, columns, patch_h, patch_w, -1)
         # Unlike patchify, the stock layout puts the channel last inside a token.
-        velocity: Tensor = x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
-        return velocity
+        predicted: Tensor = x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        return predicted
 
     def forward(self, latents_NCThw: Tensor, **given: Any) -> Tensor:
         """`embed` (whose keyword arguments it takes, `rope` excepted), all blocks, `unembed`."""
@@ -259,6 +274,15 @@ def set_precision(transformer: ActionCosmosTransformer, dtype: torch.dtype) -> N
     for name, weight in transformer.named_parameters():
         if not set(name.split(".")) & set(IN_FLOAT32):
             weight.data = weight.data.to(dtype)
+
+
+def compile_blocks(transformer: Any, **options: Any) -> None:
+    """Let `torch.compile` (which takes the options) make one graph of every block range that a cache asks for.
+
+    The cache itself, which reads the host, stays outside.  Each range, and each number of lanes, compiles once.
+    """
+    plain = type(transformer).run_blocks.__get__(transformer)
+    transformer.run_blocks = torch.compile(plain, fullgraph=True, **options)
 
 
 def modulate(norm: Any, x_BTPD: Tensor, given: Conditioning) -> tuple[Tensor, Tensor]:

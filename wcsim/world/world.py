@@ -6,8 +6,9 @@ been reset and one that is long under way may share a batch without either notic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from torch import Tensor
 from wcsim.actions import check_action, features
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.spans import Spans
-from wcsim.types import Decision, Fidelity, Trace, WorldSpec, WorldState
+from wcsim.types import Decide, Decision, Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world, load_parts, load_texts
 from wcsim.world.codec import WanCodec
+from wcsim.world.guardrail import Guardrail, default_guardrail
 from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL, Guidance
+from wcsim.world.memory import Need, lots, memory_limit, rollout_memory
 from wcsim.world.noise import chunk_noise
 from wcsim.world.sampler import Window, denoise, make_scheduler
-from wcsim.world.transformer import ActionCosmosTransformer, set_precision
+from wcsim.world.transformer import ActionCosmosTransformer, compile_blocks, set_precision
 
 
 class World:
@@ -36,23 +39,36 @@ class World:
         transformer: ActionCosmosTransformer,
         codec: WanCodec,
         texts: Mapping[str, Tensor] | None = None,
+        *,
+        memory_limit: int | None = None,
+        guardrail: Guardrail | None = None,
     ) -> None:
-        self.spec = spec
+        """memory_limit: bytes that a rollout may need beside the weights; see `wcsim.world.memory` for None.
+        guardrail: what watches the frames that are decoded; None for none, or that of `WCSIM_GUARDRAIL`."""
+        self.spec, self.memory_limit = spec, memory_limit
+        self._guardrail = guardrail or default_guardrail()
         self.transformer = transformer.eval().requires_grad_(False)
         self.codec: Any = codec.eval().requires_grad_(False)
         nothing = torch.zeros(1, 1, transformer.text_width)
         self._texts = {name: text.to(self.device) for name, text in {CONDITIONAL: nothing, **(texts or {})}.items()}
 
     @classmethod
-    def load(cls, name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> World:
-        """A shipped world by name, or any world folder by path; verified first (CheckpointError)."""
+    def load(
+        cls, name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32,
+        memory_limit: int | None = None, guardrail: Guardrail | None = None, compiled: bool = False,
+    ) -> World:
+        """A shipped world by name, or any world folder by path; verified first (CheckpointError).  compiled: see
+        `wcsim.world.transformer.compile_blocks`."""
         from wcsim.world.clip_world import ClipWorld
 
         folder = find_world(str(name))
         spec, transformer, codec = load_parts(folder)
         set_precision(transformer, dtype)
+        if compiled:
+            compile_blocks(transformer)
         kind = cls if spec.frames_per_latent == 1 else ClipWorld
-        return kind(spec, transformer.to(device), codec.to(device), load_texts(folder))
+        return kind(spec, transformer.to(device), codec.to(device), load_texts(folder), memory_limit=memory_limit,
+                    guardrail=guardrail)
 
     @property
     def device(self) -> torch.device:
@@ -60,14 +76,23 @@ class World:
         device: torch.device = self.transformer.device
         return device
 
-    def guidance(self, scale: float) -> Guidance | None:
+    def guidance(self, scale: float, decide: Decide = "together", batched: bool = True) -> Guidance | None:
         """The guidance of that scale, None at 0; ConfigError where this world has no text to guide away from."""
         if scale == 0:
             return None
         if UNCONDITIONAL not in self._texts:
             raise ConfigError(f"fidelity.guidance is {scale:g}; world {self.spec.name!r} has no {UNCONDITIONAL} text "
                               "and allows only 0")
-        return Guidance(scale, self._texts[UNCONDITIONAL])
+        return Guidance(scale, self._texts[UNCONDITIONAL], batched, decide)
+
+    def memory(self, fidelity: Fidelity) -> Need:
+        """Bytes that `advance` needs beside the weights, estimated from the geometry."""
+        config = self.transformer.config
+        return rollout_memory(
+            config, self.spec, fidelity, text_tokens=self._texts[CONDITIONAL].shape[1],
+            size=self.transformer.patch_embed.proj.weight.element_size(),
+            codec_width=self.codec.vae.config.base_dim if self.spec.frames_per_latent > 1 else 0,
+        )
 
     def encode(self, frames: np.ndarray) -> Tensor:
         """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`."""
@@ -76,9 +101,11 @@ class World:
         return latents
 
     def decode(self, latents: Tensor) -> np.ndarray:
-        """Frames uint8 `[..., H, W, 3]` of latents `[..., C, h, w]`."""
-        frames: np.ndarray = self.codec.decode(latents)
-        return frames
+        """Frames uint8 `[..., H, W, 3]` of latents `[..., C, h, w]`; GuardrailError where they may not be shown."""
+        return self._guarded(self.codec.decode(latents))
+
+    def _guarded(self, frames: np.ndarray) -> np.ndarray:
+        return frames if self._guardrail is None else self._guardrail.check_frames(frames)
 
     def init(self, frames: np.ndarray, actions: np.ndarray, seeds: list[int] | np.ndarray) -> WorldState:
         """Begin rollouts.  frames: `[N, T, H, W, 3]` uint8, T >= 1.  actions: `[N, T-1, A]`, the t-th leading to frame
@@ -103,21 +130,40 @@ class World:
 
     @torch.no_grad()
     def advance(self, state: WorldState, actions: np.ndarray, fidelity: Fidelity) -> tuple[WorldState, Tensor, Trace]:
-        """Imagine k frames under `actions` `[N, k, A]`: the state after them, latents `[N, k, C, h, w]`, the trace."""
+        """Imagine k frames under `actions` `[N, k, A]`: the state after them, latents `[N, k, C, h, w]`, the trace.
+
+        Where not all lanes fit into memory they go one lot after the other, and nobody notices but the clock.
+        """
         encoded = features(self.spec.action, check_action(self.spec.action, actions))
         if encoded.ndim != 3 or encoded.shape[0] != state.num_lanes or encoded.shape[1] < 1:
             raise WcsimError(f"actions have shape {list(np.shape(actions))}; {state.num_lanes} lanes need "
                              f"[{state.num_lanes}, k >= 1, {self.spec.action.dim}]")
-        context, chunk = check_fidelity(self.spec, fidelity)
+        check_fidelity(self.spec, fidelity)
         self.guidance(fidelity.guidance)
+        features_NkF = torch.from_numpy(encoded).to(self.device)
+        limit = memory_limit(self.device) if self.memory_limit is None else self.memory_limit
+        if limit is None:
+            return self._advance(state, features_NkF, fidelity)
+        if not self.memory(fidelity).lanes_within(limit):
+            fidelity = replace(fidelity, batched=False)
+        parts = [self._advance(state.select(lot), features_NkF[lot], fidelity)
+                 for lot in lots(state.num_lanes, self.memory(fidelity), limit)]
+        return (state.join([after for after, _, _ in parts]), torch.cat([new for _, new, _ in parts]),
+                join_traces([trace for _, _, trace in parts]))
+
+    def _advance(self, state: WorldState, actions: Tensor, fidelity: Fidelity) -> tuple[WorldState, Tensor, Trace]:
+        """`advance` of lanes that fit into memory, under action features `[N, k, F]`."""
+        context, chunk = check_fidelity(self.spec, fidelity)
         spans = Spans(self.device)
         latents, decisions, blocks = [], [], []
-        for part in self._split(state, torch.from_numpy(encoded).to(self.device), chunk):
+        for part in self._split(state, actions, chunk):
             state, new, told, ran = self._chunk(state, part, fidelity, context, spans)
             latents.append(new)
             decisions.append(told)
             blocks.append(ran)
-        return state, torch.cat(latents, dim=1), _trace(decisions, blocks, self.transformer.depth, spans)
+        caches = 2 if fidelity.guidance > 0 and fidelity.decide == "apart" else 1
+        trace = _trace(decisions, blocks, caches * self.transformer.depth, spans)
+        return state, torch.cat(latents, dim=1), trace
 
     def _split(self, state: WorldState, actions: Tensor, chunk: int) -> Sequence[Tensor]:
         """Action features `[N, k, F]` by the pass that takes them."""
@@ -143,7 +189,7 @@ class World:
                 actions=torch.cat([some.actions[:, -length:], actions[lanes]], dim=1),
                 known=torch.cat([some.known[:, -length:], known], dim=1),
                 text=self._texts[CONDITIONAL],
-                guidance=self.guidance(fidelity.guidance),
+                guidance=self.guidance(fidelity.guidance, fidelity.decide, fidelity.batched),
             )
             scheduler = make_scheduler(fidelity.solver, fidelity.steps, self.spec.flow_shift)
             parts.append((lanes, *denoise(self.transformer, window, scheduler, fidelity.cache,
@@ -213,22 +259,42 @@ def _merge(decisions: tuple[Decision, ...], order: Tensor) -> Decision:
     """Decisions of several lane groups as one, in lane order."""
     if len(decisions) == 1:
         return decisions[0]
-    return Decision(*(torch.cat([getattr(d, name).cpu() for d in decisions])[order] for name in Decision.__slots__))
+    merged = {name: torch.cat([getattr(d, name).cpu() for d in decisions])[order]
+              for name in ("hit", "drift", "threshold", "gain")}
+    branches = {name: torch.cat([d.by_branch[name].cpu() for d in decisions])[order] for name in decisions[0].by_branch}
+    return Decision(**merged, by_branch=branches)
 
 
 def _trace(decisions: list[list[Decision]], blocks: list[Tensor], depth: int, spans: Spans) -> Trace:
     """Everything that was decided, moved to the host once, at the end."""
 
-    def table(name: str) -> np.ndarray:
-        values: np.ndarray = torch.stack(
-            [torch.stack([getattr(step, name) for step in chunk]) for chunk in decisions]
-        ).cpu().numpy()
+    def table(read: Callable[[Decision], Tensor]) -> np.ndarray:
+        rows = [torch.stack([read(step) for step in chunk]) for chunk in decisions]
+        values: np.ndarray = torch.stack(rows).cpu().numpy()
         return values
 
     spans_ms = spans.ms()
     # The policy's own share is what its span holds beside the blocks that it ran.
     spans_ms["policy"] = spans_ms.get("policy", 0.0) - spans_ms.get("probe", 0.0) - spans_ms.get("deep", 0.0)
     return Trace(
-        hit=table("hit"), drift=table("drift"), threshold=table("threshold"), gain=table("gain"),
+        hit=table(lambda step: step.hit), drift=table(lambda step: step.drift),
+        threshold=table(lambda step: step.threshold), gain=table(lambda step: step.gain),
         blocks=torch.stack(blocks).cpu().numpy(), depth=depth, spans_ms=spans_ms,
+        by_branch={name: table(partial(_of_branch, name)) for name in decisions[0][0].by_branch},
     )
+
+
+def _of_branch(name: str, decision: Decision) -> Tensor:
+    return decision.by_branch[name]
+
+
+def join_traces(traces: Sequence[Trace]) -> Trace:
+    """Traces of lots of lanes as one, in order; their times add up."""
+    if len(traces) == 1:
+        return traces[0]
+    tables = {name: np.concatenate([getattr(trace, name) for trace in traces], axis=-1)
+              for name in ("hit", "drift", "threshold", "gain", "blocks")}
+    spans_ms = {name: sum(trace.spans_ms.get(name, 0.0) for trace in traces) for name in traces[0].spans_ms}
+    branches = {name: np.concatenate([trace.by_branch[name] for trace in traces], axis=-1)
+                for name in traces[0].by_branch}
+    return Trace(**tables, depth=traces[0].depth, spans_ms=spans_ms, by_branch=branches)

@@ -1,0 +1,37 @@
+"""`torch.compile` of block ranges: one graph each, made once, and the cache outside."""
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from wcsim.cache import NoCache, parse_cache
+from wcsim.types import Fidelity
+from wcsim.world.tiny import tiny_clip_world, tiny_world
+from wcsim.world.transformer import compile_blocks
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+
+
+@pytest.mark.parametrize("make", [tiny_world, tiny_clip_world])
+def test_every_range_is_one_graph_and_the_numbers_stay(make):
+    torch.compiler.reset()
+    world, counter = make(), CompileCounter()
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 1, *world.spec.frame_size, 3), dtype=np.uint8)
+    state = world.init(frames, np.zeros((2, 0, world.spec.action.dim), np.float32), np.arange(2))
+    chunk = (2, world.spec.max_chunk, world.spec.action.dim)
+    actions = rng.uniform(world.spec.action.low, world.spec.action.high, chunk).astype(np.float32)
+    cache = parse_cache({"preset": "wcsim", "threshold": 9.0, "max_skips": 1}).build()
+    fidelities = [Fidelity(6, NoCache(), "unipc"), Fidelity(6, cache, "unipc")]
+    plain = [world.advance(state, actions, fidelity)[1:] for fidelity in fidelities]
+    compile_blocks(world.transformer, backend=counter)
+    for fidelity, (latents, trace) in zip(fidelities, plain, strict=True):
+        _, compiled, told = world.advance(state, actions, fidelity)
+        torch.testing.assert_close(compiled, latents, rtol=1e-4, atol=1e-4 if make is tiny_world else 2e-2)
+        np.testing.assert_array_equal(told.hit, trace.hit)
+    assert plain[1][1].hit.any()
+    made = counter.frame_count
+    assert made == 3, "all blocks; the probe; what lies behind it"
+    world.advance(state, actions, fidelities[1])
+    assert counter.frame_count == made
