@@ -75,34 +75,38 @@ class PolicyChunks:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to plan: one level of a governor.  candidates: per round."""
+    """How hard to plan: one level of a governor.  candidates: per round.  latency: of its scoring, under a simulated
+    clock; None takes that of all."""
 
     fidelity: Fidelity
     candidates: int
+    latency: Latency | None = None
 
 
 class PlannedChunks:
     """Chunks from a planner inside a world.
 
-    efforts: cheapest first; a `governor` chooses among them, without one the last is used.  clock: seconds, by which
-    `config.deadline_ms` is kept; with a SimulatedClock, `latency` is what every scoring takes.  propose: other ideas
-    `[P, T, A]` for the first round, from a state, an observation and T.  errors: relative latent distance of what was
-    imagined to what was seen, one per tick of this episode that had been imagined.
+    efforts: cheapest first; a `governor` chooses among them, beginning at `level` (None: the dearest), without one the
+    last is used.  clock: seconds, by which `config.deadline_ms` is kept; with a SimulatedClock, `latency` is what every
+    scoring takes.  propose: other ideas `[P, T, A]` for the first round, from a state, an observation and T.  errors:
+    relative latent distance of what was imagined to what was seen, one per tick of this episode that had been imagined.
     """
 
     def __init__(
         self, world: World, objective: Objective, config: MPCConfig, *, efforts: Sequence[Effort],
         clock: Callable[[], float] = perf_counter, latency: Latency | None = None, governor: Governor | None = None,
+        level: int | None = None,
         propose: Callable[[WorldState, Observation, int], np.ndarray] | None = None,
     ) -> None:
-        if isinstance(clock, SimulatedClock) != (latency is not None):
+        latencies = [latency if effort.latency is None else effort.latency for effort in efforts]
+        if any(isinstance(clock, SimulatedClock) != (one is not None) for one in latencies):
             raise ConfigError("a simulated clock needs a latency, and no other clock takes one")
         if governor is not None and governor.levels != len(efforts):
             raise ConfigError(f"the governor has {governor.levels} levels for {len(efforts)} efforts")
         self.world, self.objective, self.config, self.efforts = world, objective, config, tuple(efforts)
-        self._clock, self._latency, self._propose = clock, latency, propose
+        self._clock, self._latencies, self._propose = clock, latencies, propose
         self._governor = governor
-        self.pace = Pace(len(efforts) - 1) if governor is None else governor.init()
+        self.pace = Pace(len(efforts) - 1) if governor is None else governor.init(level)
         self._low, self._high = np.asarray(world.spec.action.low), np.asarray(world.spec.action.high)
         self.last_ms = 0.0
         self.last: Plan | None = None
@@ -145,7 +149,7 @@ class PlannedChunks:
         )
         if self._propose is not None:
             settings["proposals"] = self._propose(self._state, observation, length)
-        plan = plan_with(config.planner, self._cost(effort.fidelity), mean, std,
+        plan = plan_with(config.planner, self._cost(effort.fidelity, self._latencies[self.pace.level]), mean, std,
                          elites=min(config.elites, effort.candidates), **settings)
         self.last, self.last_ms = plan, budget.elapsed_ms
         if self._governor is not None:
@@ -155,10 +159,10 @@ class PlannedChunks:
         self._imagined = imagined[0]
         return plan.actions
 
-    def _cost(self, fidelity: Fidelity) -> CostFn:
+    def _cost(self, fidelity: Fidelity, latency: Latency | None) -> CostFn:
         cost = imagined_cost(self.world, self._state, fidelity=fidelity, objective=self.objective,
                              max_lanes=self.config.max_lanes)
-        if self._latency is None:
+        if latency is None:
             return cost
         assert isinstance(self._clock, SimulatedClock)
-        return TimedCost(cost, self._clock, self._latency)
+        return TimedCost(cost, self._clock, latency)

@@ -14,6 +14,7 @@ import numpy as np
 
 from wcsim.agents.objectives import Objective, imagined_cost
 from wcsim.errors import ConfigError
+from wcsim.track.correlation import kendall, top_regret
 from wcsim.types import CostFn, Fidelity, Trace, WorldState
 
 if TYPE_CHECKING:
@@ -41,15 +42,12 @@ class Screening:
     @property
     def rank_agreement(self) -> float:
         """Kendall's tau-a of both costs over the survivors: 1 the same order, -1 the reverse; NaN for fewer than 2."""
-        count = len(self.high)
-        low, high = (np.sign(costs[:, None] - costs[None]) for costs in (self.low[self.survivors], self.high))
-        return float((low * high).sum() / (count * (count - 1))) if count > 1 else float("nan")
+        return kendall(self.low[self.survivors], self.high)
 
     @property
     def regret(self) -> float:
         """What trusting `low` for the best of the survivors would have cost, in units of `high`."""
-        chosen = np.argmin(self.low[self.survivors])
-        return float(self.high[chosen] - self.high.min())
+        return top_regret(self.low[self.survivors], self.high)
 
 
 def halved(

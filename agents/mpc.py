@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wcsim.agents.halving import Screen, Screening, screened_cost
@@ -106,7 +107,8 @@ class ActReport:
     reason: why it planned, None where it followed its plan.  The next five are the search's (see `Plan`): of the plan
     now followed for the costs, of this `act` for the rest.  A cost that nobody computed is None.  timing and traces (of
     every imagining in this `act`) are left out of comparisons: only they may differ between equal runs.
-    rank_agreement, regret: of its screenings (see `Screening`), on average; None where there was none.
+    rank_agreement, regret: of its screenings (see `Screening`), on average; None where there was none.  kept: of the
+    plan that this `act` gave up, over the ticks that it was followed, the cost promised and the cost of what came.
     """
 
     tick: int
@@ -121,6 +123,7 @@ class ActReport:
     traces: tuple[Trace, ...] = field(compare=False)
     rank_agreement: float | None = None
     regret: float | None = None
+    kept: tuple[float, float] | None = None
 
     @property
     def replanned(self) -> bool:
@@ -174,6 +177,7 @@ class MPCAgent:
         self._state = self.world.init(frame[None, None], np.zeros((1, 0, len(self._low))), seed)
         self._episode, self._tick, self._age = episode, 0, 0
         self._intent: Intent | None = None
+        self._came: list[Tensor] = []
         self.last = None
 
     def act(self, observation: Observation, *, steps_left: int | None = None) -> np.ndarray:
@@ -186,11 +190,12 @@ class MPCAgent:
         self._screenings: list[Screening] = []
         error = self._observe(observation["pixels"]) if self._tick else None
         reason = self._reason(error)
+        kept = self._kept() if reason is not None else None
         planning_ms = budget.elapsed_ms
         if reason is not None:
             length = min(self.config.horizon, steps_left or self.config.horizon)
             self._intent = self._plan(observation, length, budget, traces)
-            self._age = 0
+            self._age, self._came = 0, []
         assert self._intent is not None
         plan = self._intent.plan
         act_ms = budget.elapsed_ms
@@ -204,6 +209,7 @@ class MPCAgent:
             traces=tuple(traces),
             rank_agreement=_average([told.rank_agreement for told in self._screenings]),
             regret=_average([told.regret for told in self._screenings]),
+            kept=kept,
         )
         self._action = plan.actions[self._age]
         self._age += 1
@@ -216,6 +222,7 @@ class MPCAgent:
         assert self._intent is not None
         seen, imagined = self.world.encode(frame[None]), self._intent.imagined[self._age - 1][None]
         self._state = self.world.observe(self._state, seen, self._action[None])
+        self._came.append(seen[0])
         latent = relative_distance(imagined, seen)
         if self._judge is None:
             return PredictionError(latent)
@@ -225,6 +232,14 @@ class MPCAgent:
             latent, _known(np.linalg.norm(poses.agent[0] - poses.agent[1])), _known(np.linalg.norm(apart)),
             _known(np.degrees(abs(np.mod(turn + np.pi, 2 * np.pi) - np.pi))),
         )
+
+    def _kept(self) -> tuple[float, float] | None:
+        """What the plan that ends now promised for the ticks it was followed, and what came, as costs."""
+        if self._intent is None or not self._came:
+            return None
+        both = torch.stack([self._intent.imagined[: len(self._came)], torch.stack(self._came)])
+        promised, came = self.objective(both, self.world.decode)
+        return float(promised), float(came)
 
     def _reason(self, error: PredictionError | None) -> Reason | None:
         """Why to plan now, if at all."""

@@ -111,7 +111,7 @@ class Judged:
     cost = |block - goal| + angle_px |wrapped angle error, rad| + approach |agent - block| - coverage_px coverage.  The
     approach term is what draws the agent to a block that it does not yet touch.  A frame whose block or agent is not
     found costs `lost_px`.  goal: x, y, angle.  every: judge the last frame and every `every`-th before it.
-    discount: as in `LatentGoal`.
+    discount: as in `LatentGoal`.  agent_goal: where the agent should be, if anywhere; a pixel off costs `reach`.
     """
 
     judge: Judge
@@ -122,6 +122,8 @@ class Judged:
     approach: float = 0.1
     coverage_px: float = 50.0
     lost_px: float = 1000.0
+    agent_goal: tuple[float, ...] | None = None
+    reach: float = 0.0
 
     def __post_init__(self) -> None:
         _check_discount(self.discount)
@@ -142,6 +144,8 @@ class Judged:
         cost = np.linalg.norm(poses.block[:, :2] - xy, axis=1) + self.angle_px * turn
         cost = cost + self.approach * np.linalg.norm(poses.agent - poses.block[:, :2], axis=1)
         cost = cost - self.coverage_px * poses.coverage
+        if self.agent_goal is not None:
+            cost = cost + self.reach * np.linalg.norm(poses.agent - self.agent_goal, axis=1)
         return np.where(poses.block_found & np.isfinite(cost), cost, self.lost_px)
 
 

@@ -187,6 +187,18 @@ def test_a_governor_turns_the_candidates_down_until_the_deadline_is_met() -> Non
     assert took == pytest.approx([96.0, 48.0, 48.0, 48.0])
 
 
+def test_an_effort_may_have_a_latency_and_a_governor_a_level_to_begin_at() -> None:
+    quick, slow = ConstantLatency(call_ms=10.0), ConstantLatency(call_ms=80.0)
+    source = planned(efforts=[Effort(FIDELITY, 8, quick), Effort(FIDELITY, 8, slow)], level=0, config={"rounds": 1},
+                     governor=Governor(2, deadline_ms=60.0, patience=(1, 4)), clock=SimulatedClock())
+    source.reset(seen_at(np.array([50.0, 50.0])))
+    took = []
+    for _ in range(4):
+        source.chunk(seen_at(np.array([50.0, 50.0])), np.zeros((0, 2)))
+        took.append(source.last_ms)
+    assert took == pytest.approx([10.0, 80.0, 10.0, 10.0])
+
+
 def test_clock_latency_and_governor_must_fit() -> None:
     with pytest.raises(ConfigError, match="needs a latency"):
         planned(clock=SimulatedClock())

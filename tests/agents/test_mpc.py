@@ -88,6 +88,17 @@ def test_a_shove_past_the_bound_replans_because_of_the_error() -> None:
     assert reports[1].error.latent == pytest.approx(20.0 / 83.0, rel=0.2)
 
 
+def test_a_plan_is_held_to_what_it_promised() -> None:
+    _, _, honest = drive(agent_in(LinearWorld()), 9)
+    assert [report.tick for report in honest if report.kept is not None] == [3, 6]
+    for report in honest[3:7:3]:
+        assert report.kept is not None
+        assert report.kept[0] == pytest.approx(report.kept[1], abs=0.5)  # frames show whole pixels
+    _, _, shoved = drive(agent_in(LinearWorld()), 4, shove=lambda tick: 5.0)
+    assert shoved[3].kept is not None
+    assert shoved[3].kept[1] > shoved[3].kept[0] + 3.0
+
+
 def test_a_world_of_the_wrong_gain_is_found_out() -> None:
     _, _, reports = drive(agent_in(LinearWorld(gain=4.0), error_bound=0.05), 3)
     assert reports[1].reason == "error"

@@ -65,6 +65,12 @@ def test_judged_cost_of_one_frame() -> None:
     assert objective.frame_costs(poses) == pytest.approx([5.0 + 10 * np.pi / 2 + 0.5 * 15 - 0.25 * 7])
 
 
+def test_an_agent_with_a_goal_of_its_own_pays_for_the_way_there() -> None:
+    objective = Judged(judge, goal=(23.0, 10.0, np.pi), approach=0.0, agent_goal=(5.0, 14.0), reach=0.3)
+    poses = PointPoses(np.array([[8.0, 10.0]]), np.array([[23.0, 10.0, np.pi]]), np.zeros(1), np.array([True]))
+    assert objective.frame_costs(poses) == pytest.approx([0.3 * 5.0])
+
+
 @pytest.mark.parametrize(("angle", "error"), [(3.0, 2 * np.pi - 6.0), (-3.0, 0.0), (-3.0 + 2 * np.pi, 0.0), (0.0, 3.0)])
 def test_angles_wrap(angle: float, error: float) -> None:
     poses = PointPoses(np.zeros((1, 2)), np.array([[0.0, 0.0, angle]]), np.zeros(1), np.array([True]))

@@ -10,8 +10,9 @@ import pytest
 
 from wcsim.config import read_yaml, validate
 from wcsim.errors import ConfigError, RunError
+from wcsim.experiments.budget_config import BudgetConfig, cells
 from wcsim.experiments.budget_summary import as_run, recommend
-from wcsim.experiments.budget_sweep import BudgetConfig, BudgetSweep, cells
+from wcsim.experiments.budget_sweep import BudgetSweep
 from wcsim.experiments.closed_loop import ClosedLoopConfig
 from wcsim.experiments.executor import Here
 
@@ -25,6 +26,8 @@ def settings(folder: str) -> dict[str, Any]:
                        "cached": {"steps": 4, "cache": {"preset": "wcsim", "threshold": 0.5}}},
         "planners": ["cem"],
         "delay": {"fidelity": "cached", "deadline_ms": 60.0, "modes": ["naive", "freeze"], "ticks": [0, 1]},
+        "governed": {"efforts": [{"fidelity": "uncached", "candidates": 4}, {"fidelity": "uncached", "candidates": 8}],
+                     "rounds": 2, "patience": [1, 8]},
         "planning": {"horizon": 4, "rounds": 9, "candidates": 4, "elites": 2, "replan_every": 2},
         "objective": {"kind": "judged", "every": 4, "discount": 0.0},
         "latency": {"kind": "constant", "call_ms": 5.0, "frame_ms": 1.0},
@@ -66,6 +69,9 @@ def test_every_cell_is_played_within_its_simulated_budget(settings: dict[str, An
         assert cell["episodes"] == 1
     assert summary["deadline"][0]["attainment"] == 0.0  # a call takes longer than this deadline
     assert summary["deadline"][1]["attainment"] == 1.0
+    # Two rounds of the cheapest effort take 42 ms: too long for the first deadline, calm enough for none.
+    assert [cell["attainment"] for cell in summary["governed"]] == [0.0, 1.0]
+    assert [cell["plan_ms"]["max"] for cell in summary["governed"]] == [2 * call_ms] * 2
     assert summary["delay"][1]["waited"] > summary["delay"][0]["waited"] == 0.0
 
 
@@ -109,13 +115,18 @@ def test_the_advice_is_the_best_that_is_quick_enough_and_runs(settings: dict[str
 
 def test_the_packaged_sweep_is_valid() -> None:
     config = validate(BudgetConfig, read_yaml("pusht_budget"))
-    assert len(cells(config)) == 4 * 3 * 2 + 4 * 5
+    assert config.governed is not None
+    assert config.delay is not None
+    assert config.delay.ticks == (0, 1, 2, 3, 4)
+    swept = len(config.deadlines_ms) * (len(config.fidelities) * len(config.planners) + 1)
+    assert len(cells(config)) == swept + len(config.delay.modes) * len(config.delay.ticks)
     assert config.first_seed + config.episodes < 900_000
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"delay": {"fidelity": "best", "deadline_ms": 1.0}}, "delay.fidelity 'best' is unknown; known: uncached, cached"),
     ({"delay": {"fidelity": "cached", "deadline_ms": 1.0, "ticks": [3]}}, "must hold replan_every"),
+    ({"governed": {"efforts": [{"fidelity": "x", "candidates": 1}] * 2}}, "governed.efforts.fidelity 'x' is unknown"),
     ({"deadlines_ms": []}, "deadlines_ms"), ({"planners": ["lqr"]}, "planners"),
 ])
 def test_bad_sweeps_are_refused(settings: dict[str, Any], change: dict[str, Any], message: str) -> None:

@@ -53,6 +53,10 @@ def test_a_run_records_every_twin(settings, tmp_path, acts_in):
     assert arrays["hit"].shape == (4, 6)
     assert summary["hit_rate"] == pytest.approx(np.mean([row["hit_rate"] for row in run.steps]))
     assert summary["planning"]["reasons"] == {"start": 2, "schedule": 2}
+    kept = [row["agent"]["kept"] for row in run.steps if row["agent"]["kept"]]
+    assert len(kept) == 2
+    assert summary["planning"]["gap"] == pytest.approx(np.mean([came - promised for promised, came in kept]))
+    assert summary["planning"]["rank_agreement"] is None
 
 
 def test_a_killed_run_resumes_to_the_same_rows(settings, tmp_path):
@@ -68,9 +72,12 @@ def test_a_killed_run_resumes_to_the_same_rows(settings, tmp_path):
     with pytest.raises(Killed):
         loop(settings).run(tmp_path / "killed", on_step=kill)
     assert len(Run(tmp_path / "killed").episodes) == 1
-    resumed = loop(settings).run(tmp_path / "killed", resume=True)
+    resumed = loop(settings).run(tmp_path / "killed")
     assert deterministic(resumed.steps) == deterministic(whole.steps)
     assert resumed.episodes == whole.episodes
+    summary = (tmp_path / "killed" / "summary.json").stat().st_mtime_ns
+    loop(settings).run(tmp_path / "killed", on_step=kill)  # nothing is left to be killed in
+    assert (tmp_path / "killed" / "summary.json").stat().st_mtime_ns == summary
 
 
 def test_the_same_config_is_the_same_run(settings, tmp_path):
@@ -80,7 +87,7 @@ def test_the_same_config_is_the_same_run(settings, tmp_path):
 
 def test_an_existing_directory_is_left_alone(settings, tmp_path):
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(RunError, match="exists"):
+    with pytest.raises(RunError, match="is not a run"):
         loop(settings).run(tmp_path / "mine")
     assert (tmp_path / "mine").read_text() == "precious"
 
@@ -112,6 +119,6 @@ def test_bad_settings_are_one_clear_line_and_write_nothing(folder, tmp_path, cha
 
 
 def test_worlds_are_listed_and_verified(folder):
-    result = CliRunner().invoke(app, ["worlds", folder])
-    assert result.exit_code == 0
-    assert "verified" in result.stdout
+    result = CliRunner().invoke(app, ["worlds", "verify", folder])
+    assert result.exit_code == 0, result.stdout
+    assert "spec and shapes agree" in result.stdout

@@ -6,36 +6,61 @@ import pytest
 
 from wcsim.config import override, read_yaml, validate
 from wcsim.errors import ConfigError
-from wcsim.experiments.cache_bench import run_race, tensors_in
-from wcsim.experiments.race import RaceConfig, contestants
+from wcsim.experiments.cache_bench import run_race
+from wcsim.experiments.race import RaceConfig, absent, contestants
+from wcsim.experiments.racing import tensors_in
 from wcsim.report.race import write_race
+from wcsim.report.race_text import text_of
 
 SMALL = {
     "name": "small", "episodes": 2, "horizon": 2, "rounds": 1, "batches": [1, 2], "steps": [6], "reference_steps": 8,
-    "sweeps": [{"policy": "wcsim", "knob": "threshold", "values": [0.1, 100.0], "settings": {"force_last": False}}],
-    "ablation": {"sweep": {"policy": "wcsim", "knob": "threshold", "values": [100.0]},
-                 "parts": {"SWD": {"beta_s": 0.0}}},
+    "sweeps": [{"policy": "wcsim", "knob": "threshold", "values": [0.1, 100.0], "settings": {"force_last": False}},
+               {"origin": "diffusers", "policy": "firstblock", "knob": "threshold", "values": [0.5], "steps": [6]},
+               {"policy": "dicache", "knob": "threshold", "values": [0.1], "steps": [99]}],
+    "ablation": {"sweep": {"policy": "wcsim", "knob": "threshold", "values": [100.0]}, "batches": [1],
+                 "parts": {"SWD": {"beta_s": 0.0}}, "additions": {"warping": {"warp": True}}},
     "frontier": {"solvers": ["euler", "dpm"], "steps": [3],
-                 "sweeps": [{"policy": "dicache", "knob": "threshold", "values": [100.0]}]},
+                 "sweeps": [{"policy": "dicache", "knob": "threshold", "values": [100.0]},
+                            {"policy": "across", "knob": "interval", "values": [2]}]},
 }
 
 
 def test_a_race_measures_everybody_at_every_batch_size(folder, tmp_path):
     summary = run_race(validate(RaceConfig, {**SMALL, "world": str(folder)}), tmp_path / "race", lambda _: None)
     assert json.loads((tmp_path / "race/summary.json").read_text()) == summary
-    assert len(summary["curves"]) == 2 * 3
-    assert {row["policy"] for row in summary["ablation_rows"]} == {"whole", "without SWD"}
+    assert len(summary["curves"]) == 2 * 4
+    assert [row["policy"] for row in summary["ablation_rows"]] == ["whole", "without SWD", "with warping"]
+    foreign = next(row for row in summary["curves"] if row["origin"] == "diffusers")
+    assert foreign["policy"] == "firstblock (diffusers)"
+    assert foreign["memory_grids"] >= 1
+    across = next(row for row in summary["frontier"] if row["policy"] == "across")
+    assert across["hit_rate"] > 0
+    judged = [row for row in summary["frontier"] if row["truth_loss"] is not None]
+    assert max(row["speedup_official"] for row in summary["frontier"]) in [row["speedup_official"] for row in judged]
     eager = next(row for row in summary["curves"] if row["knob"] == "threshold=100")
     assert eager["skipped"] > 0
     assert eager["latent_error"] > 0
-    assert eager["memory_grids"] >= 4
+    assert 2 < eager["memory_grids"] <= 5
     plain = next(row for row in summary["curves"] if row["policy"] == "none")
     assert plain["latent_error"] == 0
     assert plain["memory_grids"] == 0
-    assert set(summary["phases"]["1"]) == {"none", "wcsim"}
+    assert set(summary["phases"]["1"]) == {"none", "wcsim", "firstblock (diffusers)"}
     page = write_race(summary, tmp_path / "race").read_text()
     assert "Error at equal speed" in page
+    assert "Not raced" not in page
+    assert "Not raced: dbcache (gone)." in text_of({**summary, "absent": {"dbcache": "gone"}})
     assert "<svg" in page
+    text = (tmp_path / "race/race.md").read_text()
+    assert "### Error at equal speed, one lane" in text
+    assert "### Where the time goes, 2 lanes" in text
+    assert all(line.count("|") == 7 for line in text.split("best of solver")[1].splitlines()[2:8] if line[:1] == "|")
+
+
+def test_who_is_not_installed_is_left_out_and_named(monkeypatch):
+    monkeypatch.setattr("wcsim.experiments.race.missing", lambda origin: "gone" if origin == "diffusers" else None)
+    config = validate(RaceConfig, SMALL)
+    assert absent(config) == {"firstblock (diffusers)": "gone"}
+    assert {who.origin for who in contestants(config)} == {"ours"}
 
 
 def test_packaged_races_name_only_caches_and_settings_that_exist():

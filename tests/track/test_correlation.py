@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wcsim.track.correlation import compare, mcnemar, mmrv, pearson, spearman
+from wcsim.track.correlation import compare, kendall, mcnemar, mmrv, pearson, spearman, top_regret
 
 # SIMPLER (arXiv 2405.05941), success rates of the same policies on robots and in simulation, with what they publish.
 SIMPLER = {
@@ -121,6 +121,17 @@ def test_mcnemar_is_a_binomial_test_of_the_pairs_that_differ(pairs: list[tuple[b
     expected = scipy.stats.binomtest(told.only_first, differ).pvalue if differ else 1.0
     assert told.p == pytest.approx(expected)
     assert told.only_first - told.only_second == first.sum() - second.sum()
+
+
+def test_kendall_and_regret_by_hand() -> None:
+    costs = np.array([1.0, 2.0, 3.0, 4.0])
+    assert kendall(costs, costs) == 1.0
+    assert kendall(costs, -costs) == -1.0
+    assert kendall(costs, np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(4 / 6)
+    assert kendall(costs, np.zeros(4)) == 0.0  # tau-a: who ties agrees with nobody
+    assert np.isnan(kendall(costs[:1], costs[:1]))
+    assert top_regret(np.array([2.0, 1.0, 3.0]), np.array([5.0, 7.0, 6.0])) == 2.0
+    assert top_regret(costs, costs) == 0.0
 
 
 def test_mcnemar_by_hand() -> None:

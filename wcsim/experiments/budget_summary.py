@@ -34,8 +34,9 @@ def summarise(rows: Sequence[Row], config: Mapping[str, Any], latency: Mapping[s
         "max_steps": config["max_steps"],
         "clock": config["clock"],
         "latency": dict(latency),
-        "deadline": [cell for cell in cells if cell["delay"] is None],
+        "deadline": [cell for cell in cells if cell["delay"] is None and not cell["governed"]],
         "delay": [cell for cell in cells if cell["delay"] is not None],
+        "governed": [cell for cell in cells if cell["governed"]],
     }
 
 
@@ -43,7 +44,8 @@ def _cell(rows: Sequence[Row]) -> dict[str, Any]:
     """One point of the sweep."""
     first = rows[0]
     success = wilson(sum(row["success"] for row in rows), len(rows))
-    told: dict[str, Any] = {name: first[name] for name in ("fidelity", "planner", "deadline_ms", "mode", "delay")}
+    names = ("fidelity", "planner", "deadline_ms", "mode", "delay", "governed")
+    told: dict[str, Any] = {name: first[name] for name in names}
     told |= {"episodes": len(rows), "success_rate": success.value, "success_interval": [success.low, success.high]}
     for name in ("final_coverage", "max_coverage"):
         mean = bootstrap(np.array([row[name] for row in rows]), generator=np.random.default_rng(0), statistic=np.mean)
@@ -53,6 +55,7 @@ def _cell(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         **told,
         "plan_ms": describe(plans),
+        "level": float(np.mean([level for row in rows for level in row["levels"]])),
         "attainment": float(np.mean(np.array(plans) <= first["deadline_ms"])),
         "calls_per_plan": sum(row["calls"] for row in rows) / len(plans),
         "rounds_per_plan": sum(row["rounds"] for row in rows) / len(plans),

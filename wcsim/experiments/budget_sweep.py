@@ -7,100 +7,34 @@ result, so a resumed run reads it back and never measures again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from json import dumps, loads
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from pydantic import Field, model_validator
 
-from wcsim.agents.asynchronous import AsynchronousPolicy, Mode, fixed_delay
+from wcsim.agents.asynchronous import AsynchronousPolicy, fixed_delay
 from wcsim.agents.chunks import Effort, PlannedChunks
-from wcsim.agents.mpc import MPCConfig
 from wcsim.agents.objectives import imagined_cost
-from wcsim.agents.planners import PlannerName
-from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import StrictConfig, validate
 from wcsim.envs.imagined import load_world
 from wcsim.envs.tasks import Task, make_task
+from wcsim.experiments.budget_config import BudgetConfig, Cell, cells
 from wcsim.experiments.budget_summary import as_run, recommend, summarise, to_csv
-from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.executor import Executor, Here
 from wcsim.experiments.lanes import TruthLanes, play
-from wcsim.experiments.planners import JudgedConfig
 from wcsim.track import files
-from wcsim.track.clock import ClockMode, LatencyConfig, MeasuredLatency, make_clock, measure
+from wcsim.track.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
+from wcsim.track.governor import Governor
 from wcsim.track.runs import Run, make_manifest
 from wcsim.types import Fidelity
 from wcsim.world.checkpoints import find_world, hash_files
 from wcsim.world.world import World
-
-
-class DelayConfig(StrictConfig):
-    """The second half of the sweep: one fidelity, planner and deadline, and chunks that arrive late."""
-
-    fidelity: str
-    planner: PlannerName = "cem"
-    deadline_ms: float = Field(gt=0)
-    modes: tuple[Mode, ...] = ("wait", "naive", "ensemble", "freeze")
-    ticks: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Delays in control ticks."""
-
-
-class BudgetConfig(StrictConfig):
-    """One sweep, `episodes` starts from consecutive seeds per cell."""
-
-    name: str
-    world: str = "pusht-96"
-    task: TaskConfig = TaskConfig(name="pusht")
-    episodes: int = Field(10, ge=1)
-    first_seed: int = Field(720_000, ge=0)
-    max_steps: int = Field(40, ge=1)
-    deadlines_ms: tuple[float, ...] = Field(min_length=1)
-    fidelities: dict[str, FidelityConfig] = Field(min_length=1)
-    planners: tuple[PlannerName, ...] = ("cem",)
-    delay: DelayConfig | None = None
-    planning: MPCConfig = MPCConfig(rounds=64)
-    """Shared by all; planner and deadline are the sweep's."""
-    objective: JudgedConfig = JudgedConfig()
-    clock: Literal["simulated", "wall"] = "simulated"
-    latency: LatencyConfig | None = None
-    """Of the simulated clock; None measures it, per fidelity, before the first episode."""
-    device: str = "cpu"
-    threads: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.delay is not None and self.delay.fidelity not in self.fidelities:
-            raise ValueError(f"delay.fidelity {self.delay.fidelity!r} is unknown; known: {', '.join(self.fidelities)}")
-        if self.delay is not None and max(self.delay.ticks) + self.planning.replan_every > self.planning.horizon:
-            raise ValueError(f"planning.horizon {self.planning.horizon} must hold replan_every and the longest delay")
-        return self
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One point of the sweep.  delay: in ticks; None: the time that planning takes does not pass on the table."""
-
-    fidelity: str
-    planner: PlannerName
-    deadline_ms: float
-    mode: Mode = "wait"
-    delay: int | None = None
-
-
-def cells(config: BudgetConfig) -> list[Cell]:
-    """All points: every deadline, fidelity and planner; then every mode and delay."""
-    swept = [Cell(fidelity, planner, deadline_ms) for fidelity in config.fidelities for planner in config.planners
-             for deadline_ms in config.deadlines_ms]
-    late = config.delay
-    return swept if late is None else swept + [
-        Cell(late.fidelity, late.planner, late.deadline_ms, mode, ticks) for mode in late.modes for ticks in late.ticks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +127,7 @@ def play_piece(piece: Piece) -> dict[str, Any]:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     cell = cells(config)[piece.cell]
-    latency = loads(piece.latency).get(cell.fidelity)
+    latency = {name: validate(_Parsed, {"value": told}).value for name, told in loads(piece.latency).items()}
     policy = _policy(config, task, world, cell, latency)
     seed = config.first_seed + piece.start
     start = task.start(seed)
@@ -202,7 +136,7 @@ def play_piece(piece: Piece) -> dict[str, Any]:
     return {
         "episode": piece.cell * config.episodes + piece.start, "cell": piece.cell, "start": piece.start, "seed": seed,
         "fidelity": cell.fidelity, "planner": cell.planner, "deadline_ms": cell.deadline_ms, "mode": cell.mode,
-        "delay": cell.delay, "steps": len(episode.reward), "success": episode.success,
+        "delay": cell.delay, "governed": cell.governed, "steps": len(episode.reward), "success": episode.success,
         "final_coverage": episode.coverage[-1], "max_coverage": max(episode.coverage), "waited": policy.waited,
         **watched.row(),
     }
@@ -215,6 +149,7 @@ class Watched:
         assert isinstance(policy.source, PlannedChunks)
         self._policy, self._source = policy, policy.source
         self._plan_ms: list[float] = []
+        self._levels: list[int] = []
         self._calls = self._rounds = 0
 
     def reset(self, observation: Any, *, episode: int = 0) -> None:
@@ -223,10 +158,11 @@ class Watched:
 
     def act(self, observation: Any) -> np.ndarray:
         """See `Policy`."""
-        before = self._source.last
+        before, level = self._source.last, self._source.pace.level
         action = self._policy.act(observation)
         if self._source.last is not None and self._source.last is not before:
             self._plan_ms.append(self._source.last_ms)
+            self._levels.append(level)
             self._calls += self._source.last.calls
             self._rounds += self._source.last.rounds
         return action
@@ -234,28 +170,30 @@ class Watched:
     def row(self) -> dict[str, Any]:
         """What the plans of the episode took, and how far the world was wrong."""
         errors = self._source.errors
-        return {"plans": len(self._plan_ms), "plan_ms": self._plan_ms, "calls": self._calls, "rounds": self._rounds,
+        return {"plans": len(self._plan_ms), "plan_ms": self._plan_ms, "levels": self._levels,
+                "calls": self._calls, "rounds": self._rounds,
                 "latent_error": float(np.mean(errors)) if errors else None}
 
 
-def _policy(config: BudgetConfig, task: Task, world: World, cell: Cell, latency: Any) -> AsynchronousPolicy:
-    fidelity = config.fidelities[cell.fidelity].build(world.spec)
+def _policy(
+    config: BudgetConfig, task: Task, world: World, cell: Cell, latency: Mapping[str, Latency]
+) -> AsynchronousPolicy:
+    """What acts in a cell.  latency: per fidelity; empty under a wall clock."""
     settings = config.planning.model_copy(update={"planner": cell.planner, "deadline_ms": cell.deadline_ms})
-    mode: ClockMode = config.clock
-    source = PlannedChunks(
-        world, config.objective.build(world, task), settings, efforts=[Effort(fidelity, settings.candidates)],
-        clock=make_clock(mode), latency=None if latency is None else _parse(latency).value,
-    )
-    delay = fixed_delay(cell.delay or 0)
-    return AsynchronousPolicy(source, mode=cell.mode, execute=settings.replan_every, delay=delay)
+    levels, governor, asked = [(cell.fidelity, settings.candidates)], None, config.governed
+    if cell.governed and asked is not None:
+        # The governor alone keeps the deadline: a search cut short would look quick, and be given more to do.
+        settings = settings.model_copy(update={"rounds": asked.rounds, "deadline_ms": None})
+        levels = [(effort.fidelity, effort.candidates) for effort in asked.efforts]
+        governor = Governor(len(levels), cell.deadline_ms, asked.margin, asked.patience)
+    efforts = [Effort(config.fidelities[name].build(world.spec), count, latency.get(name)) for name, count in levels]
+    source = PlannedChunks(world, config.objective.build(world, task), settings, efforts=efforts,
+                           clock=make_clock(config.clock), governor=governor, level=0)
+    return AsynchronousPolicy(source, mode=cell.mode, execute=settings.replan_every, delay=fixed_delay(cell.delay or 0))
 
 
 class _Parsed(StrictConfig):
     value: LatencyConfig
-
-
-def _parse(latency: Any) -> _Parsed:
-    return validate(_Parsed, {"value": latency})
 
 
 @lru_cache(maxsize=2)

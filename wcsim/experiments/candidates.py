@@ -10,7 +10,9 @@ from pydantic import Field
 
 from wcsim.agents.adapters import ChunkedPolicy, lerobot_policy
 from wcsim.agents.expert import PushConfig, PushExpert
+from wcsim.agents.learned import LearnedPolicy, load_policy
 from wcsim.agents.policies import NoisyPolicy, Policy, RandomPolicy, ReplayPolicy, StillPolicy
+from wcsim.agents.remote import PUSHT_NAMES, RemoteSource
 from wcsim.config import StrictConfig
 from wcsim.envs.tasks import Task
 from wcsim.errors import ConfigError
@@ -74,6 +76,19 @@ class ReplayCandidate(Candidate):
             raise ConfigError(f"policy {self.name!r} cannot read actions from {self.path!r}: {error}") from error
 
 
+class LearnedCandidate(Candidate):
+    """A policy that was trained by `scripts/train_policy.py`: the name of a shipped one, or a file."""
+
+    kind: Literal["learned"] = "learned"
+    policy: str
+    execute: int = Field(2, ge=1)
+    seed: int = Field(0, ge=0)
+
+    def build(self, task: Task) -> Policy:
+        """The policy."""
+        return LearnedPolicy(load_policy(self.policy), task.action, execute=self.execute, seed=self.seed)
+
+
 class LeRobotCandidate(Candidate):
     """A LeRobot policy directory; needs the package lerobot.  Every lane loads its own copy."""
 
@@ -84,6 +99,24 @@ class LeRobotCandidate(Candidate):
     def build(self, task: Task) -> Policy:
         """The policy."""
         return lerobot_policy(self.path, task.action, device=self.device)
+
+
+class RemoteCandidate(Candidate):
+    """A policy behind an openpi server; needs the extra openpi.  Every lane opens its own connection."""
+
+    kind: Literal["remote"] = "remote"
+    address: str
+    names: dict[str, str] = Field(default_factory=lambda: dict(PUSHT_NAMES))
+    """The server's name for an input to the observation's: pixels, agent_pos, block_pose."""
+    prompt: str | None = None
+    units: Literal["native", "unit"] = "native"
+    delta: bool = False
+    execute: int | None = Field(None, ge=1)
+
+    def build(self, task: Task) -> Policy:
+        """The policy."""
+        source = RemoteSource(self.address, names=self.names, prompt=self.prompt)
+        return ChunkedPolicy(source, task.action, units=self.units, delta=self.delta, execute=self.execute)
 
 
 class FunctionCandidate(Candidate):
@@ -109,6 +142,7 @@ class FunctionCandidate(Candidate):
 
 
 AnyCandidate = Annotated[
-    ExpertCandidate | RandomCandidate | StillCandidate | ReplayCandidate | LeRobotCandidate | FunctionCandidate,
+    ExpertCandidate | RandomCandidate | StillCandidate | ReplayCandidate | LearnedCandidate | LeRobotCandidate
+    | RemoteCandidate | FunctionCandidate,
     Field(discriminator="kind"),
 ]

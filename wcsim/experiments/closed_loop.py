@@ -29,6 +29,7 @@ from wcsim.track.ledger import Twin, error_rows
 from wcsim.track.runs import Run, make_manifest
 from wcsim.types import Trace
 from wcsim.world.checkpoints import find_world, hash_files
+from wcsim.world.transformer import compile_blocks
 from wcsim.world.world import World
 
 WORLDS = ("cached", "uncached")
@@ -58,6 +59,8 @@ class ClosedLoopConfig(StrictConfig):
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
     """torch threads; None leaves torch's choice."""
+    compile_blocks: bool = False
+    """Whether `torch.compile` makes a graph of each block range; the first episode waits for it."""
 
 
 class Player(Protocol):
@@ -125,33 +128,36 @@ class ClosedLoop:
             torch.set_num_threads(config.threads)
         self.task: Task = make_task(config.task.name, **config.task.options)
         self.world = load_world(config.world, device=config.device)
+        if config.compile_blocks:
+            compile_blocks(self.world.transformer)
         self.acted_in = "cached" if config.acts_in == "world" else "truth"
         self.player: Player = config.agent.build(self.world, self.task)
         self._envs = {name: self._make_env(name) for name in WORLDS}
         self._truth = self.task.make_truth()
 
-    def run(self, path: Path, *, resume: bool = False, on_step: Callable[[int, int], None] | None = None) -> Run:
-        """Play what is missing of the episodes, then write the summary.  on_step: told episode and step."""
-        settings = self.config.model_dump(mode="json")
-        if resume and path.exists():
-            run = Run.open(path, settings)
-        else:
-            seeds = {"first_seed": self.config.first_seed, "episodes": self.config.episodes}
-            weights = hash_files(find_world(self.config.world))
-            run = Run.create(path, settings, make_manifest(device=self.world.device, seeds=seeds, weights=weights))
+    def run(self, path: Path, *, on_step: Callable[[int, int], None] | None = None) -> Run:
+        """Play what is missing of the episodes and write the summary; does nothing where nothing is.  on_step: told
+        episode and step."""
+        run = Run.resume(path, self.config.model_dump(mode="json"), self._manifest)
         done = {row["episode"] for row in run.episodes}
-        for number in range(self.config.episodes):
-            if number not in done:
-                self._play(run, number, on_step or (lambda episode, step: None))
-        run.write_summary(summarise(run, deadline_ms=self.config.deadline_ms, fps=self.world.spec.fps))
+        left = [number for number in range(self.config.episodes) if number not in done]
+        for number in left:
+            self._play(run, number, on_step or (lambda episode, step: None))
+        if left or not (path / "summary.json").is_file():
+            run.write_summary(summarise(run, deadline_ms=self.config.deadline_ms, fps=self.world.spec.fps))
         return run
+
+    def _manifest(self) -> dict[str, Any]:
+        seeds = {"first_seed": self.config.first_seed, "episodes": self.config.episodes}
+        return make_manifest(device=self.world.device, seeds=seeds, weights=hash_files(find_world(self.config.world)))
 
     def _make_env(self, name: str) -> ImaginedEnv:
         config = self.config
         cache = config.fidelity.cache.model_dump() if name == "cached" else "none"
         env = ImaginedEnv(
             config.task.name, config.world, cache=cache, steps=config.fidelity.steps, solver=config.fidelity.solver,
-            context=config.fidelity.context, task_options=config.task.options, device=config.device,
+            context=config.fidelity.context, guidance=config.fidelity.guidance, decide=config.fidelity.decide,
+            task_options=config.task.options, device=config.device,
         )
         return env
 
@@ -227,7 +233,7 @@ def _agent_row(report: ActReport) -> dict[str, Any]:
     return {
         "reason": report.reason, "cost": report.cost, "calls": report.calls, "rounds": report.rounds,
         "exhausted": report.exhausted, "deadline_met": report.timing.deadline_met,
-        "rank_agreement": report.rank_agreement, "regret": report.regret,
+        "rank_agreement": report.rank_agreement, "regret": report.regret, "kept": report.kept,
         "prediction_error": None if error is None else {
             "latent": error.latent, "agent_px": error.agent_px, "block_px": error.block_px,
             "block_deg": error.block_deg,

@@ -79,19 +79,21 @@ def best_at(rows: Sequence[Row], speed: float) -> dict[str, Any] | None:
 
 def affordable(rows: Sequence[Row], most: float) -> dict[str, Any] | None:
     """The fastest contestant that loses at most the share `most` of the official setting's accuracy in every figure."""
-    good = [row for row in rows if all(row["truth_loss_official"][name] <= most for name in
-                                       ("psnr", "block_px", "block_deg", "agent_px"))]
+    judged = [(row, row["truth_loss_official"]) for row in rows if row["truth_loss_official"]]
+    good = [row for row, loss in judged if all(loss[name] <= most for name in
+                                               ("psnr", "block_px", "block_deg", "agent_px"))]
     return dict(max(good, key=lambda row: row["speedup_official"])) if good else None
 
 
 def conclude(measured: Mapping[str, Any], speeds: Sequence[float], ours: Sequence[str]) -> dict[str, Any]:
     """The summary: curves, frontier, errors at matched speeds, ablation, and what of the claims holds."""
-    rows = measured["rows"]
-    first_steps, batches = measured["steps"][0], sorted({row["batch"] for row in rows})
+    rows, first_steps = measured["rows"], measured["steps"][0]
     curves = [row for row in rows if row["group"] == "curves"]
+    batches = sorted({row["batch"] for row in curves})
     raced = {str(batch): matched([row for row in curves if row["batch"] == batch and row["steps"] == first_steps
                                   and row["policy"] != "none"], speeds) for batch in batches}
-    frontier = [row for row in rows if row["group"] in ("frontier", "curves") and "reference_error" in row]
+    framed = sorted({row["batch"] for row in rows if row["group"] == "frontier"})
+    frontier = [row for row in rows if row["group"] in ("frontier", "curves") and row["batch"] in framed]
     ablation = [row for row in rows if row["group"] == "ablation"]
     return {
         **{key: value for key, value in measured.items() if key != "rows"},
@@ -100,10 +102,10 @@ def conclude(measured: Mapping[str, Any], speeds: Sequence[float], ours: Sequenc
         "matched": raced,
         "winners": {batch: winners(table, speeds, ours) for batch, table in raced.items()},
         "ablation": {str(batch): matched([row for row in ablation if row["batch"] == batch], speeds)
-                     for batch in batches if ablation},
+                     for batch in sorted({row["batch"] for row in ablation})},
         "ablation_rows": ablation,
         "joint": {str(batch): joint([row for row in frontier if row["batch"] == batch], (2, 3, 4, 5, 6))
-                  for batch in batches if frontier},
+                  for batch in framed},
         "affordable": {str(batch): affordable([row for row in [*curves, *frontier] if row["batch"] == batch], 0.005)
-                       for batch in batches},
+                       for batch in sorted({*batches, *framed})},
     }

@@ -30,10 +30,13 @@ class JudgedConfig(StrictConfig):
     angle_px: float = Field(60.0, ge=0)
     approach: float = Field(0.1, ge=0)
     coverage_px: float = Field(50.0, ge=0)
+    reach: float = Field(0.0, ge=0)
+    """Weight of the agent's way to its own goal, where the task gives it one (`wcsim.experiments.goal_task`)."""
 
     def build(self, world: World, task: Task) -> Objective:
         """The objective for a task."""
-        return Judged(task.judge, task.goal, **self.model_dump(exclude={"kind"}))
+        agent_goal = getattr(task, "agent_goal", None)
+        return Judged(task.judge, task.goal, agent_goal=agent_goal, **self.model_dump(exclude={"kind"}))
 
 
 class LatentGoalConfig(StrictConfig):

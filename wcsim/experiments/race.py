@@ -13,40 +13,66 @@ from typing import Any
 from pydantic import Field
 
 from wcsim.cache.fidelity import FidelityConfig
+from wcsim.cache.gate import PolicyConfig
 from wcsim.config import StrictConfig
+from wcsim.experiments.across import Across
+from wcsim.experiments.foreign import Origin, foreign, missing
 
-Cache = str | dict[str, Any]
-"""A cache preset's name, or its settings (`wcsim.cache.parse_cache`)."""
+Cache = str | dict[str, Any] | PolicyConfig
+"""A cache preset's name, or its settings (`wcsim.cache.parse_cache`), or those of somebody else's cache."""
 
 
 class Sweep(StrictConfig):
     """One cache at several values of one of its settings."""
 
     policy: str
-    """The cache preset that the sweep starts from, and its name in the results."""
+    """The cache preset that the sweep starts from, or the name of somebody else's cache."""
+    origin: Origin = "ours"
+    """Whose code it is: see `wcsim.experiments.foreign`."""
+    name: str | None = None
+    """Its name in the results, by default the policy, with the origin if that is not ours."""
     knob: str
     values: list[float | int] = Field(min_length=1)
     settings: dict[str, Any] = Field({})
     """What else differs from the preset."""
+    steps: list[int] | None = None
+    """Of the race's step counts those that it runs at; null for all."""
+
+    @property
+    def shown(self) -> str:
+        """See `name`."""
+        return self.name or (self.policy if self.origin == "ours" else f"{self.policy} ({self.origin})")
 
     def caches(self) -> Iterator[tuple[str, Cache]]:
-        """Knob as text, and the cache, per value."""
-        for value in self.values:
-            yield f"{self.knob}={value:g}", {"preset": self.policy, **self.settings, self.knob: value}
+        """Knob as text, and the cache, per value; nobody where their code is not installed."""
+        for value in self.values if missing(self.origin) is None else ():
+            settings = {**self.settings, self.knob: value}
+            cache: Cache = {"preset": self.policy, **settings}
+            if self.origin != "ours":
+                cache = foreign(self.origin, self.policy, settings)
+            elif self.policy == "across":
+                cache = Across.Config.model_validate(settings)
+            yield f"{self.knob}={value:g}", cache
 
 
 class Ablation(StrictConfig):
-    """A sweep, once whole and once without each of its parts."""
+    """A sweep, once whole, and once without each of its parts or with one more."""
 
     sweep: Sweep
     parts: dict[str, dict[str, Any]]
     """Name of a part to the settings that switch it off."""
+    additions: dict[str, dict[str, Any]] = Field({})
+    """Name of a part that the sweep leaves out to the settings that switch it on."""
+    batches: list[int] | None = None
+    """Lanes of its timings; null for those of the race."""
 
     def sweeps(self) -> Iterator[tuple[str, Sweep]]:
         """`whole` first."""
         yield "whole", self.sweep
-        for part, settings in self.parts.items():
-            yield f"without {part}", self.sweep.model_copy(update={"settings": {**self.sweep.settings, **settings}})
+        named = {**{f"without {part}": off for part, off in self.parts.items()},
+                 **{f"with {part}": on for part, on in self.additions.items()}}
+        for name, settings in named.items():
+            yield name, self.sweep.model_copy(update={"settings": {**self.sweep.settings, **settings}})
 
 
 class Frontier(StrictConfig):
@@ -55,6 +81,8 @@ class Frontier(StrictConfig):
     solvers: list[str] = Field(min_length=1)
     steps: list[int] = Field(min_length=1)
     sweeps: list[Sweep] = Field([])
+    batches: list[int] | None = None
+    """Lanes of its timings; null for those of the race."""
 
 
 class RaceConfig(StrictConfig):
@@ -86,15 +114,22 @@ class RaceConfig(StrictConfig):
     ours: list[str] = Field(["wcsim"])
     """Policies whose claims are checked; the page draws them strong."""
 
+    def batches_of(self, group: str) -> list[int]:
+        """Lanes of the timings of a part of the race."""
+        part = {"ablation": self.ablation, "frontier": self.frontier}.get(group)
+        return (part.batches if part else None) or self.batches
+
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """group: which part of the race (`curves`, `ablation`, `frontier`).  policy, knob: names.  fidelity: what runs."""
+    """group: which part of the race (`curves`, `ablation`, `frontier`).  policy, knob: names.  fidelity: what runs.
+    origin: whose cache it is."""
 
     group: str
     policy: str
     knob: str
     fidelity: FidelityConfig
+    origin: Origin = "ours"
 
     @property
     def is_plain(self) -> bool:
@@ -106,8 +141,9 @@ def contestants(config: RaceConfig) -> list[Contestant]:
     """Everybody, in the order of the configuration; ConfigError for settings that no cache has."""
     found = [Contestant("curves", "none", "", fidelity(config.solver, steps, "none")) for steps in config.steps]
     for steps in config.steps:
-        found += [Contestant("curves", sweep.policy, knob, fidelity(config.solver, steps, cache))
-                  for sweep in config.sweeps for knob, cache in sweep.caches()]
+        found += [Contestant("curves", sweep.shown, knob, fidelity(config.solver, steps, cache), sweep.origin)
+                  for sweep in config.sweeps if sweep.steps is None or steps in sweep.steps
+                  for knob, cache in sweep.caches()]
     if config.ablation:
         found += [Contestant("ablation", name, knob, fidelity(config.solver, config.steps[0], cache))
                   for name, sweep in config.ablation.sweeps() for knob, cache in sweep.caches()]
@@ -115,9 +151,16 @@ def contestants(config: RaceConfig) -> list[Contestant]:
         for solver in config.frontier.solvers:
             for steps in config.frontier.steps:
                 found.append(Contestant("frontier", "none", "", fidelity(solver, steps, "none")))
-                found += [Contestant("frontier", sweep.policy, knob, fidelity(solver, steps, cache))
-                          for sweep in config.frontier.sweeps for knob, cache in sweep.caches()]
+                found += [Contestant("frontier", sweep.shown, knob, fidelity(solver, steps, cache), sweep.origin)
+                          for sweep in config.frontier.sweeps if sweep.steps is None or steps in sweep.steps
+                          for knob, cache in sweep.caches()]
     return found
+
+
+def absent(config: RaceConfig) -> dict[str, str]:
+    """Who cannot run here, and why."""
+    sweeps = [*config.sweeps, *(config.frontier.sweeps if config.frontier else [])]
+    return {sweep.shown: why for sweep in sweeps if (why := missing(sweep.origin)) is not None}
 
 
 def fidelity(solver: str, steps: int, cache: Cache) -> FidelityConfig:

@@ -60,9 +60,18 @@ def _planning(steps: list[dict[str, Any]]) -> dict[str, Any] | None:
         "calls": sum(row["agent"]["calls"] for row in planned),
         "reasons": dict(Counter(row["agent"]["reason"] for row in planned)),
         "plan_ms": describe([row["spans_ms"]["plan"] for row in planned]),
+        "gap": _gap(steps),
+        "rank_agreement": _median(row["agent"].get("rank_agreement") for row in planned),
+        "regret": _median(row["agent"].get("regret") for row in planned),
         "prediction_error": {name: _median(error[name] for error in errors)
                              for name in ("latent", "agent_px", "block_px", "block_deg")},
     }
+
+
+def _gap(steps: list[dict[str, Any]]) -> float | None:
+    """The exploitation gap: what the ticks of plans cost as they came, less what was promised, on average."""
+    kept = [row["agent"]["kept"] for row in steps if row["agent"] is not None and row["agent"].get("kept")]
+    return _mean(came - promised for promised, came in kept) if kept else None
 
 
 def _mean(values: Any) -> float:

@@ -13,8 +13,9 @@ import yaml
 
 from wcsim.cache import parse_cache
 from wcsim.errors import ConfigError
-from wcsim.experiments.cache_bench import Progress, run_race
+from wcsim.experiments.cache_bench import run_race, who_is
 from wcsim.experiments.race import RaceConfig, contestants
+from wcsim.experiments.racing import Progress
 
 Row = Mapping[str, Any]
 
@@ -45,8 +46,7 @@ def tune_world(
     summary = run_race(config, out, progress)
     row = choose([row for row in summary["frontier"] if row["batch"] == config.batches[0]],
                  deadline_ms=deadline_ms, max_error=max_error)
-    who = next(who for who in contestants(config) if who.group == "frontier" and (who.policy, who.knob) == (
-        row["policy"], row["knob"]) and (who.fidelity.solver, who.fidelity.steps) == (row["solver"], row["steps"]))
+    who = who_is(contestants(config), row)
     cache = parse_cache(who.fidelity.cache).model_dump()
     settings = {"fidelity": {"solver": row["solver"], "steps": row["steps"], "cache": cache}}
     low, high = row["speedup_official_interval"]

@@ -45,7 +45,8 @@ def write_budget(run: Run) -> Path:
         f"for every point below. Time was {'simulated' if summary['clock'] == 'simulated' else 'measured'}."
     )
     return write_page(
-        run.path / "report.html", str(config["name"]), lede, [_deadlines(summary), _delays(summary)],
+        run.path / "report.html", str(config["name"]), lede, 
+        [_deadlines(summary), _delays(summary), _governed(summary, config)],
         sources={"Configuration": yaml.safe_dump(config, sort_keys=False), "Manifest": dumps(run.manifest, indent=2)},
         also=", and episodes.csv every episode",
     )
@@ -100,6 +101,23 @@ def _delays(summary: Mapping[str, Any]) -> Section:
         "wait stands still until the plan arrives; naive goes on with the last one and then switches; ensemble "
         "averages the plans that cover a tick; freeze plans knowing what will have been done by then.",
         tuple(panels), (table,))
+
+
+def _governed(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Section:
+    cells: list[Row] = summary["governed"]
+    if not cells:
+        return Section("governed", "What a governor makes of a deadline", missing="No governor was swept.")
+    efforts = "; ".join(f"{level}: {effort['candidates']} candidates on {effort['fidelity']}"
+                        for level, effort in enumerate(config["governed"]["efforts"]))
+    rows = tuple((phrases.number(cell["deadline_ms"], 0), *_outcome(cell), phrases.number(cell["level"], 2),
+                  *(phrases.number(cell["plan_ms"][key], 0) for key in ("p50", "p95", "max")),
+                  phrases.percent(cell["attainment"])) for cell in cells)
+    table = Table("By deadline", ("deadline, ms", "success", "covered", "95%", "mean level", "plan p50", "p95", "max",
+                                  "met"), rows)
+    return Section(
+        "governed", "What a governor makes of a deadline",
+        how="Plans are never cut short here; after a miss the governor asks for less, after calm for more. Levels: "
+        f"{efforts}.", tables=(table,))
 
 
 def _outcome(cell: Row) -> tuple[str, ...]:

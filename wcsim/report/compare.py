@@ -18,6 +18,7 @@ from wcsim.report import phrases
 from wcsim.report.budget import write_budget
 from wcsim.report.canvas import Panel, colour, draw, plain_numbers
 from wcsim.report.evaluation import write_evaluation
+from wcsim.report.goals import write_goals
 from wcsim.report.page import write_report
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.track.runs import Run
@@ -26,6 +27,7 @@ HEADLINES = {
     "closed loop": ("success_rate", "final_coverage", "speedup", "hit_rate", "latency_ms.p95", "deadline_attainment"),
     "evaluation": ("pearson.uncached", "pearson.cached", "mmrv.uncached", "mmrv.cached", "cache.hit_rate"),
     "budget": (),
+    "goals": (),
 }
 """Kind of run to the numbers that are drawn."""
 
@@ -34,9 +36,8 @@ def write_page_of(path: Path) -> Path:
     """Write the page that belongs to the run at `path`; returns the page's path."""
     run = Run(path)
     kind = kind_of(run.read_summary())
-    if kind == "evaluation":
-        return write_evaluation(run)
-    return write_budget(run) if kind == "budget" else write_report(path)
+    writers = {"evaluation": write_evaluation, "budget": write_budget, "goals": write_goals}
+    return writers[kind](run) if kind in writers else write_report(path)
 
 
 def kind_of(summary: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from wcsim.report.canvas import Panel, colour, draw
+from wcsim.report.race_text import write_text
 from wcsim.report.template import drawn, fill
 from wcsim.track import files
 
@@ -25,11 +26,18 @@ QUIET = ("truth", "uncached", "between", "plan", "encode", "embed", "probe", "ju
 
 
 def write_race(summary: Mapping[str, Any], out: Path) -> Path:
-    """Write `report.html` beside the summary of a race; returns its path."""
+    """Write `report.html` beside the summary of a race, its tables as `race.md`, and its drawings; returns the page's
+    path."""
     page = out / "report.html"
+    panels = {"curves": curve_panels(summary), "frontier": frontier_panels(summary),
+              "ablation": ablation_panels(summary)}
+    for name, some in panels.items():
+        for place, panel in enumerate(some, start=1):
+            files.replace(out / f"{name}-{place}.svg", panel.svg.encode())
+    write_text(summary, out)
     files.replace(page, fill("race.html", title=f"Race of caches: {summary['world']}", summary=summary,
-                             curves=drawn(curve_panels(summary)), joint=drawn(frontier_panels(summary)),
-                             speeds=speeds_of(summary)).encode())
+                             curves=drawn(panels["curves"]), joint=drawn(panels["frontier"]),
+                             ablation=drawn(panels["ablation"]), speeds=speeds_of(summary)).encode())
     return page
 
 
@@ -60,23 +68,31 @@ def curve_panels(summary: Mapping[str, Any]) -> list[Panel]:
         for batch in dict.fromkeys(row["batch"] for row in rows):
             some = [row for row in rows if (row["steps"], row["batch"]) == (steps, batch) and row["latent_error"]]
             if some:
-                panels.append(_curve_panel(some, styles, steps, batch))
+                title = f"Distance from the uncached twin, {steps} steps, batch {batch}"
+                panels.append(_curve_panel(some, styles, f"race-{steps}-{batch}", title))
     return panels
 
 
-def _curve_panel(rows: Sequence[Row], styles: Mapping[str, dict[str, Any]], steps: int, batch: int) -> Panel:
+def ablation_panels(summary: Mapping[str, Any]) -> list[Panel]:
+    """The same for WorldCache whole and without each of its parts, a panel per batch size."""
+    every = [row for row in summary["ablation_rows"] if row["latent_error"]]
+    styles = looks(every, ["whole"])
+    return [_curve_panel([row for row in every if row["batch"] == batch], styles, f"ablation-{batch}",
+                         f"WorldCache without each part, batch {batch}")
+            for batch in dict.fromkeys(row["batch"] for row in every)]
+
+
+def _curve_panel(rows: Sequence[Row], styles: Mapping[str, dict[str, Any]], name: str, title: str) -> Panel:
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for name, style in styles.items():
-            points = sorted((row["speedup"], row["latent_error"]) for row in rows if row["policy"] == name)
+        for policy, style in styles.items():
+            points = sorted((row["speedup"], row["latent_error"]) for row in rows if row["policy"] == policy)
             if points:
                 axes.plot(*zip(*points, strict=True), **style)
         _log_error(axes, "speed-up over the uncached loop, measured")
         figure.legend(loc="outside lower center", ncols=4, fontsize=7)
 
-    title = f"Distance from the uncached twin, {steps} steps, batch {batch}"
-    return Panel(title, draw(f"race-{steps}-{batch}", f"{title}, against speed-up, per cache policy", paint,
-                             height_in=3.8))
+    return Panel(title, draw(name, f"{title}, against speed-up, per cache policy", paint, height_in=3.8))
 
 
 def frontier_panels(summary: Mapping[str, Any]) -> list[Panel]:

@@ -44,6 +44,17 @@ def mmrv(real: np.ndarray, simulated: np.ndarray) -> np.ndarray:
     return np.asarray(violation.max(axis=-1).mean(axis=-1))
 
 
+def kendall(first: np.ndarray, second: np.ndarray) -> float:
+    """Kendall's tau-a of two lists of costs `[n]`: 1 the same order, -1 the reverse; NaN for fewer than 2."""
+    one, other = (np.sign(np.asarray(costs)[:, None] - np.asarray(costs)[None]) for costs in (first, second))
+    return float((one * other).sum() / (len(one) * (len(one) - 1))) if len(one) > 1 else float("nan")
+
+
+def top_regret(trusted: np.ndarray, true: np.ndarray) -> float:
+    """What it costs to take the candidate that `trusted` `[n]` likes best, over the best by `true` `[n]`."""
+    return float(true[np.argmin(trusted)] - np.min(true))
+
+
 STATISTICS: dict[str, Statistic] = {"pearson": pearson, "spearman": spearman, "mmrv": mmrv}
 
 

@@ -1,0 +1,200 @@
+"""Policies learnt from demonstrations: a small network from where agent and block are to a chunk of actions.
+
+Two kinds share it: `regression` says the mean of what the demonstrator did (behaviour cloning), `flow` draws from all
+that it did, by way of a straight path from noise (rectified flow, arXiv 2209.03003), whose end the network predicts.
+Easy to get wrong: a chunk is of offsets from where the agent is when it is made.  Shapes: B batch, k ticks of history,
+H ticks of a chunk, A action, D numbers of a chunk (H A), F features.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from wcsim.agents.policies import Observation
+from wcsim.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from wcsim.types import ActionSpec
+
+FORMAT = "wcsim-policy-1"
+"""What a policy's file says it is."""
+
+PER_TICK = 8
+"""Features of one tick: the agent, the block, its heading's cosine and sine, the agent as seen from the block."""
+
+TIME_OCTAVES = 4
+"""The flow's time is shown as sines and cosines of pi 2^o t for o below this."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """What a policy's file holds beside its weights.
+
+    kind: `regression` or `flow`.  history: ticks that it looks back on.  horizon: ticks of a chunk.  width, depth: of
+    the network.  low, high: of the actions, by which lengths are scaled.  draws: Euler steps of a flow.
+    """
+
+    kind: Literal["regression", "flow"]
+    history: int
+    horizon: int
+    width: int
+    depth: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    draws: int = 8
+
+
+class Residual(nn.Module):
+    """x + W2 silu(W1 norm(x))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.into, self.out = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, width]` to the same."""
+        said: Tensor = x + self.out(F.silu(self.into(self.norm(x))))
+        return said
+
+
+class ChunkNetwork(nn.Module):
+    """Features to a chunk, for a flow given where on the way from noise it is.  Chunks are in units of `spread` around
+    `centre`, `[D]` each."""
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, settings: PolicySettings) -> None:
+        super().__init__()
+        self.settings = settings
+        numbers = settings.horizon * len(settings.low)
+        more = numbers + 2 * TIME_OCTAVES if settings.kind == "flow" else 0
+        self.enter = nn.Linear(PER_TICK * settings.history + more, settings.width)
+        self.blocks = nn.Sequential(*(Residual(settings.width) for _ in range(settings.depth)))
+        self.leave = nn.Sequential(nn.LayerNorm(settings.width), nn.Linear(settings.width, numbers))
+        self.register_buffer("centre", torch.zeros(numbers))
+        self.register_buffer("spread", torch.ones(numbers))
+
+    def forward(self, features: Tensor, chunk: Tensor | None = None, time: Tensor | None = None) -> Tensor:
+        """`[B, F]` (and for a flow, where it is: `[B, D]` at time `[B]` in [0, 1]) to `[B, D]`."""
+        given = [features]
+        if chunk is not None and time is not None:
+            phase = torch.pi * time[:, None] * 2.0 ** torch.arange(TIME_OCTAVES, device=time.device)
+            given += [chunk, phase.sin(), phase.cos()]
+        said: Tensor = self.leave(self.blocks(self.enter(torch.cat(given, dim=1))))
+        return said
+
+    def loss(self, features: Tensor, chunk: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """What training lowers, for scaled chunks `[B, D]`; a regression reads neither noise `[B, D]` nor time
+        `[B]`."""
+        if self.settings.kind == "regression":
+            return F.smooth_l1_loss(self(features), chunk)
+        return F.mse_loss(self(features, torch.lerp(noise, chunk, time[:, None]), time), chunk)
+
+    @torch.no_grad()
+    def draw(self, features: Tensor, noise: Tensor) -> Tensor:
+        """Offsets `[B, H, A]` for features `[B, F]`; a flow begins at noise `[B, D]`."""
+        settings, chunk = self.settings, noise
+        if settings.kind == "regression":
+            chunk = self(features)
+        else:
+            for step in range(settings.draws):
+                time = torch.full((len(features),), step / settings.draws)
+                chunk = torch.lerp(chunk, self(features, chunk, time), 1.0 / (settings.draws - step))
+        offsets: Tensor = (chunk * self.spread + self.centre).unflatten(1, (settings.horizon, -1))
+        return offsets
+
+
+def pose_features(agent: np.ndarray, block: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Features `[..., 8]` float32 of agents `[..., 2]` and block poses `[..., 3]`, lengths in halves of the range."""
+    middle, half = (low + high) / 2, (high - low) / 2
+    c, s = np.cos(block[..., 2]), np.sin(block[..., 2])
+    away = (agent - block[..., :2]) / half
+    seen = np.stack([c * away[..., 0] + s * away[..., 1], c * away[..., 1] - s * away[..., 0]], axis=-1)
+    heading = np.stack([c, s], axis=-1)
+    parts = ((agent - middle) / half, (block[..., :2] - middle) / half, heading, seen)
+    return np.concatenate(parts, axis=-1).astype(np.float32)
+
+
+class LearnedPolicy:
+    """Plays chunks of `network` from `agent_pos` `[2]` and `block_pose` `[3]` of the observation.
+
+    execute: ticks of a chunk to play before the next is made.  seed: numbers a flow's draws, with the episode.  A block
+    that is not seen (NaN) is taken to be where it was last; one that never was, in the middle of the table.
+    """
+
+    def __init__(self, network: ChunkNetwork, action: ActionSpec, *, execute: int = 2, seed: int = 0) -> None:
+        settings = network.settings
+        if (settings.low, settings.high) != (action.low, action.high):
+            raise ConfigError(f"the policy learnt actions from {settings.low} to {settings.high}; here they go from "
+                              f"{action.low} to {action.high}")
+        if not 1 <= execute <= settings.horizon:
+            raise ConfigError(f"execute must be 1 to {settings.horizon} actions of a chunk, got {execute}")
+        self._network, self._execute, self._seed = network.eval(), execute, seed
+        self._low, self._high = np.asarray(action.low), np.asarray(action.high)
+
+    def reset(self, observation: Observation, *, episode: int = 0) -> None:
+        """Forget the past; a flow's draws follow from `episode`."""
+        middle = (self._low + self._high) / 2
+        self._rng = np.random.default_rng([self._seed, episode])
+        self._block = np.array([*middle, 0.0])
+        self._past: list[np.ndarray] = []
+        self._queue: list[np.ndarray] = []
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """The next action `[A]`, within the bounds."""
+        history = self._network.settings.history
+        agent = np.asarray(observation["agent_pos"], np.float64)
+        block = np.asarray(observation["block_pose"], np.float64)
+        self._block = block if np.isfinite(block).all() else self._block
+        now = pose_features(agent, self._block, self._low, self._high)
+        self._past = [*(self._past or [now] * history), now][-history:]
+        if not self._queue:
+            noise = self._rng.standard_normal((1, len(self._network.centre))).astype(np.float32)
+            features = torch.from_numpy(np.concatenate(self._past))[None]
+            offsets = self._network.draw(features, torch.from_numpy(noise))[0].double().numpy()
+            self._queue = list(np.clip(agent + offsets[: self._execute], self._low, self._high))
+        return np.array(self._queue.pop(0))
+
+
+def shipped_policies() -> dict[str, Path]:
+    """The policies inside the package, by name."""
+    root = Path(str(resources.files("wcsim.assets"))) / "policies"
+    return {path.stem: path for path in sorted(root.glob("*.safetensors"))}
+
+
+def save_policy(path: Path, network: ChunkNetwork) -> None:
+    """Write weights and settings as one safetensors file."""
+    told = {"format": FORMAT, "settings": json.dumps(asdict(network.settings))}
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path, metadata=told)
+
+
+def load_policy(name: str | Path) -> ChunkNetwork:
+    """A shipped policy by name, or any by path.  CheckpointError where there is none, or the file is none."""
+    path = Path(name) if Path(name).is_file() else shipped_policies().get(str(name))
+    if path is None:
+        known = ", ".join(shipped_policies()) or "none"
+        raise CheckpointError(f"policy {str(name)!r} is neither a file nor shipped; shipped: {known}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            if told.get("format") != FORMAT:
+                raise CheckpointError(f"{path} is not a policy of format {FORMAT}, it says {told.get('format')!r}")
+            settings = json.loads(told["settings"])
+            bounds = {key: tuple(settings[key]) for key in ("low", "high")}
+            network = ChunkNetwork(PolicySettings(**{**settings, **bounds}))
+            network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  no mapping
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    return network.eval().requires_grad_(False)

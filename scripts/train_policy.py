@@ -1,0 +1,154 @@
+"""Train a policy on demonstrations, try it in the truth, and write `OUTPUT/NAME.safetensors`.
+
+    python scripts/collect_demonstrations.py configs/train_policy_bc.yaml
+    python scripts/train_policy.py configs/train_policy_bc.yaml
+
+What a step learns from follows from its number alone, so a training that was stopped and resumed ends in the weights
+of one that was not.  `OUTPUT/NAME.json` says how it did: validation loss, and success and coverage over trial episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dataset import save_atomically
+from policy_recipe import Learning, PolicyRecipe
+from wcsim.agents.learned import ChunkNetwork, LearnedPolicy, PolicySettings, pose_features, save_policy
+from wcsim.envs.tasks import Task, make_task
+from wcsim.experiments.lanes import TruthLanes, play
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """poses: `[E, T+1, 5]`.  wishes: `[E, T, A]`."""
+
+    poses: np.ndarray
+    wishes: np.ndarray
+
+    @classmethod
+    def load(cls, recipe: PolicyRecipe, split: str) -> Shown:
+        """The episodes of one split that the recipe asks for."""
+        spec = recipe.demonstrations
+        count = -(-spec.splits[split].episodes // spec.shard_episodes)
+        paths = [spec.folder / split / f"shard_{number:04d}.npz" for number in range(count)]
+        if missing := [str(path) for path in paths if not path.exists()]:
+            raise SystemExit(f"missing: {', '.join(missing)}; run scripts/collect_demonstrations.py first")
+        shards = [np.load(path) for path in paths]
+        return cls(*(np.concatenate([shard[key] for shard in shards]) for key in ("poses", "wishes")))
+
+    def windows(self, learning: Learning) -> tuple[np.ndarray, np.ndarray]:
+        """Every tick with a whole chunk after it: poses `[n, k, 5]` and chunks of offsets `[n, H A]`.  Before an
+        episode's beginning its first pose is repeated, as the policy does."""
+        ticks = np.arange(self.wishes.shape[1] - learning.horizon + 1)
+        past = np.maximum(ticks[:, None] + np.arange(1 - learning.history, 1), 0)
+        ahead = ticks[:, None] + np.arange(learning.horizon)
+        offsets = self.wishes[:, ahead] - self.poses[:, ticks, None, :2]
+        poses = self.poses[:, past]
+        return poses.reshape(-1, *poses.shape[2:]), offsets.reshape(len(poses) * len(ticks), -1)
+
+
+def features_of(poses: np.ndarray, task: Task) -> Tensor:
+    """`[B, F]` of pose histories `[B, k, 5]`."""
+    low, high = np.asarray(task.action.low), np.asarray(task.action.high)
+    return torch.from_numpy(pose_features(poses[..., :2], poses[..., 2:], low, high)).flatten(1)
+
+
+def loss_of(
+    network: ChunkNetwork, poses: np.ndarray, chunks: Tensor, task: Task, rng: np.random.Generator, noise_px: float
+) -> Tensor:
+    """The loss of a batch whose places are `noise_px` off, and whose angles are by as much at 60 px."""
+    off = rng.normal(0.0, noise_px, poses.shape) * (1.0, 1.0, 1.0, 1.0, 1.0 / 60.0)
+    noise = torch.from_numpy(rng.standard_normal(chunks.shape).astype(np.float32))
+    time_ = torch.from_numpy(rng.uniform(size=len(chunks)).astype(np.float32))
+    scaled = (chunks - network.centre) / network.spread
+    return network.loss(features_of(poses + off, task), scaled, noise, time_)
+
+
+def new_network(recipe: PolicyRecipe, task: Task, chunks: Tensor) -> ChunkNetwork:
+    """A network of random weights that knows the spread of its chunks."""
+    learning = recipe.learning
+    torch.manual_seed(learning.schedule.seed)
+    network = ChunkNetwork(PolicySettings(
+        learning.kind, learning.history, learning.horizon, learning.width, learning.depth, task.action.low,
+        task.action.high, learning.draws))
+    network.centre.copy_(chunks.mean(0))
+    network.spread.copy_(chunks.std(0).clamp(min=1.0))
+    return network
+
+
+def train(recipe: PolicyRecipe, task: Task) -> tuple[ChunkNetwork, float]:
+    """The trained network and its validation loss; goes on from `OUTPUT/NAME.pt`."""
+    learning, schedule = recipe.learning, recipe.learning.schedule
+    (poses, offsets), (seen, held_out) = (Shown.load(recipe, split).windows(learning)
+                                          for split in ("train", "validation"))
+    chunks, held_out_chunks = (torch.from_numpy(part.astype(np.float32)) for part in (offsets, held_out))
+    network = new_network(recipe, task, chunks)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=schedule.learning_rate, weight_decay=1e-3)
+    checkpoint, first = recipe.output / f"{recipe.name}.pt", 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        first = saved["step"]
+
+    @torch.no_grad()
+    def validate() -> float:
+        rng = np.random.default_rng([schedule.seed, 0])
+        return float(loss_of(network, seen, held_out_chunks, task, rng, 0.0))
+
+    progress = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, unit="step")
+    for step in progress:
+        rng = np.random.default_rng([schedule.seed, 1, step])
+        chosen = rng.integers(0, len(poses), schedule.batch)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        loss = loss_of(network, poses[chosen], chunks[chosen], task, rng, learning.pose_noise_px)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
+            save_atomically({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
+                            checkpoint)
+            progress.write(f"step {step + 1} loss {loss.item():.4f} validation {validate():.4f}")
+    return network, validate()
+
+
+def try_out(recipe: PolicyRecipe, task: Task, network: ChunkNetwork) -> dict[str, float]:
+    """How the policy does in the truth, seeing what the judge sees."""
+    trial = recipe.trial
+    seeds = range(trial.first_seed, trial.first_seed + trial.episodes)
+    starts = [task.start(seed) for seed in seeds]
+    policies = [LearnedPolicy(network, task.action, execute=trial.execute) for _ in starts]
+    episodes = play(task, TruthLanes(task, starts), starts, policies, range(len(starts)), max_steps=trial.max_steps)
+    return {"episodes": len(episodes), "success_rate": float(np.mean([episode.success for episode in episodes])),
+            "final_coverage": float(np.mean([episode.coverage[-1] for episode in episodes]))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="a policy's training recipe (YAML)")
+    recipe = PolicyRecipe.load(parser.parse_args().recipe)
+    recipe.output.mkdir(parents=True, exist_ok=True)
+    task = make_task(recipe.task, **recipe.task_options)
+    began = time.monotonic()
+    network, validation = train(recipe, task)
+    path = recipe.output / f"{recipe.name}.safetensors"
+    save_policy(path, network)
+    told = {"steps": recipe.learning.schedule.steps, "validation_loss": validation, **try_out(recipe, task, network)}
+    (recipe.output / f"{recipe.name}.json").write_text(json.dumps(told, indent=2) + "\n")
+    weights = sum(value.numel() for value in network.parameters())
+    print(f"exported {path}: {weights:,} weights, {told} in {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

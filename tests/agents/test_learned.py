@@ -1,0 +1,149 @@
+"""Learned policies: what they see, what they say, and the file that holds them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from wcsim.agents.learned import (
+    FORMAT,
+    ChunkNetwork,
+    LearnedPolicy,
+    PolicySettings,
+    load_policy,
+    pose_features,
+    save_policy,
+    shipped_policies,
+)
+from wcsim.config import validate
+from wcsim.envs.tasks import make_task
+from wcsim.errors import CheckpointError, ConfigError
+from wcsim.experiments.candidates import LearnedCandidate
+from wcsim.types import ActionSpec
+
+ACTION = ActionSpec(low=(0.0, 0.0), high=(512.0, 512.0), names=("x", "y"), units="px")
+SETTINGS = PolicySettings("regression", 2, 4, 16, 1, ACTION.low, ACTION.high)
+KINDS = ("regression", "flow")
+
+
+def network(kind: Any = "regression", seed: int = 0) -> ChunkNetwork:
+    torch.manual_seed(seed)
+    return ChunkNetwork(replace(SETTINGS, kind=kind)).eval()
+
+
+def seen(x: float = 100.0, block: Any = (200.0, 210.0, 0.5)) -> dict[str, np.ndarray]:
+    return {"agent_pos": np.array([x, 120.0], np.float32), "block_pose": np.array(block)}
+
+
+def acted(policy: LearnedPolicy, ticks: int, episode: int = 0) -> np.ndarray:
+    policy.reset(seen(), episode=episode)
+    return np.array([policy.act(seen(100.0 + tick)) for tick in range(ticks)])
+
+
+def test_the_agent_is_shown_from_the_block_however_both_are_turned() -> None:
+    low, high = np.zeros(2), np.full(2, 512.0)
+    agent, block = np.array([300.0, 200.0]), np.array([250.0, 240.0, 0.3])
+    turn = 0.7
+    c, s = np.cos(turn), np.sin(turn)
+    spin = np.array([[c, -s], [s, c]])
+    turned_block = np.array([*(spin @ (block[:2] - 256) + 256), block[2] + turn])
+    one = pose_features(agent, block, low, high)
+    other = pose_features(spin @ (agent - 256) + 256, turned_block, low, high)
+    assert one.shape == (8,)
+    assert one[6:] == pytest.approx(other[6:], abs=1e-6)
+    assert np.linalg.norm(one[6:]) * 256 == pytest.approx(np.linalg.norm(agent - block[:2]), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_are_played_and_repeat_by_episode(kind: str) -> None:
+    policy = LearnedPolicy(network(kind), ACTION, execute=3)
+    first, again, other = acted(policy, 7), acted(policy, 7), acted(policy, 7, episode=1)
+    assert np.array_equal(first, again)
+    assert np.array_equal(first, other) == (kind == "regression")
+    assert first.shape == (7, 2)
+    assert ((first >= 0) & (first <= 512)).all()
+
+
+def test_a_chunk_is_offsets_from_where_the_agent_was() -> None:
+    flat = network()
+    torch.nn.init.zeros_(flat.leave[1].weight)
+    torch.nn.init.zeros_(flat.leave[1].bias)
+    flat.centre.copy_(torch.arange(8.0))
+    assert acted(LearnedPolicy(flat, ACTION, execute=2), 4).tolist() == [
+        [100.0, 121.0], [102.0, 123.0], [102.0, 121.0], [104.0, 123.0]]
+
+
+def test_a_block_out_of_sight_is_where_it_was() -> None:
+    policy = LearnedPolicy(network(), ACTION, execute=1)
+    policy.reset(seen())
+    known = policy.act(seen())
+    hidden = policy.act(seen(block=(np.nan,) * 3))
+    policy.reset(seen())
+    assert np.array_equal(policy.act(seen()), known)
+    assert np.array_equal(policy.act(seen()), hidden)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_learns_what_was_shown(kind: str) -> None:
+    """Chunks that depend on the features alone are learnt; a flow ends near them from any noise."""
+    torch.manual_seed(0)
+    made = ChunkNetwork(replace(SETTINGS, kind=kind, width=64))
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.Adam(made.parameters(), lr=4e-3)
+
+    def shown(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        features = torch.randn(count, 16, generator=generator)
+        return features, features[:, :8].tanh()
+
+    for _ in range(300):
+        features, chunk = shown(128)
+        noise, time = torch.randn(chunk.shape, generator=generator), torch.rand(128, generator=generator)
+        optimizer.zero_grad()
+        made.loss(features, chunk, noise, time).backward()
+        optimizer.step()
+    features, chunk = shown(256)
+    said = made.draw(features, torch.randn(chunk.shape, generator=generator)).flatten(1)
+    assert (said - chunk).abs().mean() < 0.4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_holds_all_of_a_policy(kind: str, tmp_path: Path) -> None:
+    made = network(kind)
+    save_policy(tmp_path / "mine.safetensors", made)
+    loaded = load_policy(tmp_path / "mine.safetensors")
+    assert loaded.settings == made.settings
+    assert np.array_equal(acted(LearnedPolicy(loaded, ACTION), 4), acted(LearnedPolicy(made, ACTION), 4))
+    candidate = validate(LearnedCandidate, {"name": "mine", "policy": str(tmp_path / "mine.safetensors"), "execute": 1})
+    policy = candidate.build(make_task("pusht"))
+    policy.reset(seen())
+    assert policy.act(seen()).shape == (2,)
+
+
+def test_what_is_no_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="'nobody' is neither a file nor shipped; shipped: "):
+        load_policy("nobody")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=f"not a policy of format {FORMAT}"):
+        load_policy(tmp_path / "other.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(b"1234")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_policy(tmp_path / "torn.safetensors")
+
+
+def test_a_policy_of_another_robot_or_rhythm_is_refused() -> None:
+    with pytest.raises(ConfigError, match="learnt actions from"):
+        LearnedPolicy(network(), replace(ACTION, high=(1.0, 1.0)))
+    with pytest.raises(ConfigError, match="execute must be 1 to 4 actions of a chunk, got 5"):
+        LearnedPolicy(network(), ACTION, execute=5)
+
+
+@pytest.mark.parametrize("path", shipped_policies().values(), ids=lambda path: path.stem)
+def test_shipped_policies_load_and_act(path: Path) -> None:
+    assert path.stat().st_size < 2 * 2**20
+    assert acted(LearnedPolicy(load_policy(path), ACTION), 2).shape == (2, 2)

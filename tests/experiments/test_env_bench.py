@@ -1,0 +1,53 @@
+"""The environment bench runs, compares, and counts what it says it counts."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from wcsim.cli import app
+from wcsim.envs.imagined import ImaginedEnv
+from wcsim.experiments.env_bench import INSIDE, Timing, operations_of, tables_of
+
+
+def test_shares_and_rates_by_hand():
+    spans = {"probe": 100.0, "deep": 300.0, "decode": 50.0, "imagine": 400.0}
+    timing = Timing([0.5, 1.0], [spans, spans], [4.0, 8.0], [0.0, 0.0])
+    assert timing.shares(0)["deep"] == pytest.approx(0.6)
+    assert timing.outside == pytest.approx(np.median([0.1, 0.55]))
+    assert timing.gflops(1e9) == pytest.approx(np.median([10.0, 20.0]))
+
+
+def test_operations_are_those_of_the_products(folder):
+    env = ImaginedEnv(world=folder, steps=2, cache="none")
+    tokens, width = 5 * 4 * 4, 32
+    linear = tokens * (4 * width**2 + 2 * 2 * width**2)
+    attention = 2 * tokens**2 * width
+    assert operations_of(env) == 2 * (linear + attention)
+
+
+@pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
+def test_the_command_writes_its_summary(folder, tmp_path):
+    command = ["bench", "env", "--world", folder, "--lanes", "2", "--rounds", "2", "--steps", "4", "--starts", "2",
+               "--ticks", "2", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary["caches"]) == {"wcsim", "none"}
+    told = summary["caches"]["none"]
+    assert told["ratio"]["value"] > 0
+    assert told["single"]["hit_rate"] == told["lanes"]["hit_rate"] == 0
+    for row in (told["single"], told["lanes"]):
+        assert sum(row["shares"].values()) + row["outside"] == pytest.approx(1.0, abs=0.2)  # medians of two rounds
+        assert set(row["shares"]) == set(INSIDE)
+    assert len(summary["chunk"]["chunked"]["psnr_db"]) == 2
+    assert len(tables_of(summary)) == 3
+
+
+def test_misuse_is_one_line(tmp_path):
+    result = CliRunner().invoke(app, ["bench", "env", "--world", "atlantis", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "atlantis" in result.stderr

@@ -1,0 +1,115 @@
+"""From the rows of a goal run to `summary.json` and a table: pure functions, whatever order the rows came in.
+
+Easy to get wrong: arms share their starts, so differences and ratios are of pairs; `timing` alone holds what a clock
+said and may differ between two runs of one configuration.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+import numpy as np
+
+from wcsim.track.correlation import mcnemar
+from wcsim.track.latency import describe
+from wcsim.track.stats import bootstrap, paired_speedup, wilson
+
+Row = Mapping[str, Any]
+
+COLUMNS = ("episode", "place", "arm", "start", "seed", "steps", "reached", "block_reached", "agent_px", "block_px",
+           "block_deg", "plans", "calls")
+OPINIONS = ("tau", "regret", "true_tau", "true_regret")
+
+
+def summarise(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number that the report shows."""
+    played = [row for row in sorted(rows, key=lambda row: row["start"]) if row["arm"] is not None]
+    audits = [row for row in sorted(rows, key=lambda row: row["start"]) if row["arm"] is None]
+    arms = list(config["arms"])
+    by = {(place, arm): [row for row in played if (row["place"], row["arm"]) == (place, arm)]
+          for place in config["places"] for arm in arms}
+    reference = config["reference"]
+    return {
+        "kind": "goals",
+        "episodes": config["episodes"],
+        "goal_ticks": config["goal_ticks"],
+        "max_steps": config["max_steps"],
+        "reference": reference,
+        "places": [{"name": place, "arms": [
+            {"name": arm, "kind": config["arms"][arm]["kind"], **_arm(by[place, arm]),
+             "against": None if arm == reference else _against(by[place, reference], by[place, arm])}
+            for arm in arms]} for place in config["places"]],
+        "audit": _audit(audits),
+        "timing": {
+            "places": [{"name": place, "arms": [{"name": arm, **_timing(by[place, reference], by[place, arm])}
+                                                for arm in arms]} for place in config["places"]],
+            "candidate_ms": {name: float(np.median([row["ms"][name] for row in audits])) for name in _opinions(audits)},
+        },
+    }
+
+
+def _arm(rows: Sequence[Row]) -> dict[str, Any]:
+    """One arm in one place."""
+    told: dict[str, Any] = {}
+    for name, key in (("success", "reached"), ("block_success", "block_reached")):
+        rate = wilson(sum(row[key] for row in rows), len(rows))
+        told |= {f"{name}_rate": rate.value, f"{name}_interval": [rate.low, rate.high]}
+    for name in ("agent_px", "block_px", "block_deg", "steps"):
+        told |= _mean(name, [row[name] for row in rows if row[name] is not None])
+    steps, plans = sum(row["steps"] for row in rows), sum(row["plans"] for row in rows)
+    told |= {"plans": plans, "calls_per_action": sum(row["calls"] for row in rows) / steps}
+    gaps = [float(np.mean(np.subtract(row["came"], row["promised"]))) for row in rows if row["promised"]]
+    told |= _mean("promised", [float(np.mean(row["promised"])) for row in rows if row["promised"]])
+    told |= _mean("came", [float(np.mean(row["came"])) for row in rows if row["came"]])
+    told |= _mean("gap", gaps)
+    for name in ("rank_agreement", "regret", "prediction"):
+        told |= _mean(name, [float(np.mean(row[name])) for row in rows if row[name]])
+    return told
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """A mean over episodes and its interval; None for none."""
+    if not values:
+        return {name: None, f"{name}_interval": [None, None]}
+    told = bootstrap(np.asarray(values), generator=np.random.default_rng(0), statistic=np.mean)
+    return {name: told.value, f"{name}_interval": [told.low, told.high]}
+
+
+def _against(reference: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """Paired with the reference arm: who reached what the other did not."""
+    flips = mcnemar(*(np.array([row["reached"] for row in some]) for some in (reference, rows)))
+    return {"only_reference": flips.only_first, "only_this": flips.only_second, "mcnemar_p": flips.p}
+
+
+def _audit(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Every opinion over all audited starts."""
+    if not rows:
+        return None
+    told = [{"name": name, **{key: part for measure in OPINIONS for key, part in _mean(
+        measure, [row["opinions"][name][measure] for row in rows]).items()}} for name in _opinions(rows)]
+    return {"starts": len(rows), "spread": float(np.mean([row["spread"] for row in rows])), "opinions": told}
+
+
+def _opinions(rows: Sequence[Row]) -> list[str]:
+    return list(rows[0]["opinions"]) if rows else []
+
+
+def _timing(reference: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """Seconds per action, planning or not, and how many times fewer than the reference's, start by start."""
+    means, those = (np.array([np.mean(row["act_ms"]) for row in some]) for some in (rows, reference))
+    faster = paired_speedup(those, means, generator=np.random.default_rng(0))
+    spent = [ms for row in rows for ms in row["act_ms"]]
+    return {"seconds_per_action": sum(spent) / len(spent) / 1e3, "act_ms": describe(spent),
+            "faster": faster.value, "faster_interval": [faster.low, faster.high]}
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """A line per attempt, in the order of their numbers."""
+    text = StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted((row for row in rows if row["arm"] is not None), key=lambda row: row["episode"]))
+    return text.getvalue()
