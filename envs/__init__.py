@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 import gymnasium as gym
 
-gym.register(
-    id="wcsim/PushT-v0",
-    entry_point="wcsim.envs.imagined:ImaginedEnv",
-    vector_entry_point="wcsim.envs.vector:ImaginedVectorEnv",
-    max_episode_steps=300,
-    kwargs={"task": "pusht", "world": "pusht-96"},
-)
+WORLDS = {"PushT": ("pusht", "pusht-96", 300), "Pendulum": ("pendulum", "pendulum-64", 200)}
+"""Name of an id to its task, the world that ships for it, and the steps after which an episode is truncated."""
+
+for name, (task, world, steps) in WORLDS.items():
+    if files("wcsim.assets").joinpath(world, "world.json").is_file():
+        gym.register(
+            id=f"wcsim/{name}-v0",
+            entry_point="wcsim.envs.imagined:ImaginedEnv",
+            vector_entry_point="wcsim.envs.vector:ImaginedVectorEnv",
+            max_episode_steps=steps,
+            kwargs={"task": task, "world": world},
+        )

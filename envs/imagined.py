@@ -23,7 +23,7 @@ from wcsim.envs.snapshots import EnvSnapshot
 from wcsim.envs.tasks import Start, make_task
 from wcsim.errors import ConfigError, SnapshotError
 from wcsim.spans import Spans
-from wcsim.types import Trace, WorldState
+from wcsim.types import Decide, Trace, WorldState
 
 __all__ = ["EnvSnapshot", "ImaginedEnv", "Observation", "load_world"]
 
@@ -38,12 +38,17 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     """A task played inside a world.
 
     task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a
-    preset's name or its settings.  steps, solver, context: the other parts of the fidelity; None takes the world's
-    default.  The attribute `task` is the task's name, as LeRobot wants it; the task itself is `played`.
+    preset's name or its settings.  steps, solver, context, guidance, decide: the other parts of the fidelity
+    (`wcsim.types.Fidelity`); None takes the world's default.  The attribute `task` is the task's name, as LeRobot wants
+    it; the task itself is `played`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012
     start: Start | None
+    number: int | None = None
+    """Which lane of a vector environment this is."""
+    horizon: int | None = None
+    """Steps after which an episode is truncated; None leaves that to a wrapper."""
     last_timing: dict[str, float]
     last_trace: Trace | None
     _lane: Lane | None
@@ -60,6 +65,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         steps: int | None = None,
         solver: str = "euler",
         context: int | None = None,
+        guidance: float = 0.0,
+        decide: Decide = "together",
         task_options: Mapping[str, Any] | None = None,
         device: str = "cpu",
         render_mode: str | None = None,
@@ -75,7 +82,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         if spec.task != task or spec.frame_size != self.played.frame_size:
             raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
                               f"{task!r} at {list(self.played.frame_size)}")
-        fidelity = FidelityConfig(steps=steps, solver=solver, context=context, cache=parse_cache(cache))
+        fidelity = FidelityConfig(steps=steps, solver=solver, context=context, cache=parse_cache(cache),
+                                  guidance=guidance, decide=decide)
         self.fidelity = fidelity.build(spec)
         self.imagination = Imagination(self.played, self.world, self.fidelity)
         self.caption = CAPTIONS[fidelity.cache.kind == "none"]
@@ -117,17 +125,20 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         """Go on to a tick of this environment's lane; what `step` then returns.  `timing`: spans that it took."""
         assert tick.trace is not None
         self.elapsed += 1
-        self.over = tick.success
+        truncated = self.horizon is not None and self.elapsed >= self.horizon
+        self.over = tick.success or truncated
         self._arrive(tick, {**tick.trace.spans_ms, **timing})
-        return self._observation(), tick.reward, tick.success, False, tick.info
+        return self._observation(), tick.reward, tick.success, truncated, tick.info
 
-    def expect(self, actions: np.ndarray) -> None:
-        """Imagine the frames of the next actions `[k, A]` together, as one chunk; the steps that follow show them.
+    def expect(self, actions: np.ndarray, *, together: bool = True) -> None:
+        """Imagine the frames of the next actions `[k, A]` now; the steps that follow show them.
 
-        A step with another action than announced gives up the rest and goes on from the frame on show.
+        together: as one chunk; else one after the other, as those steps would.  A step with another action than
+        announced gives up the rest and goes on from the frame on show.
         """
         lane, spans = self.lane, Spans(self.world.device)
-        (self._lane,) = self.imagination.expect([lane], self.imagination.check(actions, (len(actions),))[None], spans)
+        checked = self.imagination.check(actions, (len(actions),))[None]
+        (self._lane,) = self.imagination.expect([lane], checked, spans, together=together)
 
     def anchor(self, frames: np.ndarray, actions: np.ndarray) -> None:
         """Take really seen frames `[T, H, W, 3]` and the actions `[T-1, A]` between them for the past from now on."""
@@ -169,6 +180,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
 
     def check_snapshot(self, snapshot: EnvSnapshot) -> None:
         """Raise SnapshotError unless the snapshot is of this very world."""
+        if not isinstance(snapshot, EnvSnapshot):
+            raise SnapshotError(f"an environment returns to an EnvSnapshot, got {type(snapshot).__name__}")
         if snapshot.world != self.world.spec.name:
             raise SnapshotError(f"the snapshot is of world {snapshot.world!r}; this one is {self.world.spec.name!r}")
         if snapshot.fingerprint != self._fingerprint:

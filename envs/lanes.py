@@ -1,8 +1,8 @@
 """What environments share: a task, a world and a fidelity, through which any number of lanes are imagined together.
 
 A `Lane` is an immutable value, so whoever keeps one has a snapshot, and branches share it without a copy.  Easy to get
-wrong: on the CPU a convolution picks its algorithm by the batch, so the codec sees one lane at a time, or a lane's last
-bits would depend on its neighbours (the transformer's products are steady, see `wcsim.world.steady`).
+wrong: what one lane sees must not depend on its neighbours, to the last bit, or a cache would decide otherwise; so all
+products and convolutions on the CPU are steady (`wcsim.world.steady`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Ahead:
     """Frames that were imagined together and are shown one by one.
 
     after: the state behind the last of them.  actions: `[k, A]` that lead to them.  latents: `[k, C, h, w]`.  frames:
-    `[k, H, W, 3]` uint8.  shown: how many have been.  trace: what it took to imagine them.
+    `[k, H, W, 3]` uint8.  shown: how many have been.  trace: what it took to imagine them, in one pass or a pass each.
     """
 
     after: WorldState
@@ -57,9 +57,16 @@ class Ahead:
     trace: Trace
     shown: int = 0
 
-    def leads_to(self, action: np.ndarray) -> bool:
-        """Whether the next frame is the one that `action` `[A]` asks for."""
-        return np.array_equal(self.actions[self.shown], action)
+    def leads_to(self, actions: np.ndarray) -> bool:
+        """Whether the next frames are those that `actions` `[k, A]` ask for."""
+        return np.array_equal(self.actions[self.shown : self.shown + len(actions)], actions)
+
+    @property
+    def trace_of_next(self) -> Trace:
+        """What it took to imagine the next frame, where it had a pass of its own; else the whole trace."""
+        if len(self.trace.hit) != len(self.frames):
+            return self.trace
+        return part_of(self.trace, np.s_[self.shown : self.shown + 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,8 @@ class Imagination:
 
     def check_start(self, start: Start) -> Start:
         """The start itself; ConfigError where this task's frames and actions look otherwise."""
+        if not isinstance(start, Start):
+            raise ConfigError(f"options['start'] must be a wcsim.envs.tasks.Start, got {type(start).__name__}")
         frames, actions = start.frames, start.actions
         shape = (len(frames), *self.task.frame_size, 3)
         if frames.dtype != np.uint8 or frames.shape != shape or not len(frames):
@@ -143,27 +152,32 @@ class Imagination:
 
     def step(self, lanes: Sequence[Lane], actions: np.ndarray, spans: Spans) -> list[Tick]:
         """One control tick for every lane under checked actions `[N, A]`: one forward pass for all that need one."""
-        lanes = list(lanes)
-        blank = [n for n, lane in enumerate(lanes) if lane.ahead is None or not lane.ahead.leads_to(actions[n])]
-        if blank:
-            for n, lane in zip(blank, self.expect([lanes[n] for n in blank], actions[blank, None], spans), strict=True):
-                lanes[n] = lane
-        shown = [(show_next(lane), lane.ahead) for lane in lanes]
+        shown = [(show_next(lane), lane.ahead) for lane in self.expect(lanes, actions[:, None], spans)]
         with spans("judge"):
-            return [self._judge(lane, ahead.trace) for lane, ahead in shown if ahead is not None]
+            return [self._judge(lane, ahead.trace_of_next) for lane, ahead in shown if ahead is not None]
 
-    def expect(self, lanes: Sequence[Lane], actions: np.ndarray, spans: Spans) -> list[Lane]:
-        """The lanes with the frames of checked actions `[N, k, A]` ahead of them, imagined together."""
+    def expect(
+        self, lanes: Sequence[Lane], actions: np.ndarray, spans: Spans, *, together: bool = True
+    ) -> list[Lane]:
+        """The lanes with the frames of checked actions `[N, k, A]` ahead of them, all lanes in one batch.
+
+        together: the frames of a lane in one pass, with the noise of a chunk; else one after the other, as k steps
+        would.  Lanes that have these frames ahead already stay as they are.
+        """
+        found = list(lanes)
+        blank = [n for n, lane in enumerate(found) if lane.ahead is None or not lane.ahead.leads_to(actions[n])]
+        if not blank:
+            return found
         with spans("imagine"):
-            states = [self.state_of(lane) for lane in lanes]
-            after, latents, trace = self.world.advance(WorldState.join(states), actions, self.fidelity)
+            states = [self.state_of(found[n]) for n in blank]
+            fidelity = self.fidelity if together else replace(self.fidelity, chunk=1)
+            after, latents, trace = self.world.advance(WorldState.join(states), actions[blank], fidelity)
         with spans("decode"):
-            frames = self._decode(latents)
-        return [
-            replace(lane, state=states[n], ahead=Ahead(after.select([n]), actions[n], latents[n], frames[n],
-                                                       lane_of(trace, n)))
-            for n, lane in enumerate(lanes)
-        ]
+            frames = self.world.decode(latents)
+        for row, n in enumerate(blank):
+            ahead = Ahead(after.select([row]), actions[n], latents[row], frames[row], lane_of(trace, row))
+            found[n] = replace(found[n], state=states[row], ahead=ahead)
+        return found
 
     def state_of(self, lane: Lane) -> WorldState:
         """The rollout's state at the frame on show; within a chunk, its shown frames are taken in as if seen."""
@@ -181,12 +195,6 @@ class Imagination:
         now = self.state_of(lane)
         state = self.world.init(frames[None], actions[None], now.seed.tolist())
         return replace(lane, state=replace(state, frame=now.frame), ahead=None)
-
-    def _decode(self, latents: Tensor) -> np.ndarray:
-        """Frames `[N, k, H, W, 3]`, on the CPU lane by lane."""
-        if latents.device.type != "cpu":
-            return self.world.decode(latents)
-        return np.concatenate([self.world.decode(lane) for lane in latents.split(1)])
 
     def _judge(self, lane: Lane, trace: Trace | None) -> Tick:
         """Judge the frame on show; an agent that cannot be seen is taken to be where it was last seen."""
@@ -209,6 +217,11 @@ def show_next(lane: Lane) -> Lane:
 
 def lane_of(trace: Trace, lane: int) -> Trace:
     """The part of a trace that is about one lane; times are those of the whole batch."""
-    one = slice(lane, lane + 1)
-    return replace(trace, hit=trace.hit[..., one], drift=trace.drift[..., one], threshold=trace.threshold[..., one],
-                   gain=trace.gain[..., one], blocks=trace.blocks[..., one])
+    return part_of(trace, np.s_[..., lane : lane + 1])
+
+
+def part_of(trace: Trace, part: Any) -> Trace:
+    """A part of the tables `[K, S, N]` of a trace."""
+    return replace(trace, hit=trace.hit[part], drift=trace.drift[part], threshold=trace.threshold[part],
+                   gain=trace.gain[part], blocks=trace.blocks[part],
+                   by_branch={name: hit[part] for name, hit in trace.by_branch.items()})

@@ -13,12 +13,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from wcsim.envs.wrappers import base_of
 from wcsim.errors import ConfigError
 from wcsim.report.video import Clip, compose, encode_mp4
 
 
 class Recorder(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Writes `episode_0000.mp4` and so on to `folder`, each when the next episode begins or at `close`."""
+    """Writes `episode_0000.mp4` and so on to `folder`, each when the next episode begins or at `close`; in a lane of a
+    vector environment `lane_00_episode_0000.mp4`."""
 
     def __init__(self, env: gym.Env[Any, Any], folder: str) -> None:
         if env.render_mode != "rgb_array_list":
@@ -51,7 +53,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         errors = {cached: np.array(self._errors)} if self._errors else {}
         clip = Clip({name: np.array(frames) for name, frames in self._frames.items()}, errors)
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"episode_{self.episodes:04d}.mp4"
+        number = base_of(self.env).number
+        lane = "" if number is None else f"lane_{number:02d}_"
+        path = self.folder / f"{lane}episode_{self.episodes:04d}.mp4"
         path.write_bytes(encode_mp4(compose(clip), self.env.metadata["render_fps"]))
         self.episodes += 1
         self._frames, self._errors = {}, []

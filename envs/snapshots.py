@@ -90,7 +90,7 @@ def load_snapshots(folder: str | Path, *, device: str = "cpu") -> list[EnvSnapsh
         raise SnapshotError(f"{folder} does not hold whole snapshots: {error!r}") from error
 
 
-def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, int] | None]:
+def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """The arrays of a lane by name, and the numbers of what is ahead of it, if anything is."""
     tensors = {f"state.{name}": value for name, value in lane.state.tensors().items()}
     tensors |= {"pixels": torch.from_numpy(lane.pixels.copy()), "agent": torch.from_numpy(lane.agent.copy())}
@@ -103,7 +103,9 @@ def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, int] | None]:
     tensors |= {"ahead.latents": ahead.latents}
     tensors |= {f"ahead.{name}": torch.from_numpy(getattr(ahead, name).copy()) for name in ("actions", "frames")}
     tensors |= {f"trace.{name}": torch.from_numpy(getattr(ahead.trace, name).copy()) for name in TABLES}
-    return tensors, {"shown": ahead.shown, "depth": ahead.trace.depth}
+    branches = ahead.trace.by_branch
+    tensors |= {f"branch.{name}": torch.from_numpy(hit.copy()) for name, hit in branches.items()}
+    return tensors, {"shown": ahead.shown, "depth": ahead.trace.depth, "branches": list(branches)}
 
 
 def _snapshot_of(row: dict[str, Any], number: int, tensors: dict[str, Tensor]) -> EnvSnapshot:
@@ -122,7 +124,8 @@ def _snapshot_of(row: dict[str, Any], number: int, tensors: dict[str, Tensor]) -
     ahead = None
     if row["ahead"] is not None:
         tables: dict[str, Any] = {name: array(f"trace.{name}") for name in TABLES}
-        trace = Trace(**tables, depth=row["ahead"]["depth"])
+        branches = {name: array(f"branch.{name}") for name in row["ahead"]["branches"]}
+        trace = Trace(**tables, depth=row["ahead"]["depth"], by_branch=branches)
         ahead = Ahead(state("after"), array("ahead.actions"), tensor("ahead.latents"), array("ahead.frames"), trace,
                       row["ahead"]["shown"])
     latent = tensors.get(f"{number}.latent")

@@ -114,7 +114,7 @@ class PushTTruth:
         pixels = env.get_obs()
         env.obs_type = "state"
         state = np.array([*env.agent.position, *env.block.position, env.block.angle, *env.agent.velocity])
-        return TruthFrame(np.ascontiguousarray(pixels), state, float(env._get_coverage()))
+        return TruthFrame(np.ascontiguousarray(pixels), state, coverage_of(env))
 
     def snapshot(self) -> TruthSnapshot:
         """The present, as a value that any `PushTTruth` can restore."""
@@ -133,3 +133,16 @@ class PushTTruth:
     def close(self) -> None:
         """Release the simulator."""
         self._env.close()
+
+
+def coverage_of(env: Any) -> float:
+    """Share of the goal that the simulator's block covers.
+
+    The simulator's own figure, but for its last bits: it adds areas up in the order of a set of objects, which differs
+    from one simulator to the next.
+    """
+    from gym_pusht.envs.pusht import pymunk_to_shapely
+
+    shapes = sorted(env.block.shapes, key=lambda shape: [tuple(corner) for corner in shape.get_vertices()])
+    goal, block = (pymunk_to_shapely(body, shapes) for body in (env.get_goal_pose_body(env.goal_pose), env.block))
+    return float(goal.intersection(block).area / goal.area)

@@ -16,10 +16,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from wcsim.envs.imagined import Observation
 from wcsim.envs.judge import Judgement
+from wcsim.envs.snapshots import EnvSnapshot
 from wcsim.envs.tasks import TruthFrame
 from wcsim.envs.wrappers import base_of
-from wcsim.errors import ConfigError
+from wcsim.errors import ConfigError, SnapshotError
 from wcsim.track import metrics
 
 OnAlarm = Literal["warn", "truncate", "refresh"]
@@ -43,6 +45,22 @@ class Guard:
         bounds = {name: getattr(self, name) for name in self.__slots__}
         return [f"{name} {measured[name]:.3g} is over {bound:g}" for name, bound in bounds.items()
                 if bound is not None and not measured[name] <= bound]
+
+
+@dataclass(frozen=True, slots=True)
+class TwinSnapshot:
+    """Both sides of a twin.
+
+    imagined: the environment's.  truth: the simulator's.  frames `[T, H, W, 3]` and actions: the latest true ones, for
+    a refresh.  since: steps since the last one.  scale: root mean square of the latents then.
+    """
+
+    imagined: EnvSnapshot
+    truth: Any
+    frames: tuple[np.ndarray, ...]
+    actions: tuple[np.ndarray, ...]
+    since: int
+    scale: float
 
 
 class TruthTwin(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -114,6 +132,29 @@ class TruthTwin(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         actions = np.array(self._actions, dtype=np.float32).reshape(-1, self._base.world.spec.action.dim)
         self._base.anchor(frames, actions[len(actions) - len(frames) + 1 :])
         self._since, self._scale = 0, self._rms(frames[-1])
+
+    def snapshot(self) -> TwinSnapshot:
+        """The present of both sides as a value."""
+        return TwinSnapshot(self._base.snapshot(), self.truth.snapshot(), tuple(self._frames), tuple(self._actions),
+                            self._since, self._scale)
+
+    def restore(self, snapshot: TwinSnapshot) -> Observation:
+        """Return both sides to a snapshot of this world; the observation at that point."""
+        self.check_snapshot(snapshot)
+        observation = self._base.restore(snapshot.imagined)
+        self.true_frame = self.truth.restore(snapshot.truth)
+        for mine, kept in ((self._frames, snapshot.frames), (self._actions, snapshot.actions)):
+            mine.clear()
+            mine.extend(kept)
+        self._since, self._scale = snapshot.since, snapshot.scale
+        self._shown = ([self.true_frame.pixels], [])
+        return observation
+
+    def check_snapshot(self, snapshot: TwinSnapshot) -> None:
+        """Raise SnapshotError unless the snapshot is of a twin in this very world."""
+        if not isinstance(snapshot, TwinSnapshot):
+            raise SnapshotError(f"a twin returns to a TwinSnapshot, which has a truth; got {type(snapshot).__name__}")
+        self._base.check_snapshot(snapshot.imagined)
 
     def panels(self) -> tuple[dict[str, list[np.ndarray]], list[float]]:
         """True and imagined frames since the last call, and the block's errors; see `ImaginedEnv.panels`."""

@@ -1,13 +1,15 @@
 """N environments that imagine together: every step is one forward pass of one world for all lanes that need one.
 
-Each lane is an `ImaginedEnv` of its own (`envs`), so a lane means what a single environment means, down to its random
-numbers.  Easy to get wrong: in NEXT_STEP a lane whose episode ended ignores its action, is reset and costs no model
-call; in DISABLED it must be reset by `options={"reset_mask": ...}` before the next step.
+Each lane is an `ImaginedEnv` of its own (`envs`), in whatever wrappers of single environments it was asked for
+(`lanes`): the frames of all lanes are imagined ahead in one batch, then each lane takes its step as it would alone, and
+finds its frames there.  Easy to get wrong: in NEXT_STEP a lane whose episode ended ignores its action, is reset and
+costs no model call; in DISABLED it must be reset by `options={"reset_mask": ...}` before the next step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
@@ -17,18 +19,22 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from wcsim.envs.imagined import ImaginedEnv
-from wcsim.envs.snapshots import EnvSnapshot
-from wcsim.errors import ConfigError, SnapshotError
+from wcsim.errors import ActionError, ConfigError, SnapshotError
 from wcsim.spans import Spans
 
 OUTPUTS = ("numpy", "torch")
+
+Wrapping = str | tuple[str, Mapping[str, Any]] | list[Any] | Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
+"""A wrapper of single environments: `module:class`, or that and its keyword arguments, or a function."""
 
 
 class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     """The vector form of `ImaginedEnv`, which takes the same settings.
 
     num_envs: lanes.  max_episode_steps: when a lane is truncated; None takes the task's.  autoreset_mode: a Gymnasium
-    `AutoresetMode` or its value.  output: `numpy`, or `torch` for observations, rewards and flags as tensors.
+    `AutoresetMode` or its value.  lane_wrappers: what every lane is wrapped in, innermost first; wrappers may change
+    observations, but take actions as they are or as chunks `[ticks, A]`.  output: `numpy`, or `torch` for observations,
+    rewards, flags and the numbers of `info` as tensors.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        lane_wrappers: Sequence[Wrapping] = (),
         output: str = "numpy",
         **settings: Any,
     ) -> None:
@@ -46,14 +53,20 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             raise ConfigError(f"output {output!r} is unknown; known: {', '.join(OUTPUTS)}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         first = ImaginedEnv(**settings)
-        first._max_episode_steps = max_episode_steps or first._max_episode_steps
+        first._max_episode_steps = first.horizon = max_episode_steps or first._max_episode_steps
         self.envs = [first, *(first.sibling() for _ in range(num_envs - 1))]
+        for number, env in enumerate(self.envs):
+            env.number = number
+        self.lanes = [wrap(env, lane_wrappers) for env in self.envs]
+        self._action_shape = check_actions(self.lanes[0].action_space, first.played.action_space)
+        self._seen: list[Any] = [None] * num_envs
         self.num_envs = num_envs
         self.render_mode = first.render_mode
         self.metadata = {**first.metadata, "autoreset_mode": self.autoreset_mode, "torch": output == "torch"}
-        self.single_action_space, self.single_observation_space = first.action_space, first.observation_space
-        self.action_space = batch_space(first.action_space, num_envs)
-        self.observation_space = batch_space(first.observation_space, num_envs)
+        self.single_action_space = self.lanes[0].action_space
+        self.single_observation_space = self.lanes[0].observation_space
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.last_timing: dict[str, float] = {}
 
     def reset(
@@ -70,82 +83,93 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         infos: dict[str, Any] = {}
         for n in np.flatnonzero(mask).tolist():
             given = options if starts[n] is None else {**options, "start": starts[n]}
-            _, info = self.envs[n].reset(seed=seeds[n], options=given)
+            self._seen[n], info = self.lanes[n].reset(seed=seeds[n], options=given)
             infos = self._add_info(infos, info, n)
-        return self._observations(), infos
+        return self._observations(), self._told(infos)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Imagine one control tick under `actions` `[N, A]` in every lane whose episode is not over."""
+        """Imagine one control tick under `actions` `[N, A]`, or a chunk under `[N, ticks, A]` where lanes take those,
+        in every lane whose episode is not over."""
         mode, over = self.autoreset_mode, [env.over for env in self.envs]
         if mode is AutoresetMode.DISABLED and any(over):
             ended = [n for n, ended in enumerate(over) if ended]
             raise gym.error.ResetNeeded(f"the episodes of lanes {ended} are over; reset them with "
                                         "options={'reset_mask': mask} before the next step")
         going = [n for n in range(self.num_envs) if not (over[n] and mode is AutoresetMode.NEXT_STEP)]
-        results = self._imagine(going, self._array(actions))
+        array = self._array(actions)
+        spans = self._imagine(going, array)
         rewards, infos = np.zeros(self.num_envs), dict[str, Any]()
         terminated, truncated = np.zeros(self.num_envs, dtype=np.bool_), np.zeros(self.num_envs, dtype=np.bool_)
-        for n, env in enumerate(self.envs):
-            if n not in results:
-                _, info = env.reset()
+        for n, lane in enumerate(self.lanes):
+            if n not in going:
+                self._seen[n], info = lane.reset()
             else:
-                observation, rewards[n], terminated[n], truncated[n], info = results[n]
-                if env.over and mode is AutoresetMode.SAME_STEP:
-                    infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, n)
-                    _, info = env.reset()
+                with spans("lanes"):
+                    self._seen[n], rewards[n], terminated[n], truncated[n], info = lane.step(array[n])
+                self.envs[n].over = bool(terminated[n] or truncated[n])
+                if self.envs[n].over and mode is AutoresetMode.SAME_STEP:
+                    infos = self._add_info(infos, {"final_obs": self._seen[n], "final_info": info}, n)
+                    self._seen[n], info = lane.reset()
             infos = self._add_info(infos, info, n)
-        return self._observations(), *map(self._out, (rewards, terminated, truncated)), infos
+        if going:
+            judged = sum(self.envs[n].last_timing.get("judge", 0.0) for n in going)
+            self.last_timing |= {**spans.ms(), "judge": judged}
+        return self._observations(), *map(self._out, (rewards, terminated, truncated)), self._told(infos)
 
-    def _imagine(self, going: list[int], actions: np.ndarray) -> dict[int, tuple[Any, float, bool, bool, Any]]:
-        """What single environments would return from `step`, for the lanes `going`, with the time limit applied."""
+    def _imagine(self, going: list[int], actions: np.ndarray) -> Spans:
+        """Put the frames under checked actions ahead of the lanes `going`, all in one batch; the time that it took."""
+        envs, spans = [self.envs[n] for n in going], Spans(self.envs[0].world.device)
         if not going:
-            return {}
-        lanes, imagination = [self.envs[n].lane for n in going], self.envs[0].imagination
-        checked = imagination.check(actions[going], (len(going),))
-        spans = Spans(self.envs[0].world.device)
-        ticks = imagination.step(lanes, checked, spans)
-        assert ticks[0].trace is not None
-        timing, results = spans.ms(), {}
-        for n, tick in zip(going, ticks, strict=True):
-            env = self.envs[n]
-            observation, reward, terminated, _, info = env.take(tick, timing)
-            truncated = env.elapsed >= env._max_episode_steps
-            env.over = terminated or truncated
-            results[n] = observation, reward, terminated, truncated, info
-        self.last_timing = {**ticks[0].trace.spans_ms, **timing}
-        return results
+            return spans
+        lanes, imagination = [env.lane for env in envs], envs[0].imagination
+        checked = imagination.check(actions[going], (len(going), *self._action_shape[:-1]))
+        checked = checked.reshape(len(going), -1, checked.shape[-1])
+        outer = self.lanes[0]
+        together = bool(outer.get_wrapper_attr("together")) if outer.has_wrapper_attr("together") else True
+        for env, lane in zip(envs, imagination.expect(lanes, checked, spans, together=together), strict=True):
+            env._lane = lane
+        ahead = envs[0].lane.ahead
+        assert ahead is not None
+        self.last_timing = dict(ahead.trace.spans_ms)
+        return spans
 
     def expect(self, actions: Any) -> None:
         """Imagine the frames of the next actions `[N, k, A]` of all lanes together; see `ImaginedEnv.expect`."""
-        array, imagination = self._array(actions, ticks=True), self.envs[0].imagination
+        array, imagination = self._array(actions, axes=3), self.envs[0].imagination
         lanes = [env.lane for env in self.envs]
         checked = imagination.check(array, array.shape[:2])
         for env, lane in zip(self.envs, imagination.expect(lanes, checked, Spans(self.envs[0].world.device)),
                              strict=True):
             env._lane = lane
 
-    def snapshot(self) -> list[EnvSnapshot]:
-        """Every lane as a value; see `ImaginedEnv.snapshot`."""
-        return [env.snapshot() for env in self.envs]
+    def snapshot(self) -> list[Any]:
+        """Every lane as a value; see `ImaginedEnv.snapshot` and, for lanes that are twins, `TruthTwin.snapshot`."""
+        return list(self.call("snapshot"))
 
-    def restore(self, snapshots: Sequence[EnvSnapshot]) -> Any:
+    def restore(self, snapshots: Sequence[Any]) -> Any:
         """Put every lane at its snapshot, be they of several lanes or one repeated; the observations there."""
         if len(snapshots) != self.num_envs:
             raise SnapshotError(f"{self.num_envs} lanes need as many snapshots, got {len(snapshots)}")
-        for env, snapshot in zip(self.envs, snapshots, strict=True):
-            env.check_snapshot(snapshot)
-        for env, snapshot in zip(self.envs, snapshots, strict=True):
-            env.restore(snapshot)
+        if self.single_observation_space != self.envs[0].observation_space:
+            raise SnapshotError("wrappers change what these lanes observe, and a snapshot does not hold what they know")
+        for check, snapshot in zip(self._found("check_snapshot"), snapshots, strict=True):
+            check(snapshot)
+        pairs = zip(self._found("restore"), snapshots, strict=True)
+        self._seen = [restore(snapshot) for restore, snapshot in pairs]
         return self._observations()
 
     def render(self) -> tuple[Any, ...]:
         """What every lane renders."""
-        return tuple(env.render() for env in self.envs)
+        return tuple(lane.render() for lane in self.lanes)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close every lane and its wrappers, so that recorders write what they have."""
+        for lane in self.lanes:
+            lane.close()
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """An attribute of every lane, called if it can be."""
-        found = [env.get_wrapper_attr(name) for env in self.envs]
-        return tuple(value(*args, **kwargs) if callable(value) else value for value in found)
+        return tuple(value(*args, **kwargs) if callable(value) else value for value in self._found(name))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """An attribute of every lane."""
@@ -156,12 +180,18 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         each = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
         if len(each) != self.num_envs:
             raise ValueError(f"{self.num_envs} lanes need as many values, got {len(each)}")
-        for env, value in zip(self.envs, each, strict=True):
-            env.set_wrapper_attr(name, value)
+        for lane, value in zip(self.lanes, each, strict=True):
+            lane.set_wrapper_attr(name, value)
+
+    def _found(self, name: str) -> list[Any]:
+        """An attribute of every lane, not called."""
+        return [lane.get_wrapper_attr(name) for lane in self.lanes]
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:
             return [None] * self.num_envs
+        if not isinstance(seed, int | np.integer | Sequence | np.ndarray):
+            raise gym.error.Error(f"a seed is a non-negative integer, or one per lane; got {seed!r}")
         seeds = [seed + n for n in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"{self.num_envs} lanes need as many seeds, got {len(seeds)}")
@@ -193,19 +223,62 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
                 self.envs[0].imagination.check_start(start)
         return each
 
-    def _array(self, actions: Any, *, ticks: bool = False) -> np.ndarray:
-        """Actions as an array `[N, A]` (or `[N, k, A]`); their values are not looked at."""
+    def _array(self, actions: Any, *, axes: int | None = None) -> np.ndarray:
+        """Actions of every lane as an array with as many axes as the action space, or `axes`; no value is looked at."""
         array = actions.detach().cpu().numpy() if isinstance(actions, torch.Tensor) else np.asarray(actions)
-        if array.ndim != 2 + ticks or len(array) != self.num_envs:
-            self.envs[0].imagination.check(array, (self.num_envs, *array.shape[1 : 1 + ticks]))
+        shape = (self.num_envs, *self._action_shape)
+        fits = array.shape == shape if axes is None else array.ndim == axes and len(array) == self.num_envs
+        if not fits:
+            wanted = shape if axes is None else (self.num_envs, "k", shape[-1])
+            raise ActionError(f"actions have shape {array.shape}; this environment takes {wanted}")
         return array
 
     def _observations(self) -> Any:
-        """The frames on show, batched."""
+        """The observations of all lanes, batched."""
         single = self.single_observation_space
         empty: Any = create_empty_array(single, n=self.num_envs, fn=np.zeros)
-        batch: Any = concatenate(single, [env._observation() for env in self.envs], empty)
-        return {name: self._out(values) for name, values in batch.items()}
+        return self._out(concatenate(single, self._seen, empty))
 
-    def _out(self, values: np.ndarray) -> Any:
-        return torch.from_numpy(values) if self.metadata["torch"] else values
+    def _told(self, infos: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._out(values) for name, values in infos.items()}
+
+    def _out(self, values: Any) -> Any:
+        """Values as the output wants them, at any depth."""
+        if not self.metadata["torch"]:
+            return values
+        if isinstance(values, Mapping):
+            return {name: self._out(value) for name, value in values.items()}
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "biufO":
+            return values
+        if values.dtype != object:
+            return torch.from_numpy(values)
+        for place, value in np.ndenumerate(values):
+            values[place] = self._out(value)
+        return values
+
+
+def wrap(env: gym.Env[Any, Any], wrappings: Sequence[Wrapping]) -> gym.Env[Any, Any]:
+    """A single environment in wrappers, innermost first."""
+    for wrapping in wrappings:
+        if callable(wrapping):
+            env = wrapping(env)
+            continue
+        path, settings = (wrapping, dict[str, Any]()) if isinstance(wrapping, str) else wrapping
+        module, _, name = path.partition(":")
+        try:
+            kind = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"lane_wrappers: {path!r} is no wrapper, given as 'module:class': {error}") from error
+        env = kind(env, **settings)
+    return env
+
+
+def check_actions(space: gym.Space[Any], single: gym.spaces.Box) -> tuple[int, ...]:
+    """The shape of a wrapped lane's actions; ConfigError unless they are single ones or chunks of them, because others
+    could not be imagined ahead."""
+    if isinstance(space, gym.spaces.Box) and space.shape[-1:] == single.shape:
+        low, high = (np.broadcast_to(bound, space.shape) for bound in (single.low, single.high))
+        if space.shape[1:] in ((), single.shape) and (space.low == low).all() and (space.high == high).all():
+            return space.shape
+    raise ConfigError(f"lane_wrappers make the action space {space}; a lane takes {single} or chunks of it; transform "
+                      "actions outside, with gymnasium.wrappers.vector.TransformAction")

@@ -6,6 +6,7 @@ tick by tick, so that every wrapper inside (a time limit, a recorder, a twin) se
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -20,8 +21,8 @@ from wcsim.track import metrics
 class ChunkAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """One step plays `ticks` actions `[ticks, A]`: rewards add up, and it stops at the first success or truncation.
 
-    together: imagine all frames of a step in one pass, with the noise of a chunk; else one after the other, as single
-    steps do.  `info` holds `rewards` `[ticks]` per tick, zero where it stopped before, and `ticks`, how many it played.
+    together: imagine all frames of a step in one pass, as a chunk; else one after the other, as single steps do.
+    `info` holds `rewards` `[ticks]` per tick, zero where it stopped before, and `ticks`, how many it played.
     """
 
     def __init__(self, env: gym.Env[Any, Any], ticks: int, *, together: bool = True) -> None:
@@ -44,8 +45,7 @@ class ChunkAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Play a chunk `[ticks, A]`; the observation is that of the last tick played."""
         base = base_of(self.env)
         actions = base.imagination.check(action, (self.ticks,))
-        if self.together:
-            base.expect(actions)
+        base.expect(actions, together=self.together)
         rewards = np.zeros(self.ticks)
         for tick, single in enumerate(actions):
             observation, reward, terminated, truncated, info = self.env.step(single)
@@ -72,8 +72,22 @@ def chunk_difference(env: ImaginedEnv, actions: np.ndarray) -> dict[str, np.ndar
     """
     chunked, single = env.branch(2)
     chunked.expect(actions)
+    return _apart(chunked, single, actions)
+
+
+def noise_difference(env: ImaginedEnv, actions: np.ndarray) -> dict[str, np.ndarray]:
+    """How far actions `[k, A]` played one by one lead from the same under another episode's noise: a yardstick for
+    `chunk_difference`, with the same figures."""
+    one, other = env.branch(2)
+    lane = env.snapshot().lane
+    other._lane = replace(lane, state=replace(lane.state, seed=lane.state.seed + 1), ahead=None)
+    one._lane = replace(lane, ahead=None)
+    return _apart(one, other, actions)
+
+
+def _apart(one: ImaginedEnv, other: ImaginedEnv, actions: np.ndarray) -> dict[str, np.ndarray]:
     frames, poses = [], []
-    for branch in (chunked, single):
+    for branch in (one, other):
         seen = [(branch.step(action)[0]["pixels"], branch.last_judgement) for action in actions]
         frames.append(np.array([pixels for pixels, _ in seen]))
         poses.append(np.array([np.concatenate([judged.agent[0], judged.block[0]]) for _, judged in seen]))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sameness import assert_same
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.twin import Guard, TruthTwin
 from wcsim.errors import ConfigError
@@ -94,3 +95,18 @@ def test_misuse_is_named(folder):
         twin(folder, on_alarm="panic")
     with pytest.raises(ConfigError, match="refresh_every is 0"):
         twin(folder, refresh_every=0)
+
+
+def test_a_restored_twin_has_the_same_future_on_both_sides(folder):
+    env, moves = twin(folder, refresh_every=3), actions(6)
+    env.reset(seed=1)
+    play(env, moves[:2])
+    snapshot = env.snapshot()
+    future = play(env, moves[2:])
+    for other in (env, twin(folder, refresh_every=3)):
+        other.reset(seed=9)
+        other.restore(snapshot)
+        for expected, move in zip(future, moves[2:], strict=True):
+            assert_same(other.step(move), expected)
+        np.testing.assert_array_equal(other.true_frame.state, env.true_frame.state)
+        other.close()

@@ -11,6 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 import wcsim  # noqa: F401  registers the ids
+from sameness import assert_same
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.pusht import PushT
 from wcsim.envs.tasks import Start
@@ -45,27 +46,6 @@ def make_oracle(folder, mode):
 
 def actions(ticks, seed=0, lanes=LANES):
     return np.random.default_rng(seed).uniform(0, 512, (ticks, lanes, 2)).astype(np.float32)
-
-
-def assert_same(left, right):
-    """Equal to the last bit, with the same keys, types and masks, at any depth."""
-    assert type(left) is type(right)
-    if isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_same(left[key], right[key])
-    elif isinstance(left, tuple):
-        assert len(left) == len(right)
-        for one, other in zip(left, right, strict=True):
-            assert_same(one, other)
-    elif isinstance(left, np.ndarray) and left.dtype == object:
-        for one, other in zip(left, right, strict=True):
-            assert_same(one, other)
-    elif isinstance(left, np.ndarray):
-        assert left.dtype == right.dtype
-        np.testing.assert_array_equal(left, right)
-    else:
-        assert left == right
 
 
 @pytest.mark.parametrize("mode", MODES)
