@@ -34,7 +34,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 
 # A killed demo goes on where it stopped, a finished one only has its report written again.
 demo: setup  ## an agent pushes the T inside the shipped world; writes runs/demo/report.html
-	$(BIN)/wcsim run configs/pusht_mpc.yaml --out $(DEMO) --resume
+	$(BIN)/wcsim run configs/pusht_mpc.yaml --out $(DEMO)
 	@echo "Open $(DEMO)/report.html in a browser; the numbers are in $(DEMO)/summary.json"
 
 test: setup  ## the fast tests

@@ -2,31 +2,41 @@
 
     python scripts/convert_cosmos.py nvidia/Cosmos-Predict2.5-2B/robot/action-cond
     python scripts/convert_cosmos.py nvidia/DreamDojo/2B-GR1 --weights model.pt --text cr1_empty_string.pt --vae vae/
+    python scripts/convert_cosmos.py REFERENCE --prompt "a robot arm folds a towel" --negative "" --encoder FOLDER
 
 Files that are not given are downloaded from the Hugging Face Hub, which asks for an account that has accepted their
-licence.  DreamDojo's are a directory of torch's distributed format, to be turned into one `.pt` first.  Weights keep
-their dtype; nothing in a `.pt` is executed.
+licence; the commits that were found are written into the world, and `--revision` asks for one.  DreamDojo's are a
+directory of torch's distributed format, to be turned into one `.pt` first.  Weights keep their dtype; nothing in a
+`.pt` is executed.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from diffusers import AutoencoderKLWan
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from rich.console import Console
+from torch import Tensor
 
-from wcsim.errors import CheckpointError
+from wcsim.errors import CheckpointError, WcsimError
 from wcsim.world.checkpoints import check_spec, load_strictly, save_world
 from wcsim.world.codec import ClipCodec
 from wcsim.world.convert import action_form, build, read_checkpoint, read_embedding, rename
-from wcsim.world.cosmos import RELEASES, Release, fitted, world_home
+from wcsim.world.cosmos import BASE_REVISION, PREDICT_REPOSITORY, RELEASES, Release, fitted, world_home
+from wcsim.world.guardrail import default_guardrail
+from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL
+from wcsim.world.prompts import PARTS, encode_prompts, load_encoder
 
 
-def convert(release: Release, weights: Path, text: Path, vae: Path, out: Path) -> None:
-    """Write the world of a release.  weights, text: `.pt` files.  vae: a folder in diffusers' layout."""
+def convert(
+    release: Release, weights: Path, texts: dict[str, Tensor], vae: Path, out: Path, source: dict[str, str]
+) -> None:
+    """Write the world of a release.  weights: a `.pt` file.  texts: prompt features by branch.  vae: a folder in
+    diffusers' layout."""
     transformer = build(rename(read_checkpoint(weights)))
     spec = fitted(release.spec, action_form(
         transformer.config.action_features, release.spec.action.dim, release.spec.frames_per_latent,
@@ -34,25 +44,61 @@ def convert(release: Release, weights: Path, text: Path, vae: Path, out: Path) -
     ))
     codec = ClipCodec(load_strictly(AutoencoderKLWan, vae))
     check_spec(spec, transformer, codec)
-    embedding = read_embedding(text, transformer.text_width)
-    save_world(out, spec, transformer, codec, dtype=None, texts={"conditional": embedding})
+    for name, text in texts.items():
+        if text.shape[-1] != transformer.text_width:
+            raise CheckpointError(f"the {name} prompt has {text.shape[-1]} features; this model reads "
+                                  f"{transformer.text_width}")
+    save_world(out, spec, transformer, codec, dtype=None, texts=texts, source=source)
 
 
-def fetch(repository: str, revision: str, pattern: str) -> Path:
-    """A file or folder of a repository on the Hub, in its local cache."""
-    if not pattern:
+def fetch(repository: str, revision: str, *parts: str) -> Path:
+    """Files or folders of a repository on the Hub, in a local folder whose name is the commit."""
+    if not all(parts):
         raise CheckpointError(f"{repository} keeps its weights in torch's distributed format: download them, make one "
                               "file of them (python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER "
                               "FILE.pt), and give that as --weights")
+    patterns = [pattern for part in parts for pattern in (part, f"{part}/*")]
     try:
-        folder = snapshot_download(repository, revision=revision, allow_patterns=[pattern, f"{pattern}/*"])
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (OSError, HfHubHTTPError) as error:
-        raise CheckpointError(f"{pattern} of {repository} ({revision}) cannot be downloaded: {error}. Its licence is "
-                              f"accepted at https://huggingface.co/{repository}") from error
-    found = Path(folder) / pattern
-    if not found.exists():
-        raise CheckpointError(f"{repository} ({revision}) has no {pattern}")
-    return found
+        raise CheckpointError(f"{', '.join(parts)} of {repository} ({revision}) cannot be downloaded: {error}. Its "
+                              f"licence is accepted at https://huggingface.co/{repository}") from error
+    for part in parts:
+        if not (folder / part).exists():
+            raise CheckpointError(f"{repository} ({revision}) has no {part}")
+    return folder
+
+
+def gather(arguments: argparse.Namespace, release: Release) -> tuple[dict[str, Path], dict[str, str]]:
+    """Where every part lies on this machine, and where it came from."""
+    places = {"weights": (release.repository, release.revision, release.weights), "text": release.text,
+              "vae": release.vae}
+    if arguments.prompt is not None:
+        places["encoder"] = (PREDICT_REPOSITORY, BASE_REVISION, PARTS[0])
+        del places["text"]
+    found: dict[str, Path] = {}
+    source: dict[str, str] = {}
+    for part, (repository, revision, place) in places.items():
+        given: Path | None = getattr(arguments, part)
+        if given is None:
+            both = PARTS if part == "encoder" else (place,)
+            folder = fetch(repository, revision, *both)
+            found[part] = folder if part == "encoder" else folder / place
+            source[part] = f"{repository}@{folder.name}: {', '.join(both)}"
+        else:
+            found[part], source[part] = given, f"given: {given.name}"
+    return found, source
+
+
+def read_texts(arguments: argparse.Namespace, found: dict[str, Path]) -> dict[str, Tensor]:
+    """The prompts as features: those of the prompts that were given, or the precomputed ones of the empty prompt."""
+    if arguments.prompt is None:
+        return {CONDITIONAL: read_embedding(found["text"])}
+    prompts = {CONDITIONAL: arguments.prompt}
+    prompts |= {} if arguments.negative is None else {UNCONDITIONAL: arguments.negative}
+    encoder = load_encoder(found["encoder"], device=arguments.device)
+    features = encode_prompts(*encoder, list(prompts.values()), guardrail=default_guardrail()).cpu()
+    return {name: features[place : place + 1] for place, name in enumerate(prompts)}
 
 
 def main() -> None:
@@ -61,18 +107,24 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="the transformer's .pt file")
     parser.add_argument("--text", type=Path, help="the embedding of the empty prompt, a .pt file")
     parser.add_argument("--vae", type=Path, help="the autoencoder, a folder in diffusers' layout")
+    parser.add_argument("--prompt", help="a prompt in place of the empty one; needs transformers and the encoder")
+    parser.add_argument("--negative", help="the prompt to guide away from, for fidelity.guidance above 0")
+    parser.add_argument("--encoder", type=Path, help="folder with text_encoder and tokenizer in diffusers' layout")
+    parser.add_argument("--device", default="cpu", help="where the text encoder runs")
+    parser.add_argument("--revision", help="commit or branch of the weights' repository")
     parser.add_argument("--out", type=Path, help="the world's folder (default: where wcsim looks)")
     arguments = parser.parse_args()
     release = RELEASES[arguments.reference]
+    release = replace(release, revision=arguments.revision or release.revision)
     out = arguments.out or world_home() / release.spec.name
     try:
-        weights = arguments.weights or fetch(release.repository, release.revision, release.weights)
-        text = arguments.text or fetch(*release.text)
-        vae = arguments.vae or fetch(*release.vae)
-        convert(release, weights, text, vae, out)
-    except CheckpointError as error:
+        if arguments.negative is not None and arguments.prompt is None:
+            raise CheckpointError("--negative needs a --prompt")
+        found, source = gather(arguments, release)
+        convert(release, found["weights"], read_texts(arguments, found), found["vae"], out, source)
+    except WcsimError as error:
         raise SystemExit(f"error: {error}") from error
-    Console().print(f"world: {out}\nverify it with: wcsim worlds {out} --imagine", soft_wrap=True)
+    Console().print(f"world: {out}\nverify it with: wcsim worlds verify {out}", soft_wrap=True)
 
 
 if __name__ == "__main__":

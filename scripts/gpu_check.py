@@ -14,6 +14,8 @@ import json
 import platform
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,6 +30,7 @@ from wcsim.config import override, read_yaml, validate
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.experiments.forward_bench import bench_forward
 from wcsim.types import Fidelity, Trace, WorldState
+from wcsim.world.transformer import compile_blocks
 from wcsim.world.verify import verify_world
 from wcsim.world.world import World
 
@@ -50,6 +53,14 @@ class Checks:
             properties = torch.cuda.get_device_properties(self.device)
             found |= {"gpu": properties.name, "memory_gb": properties.total_memory / 1e9, "cuda": torch.version.cuda}
         return found
+
+    def converted_world(self) -> Result:
+        """Hashes, shapes, finite, moved by actions with the cache and without."""
+        if self.folder is None:
+            return {"skipped": "no --world given"}
+        cache = preset("wcsim").build()
+        verdict = verify_world(self.folder, cache, NoCache(), steps=self.steps, device=self.device)
+        return asdict(verdict)
 
     def threshold_zero_is_no_cache(self) -> Result:
         """Bit for bit, as on the CPU."""
@@ -97,17 +108,21 @@ class Checks:
             torch.cuda.set_sync_debug_mode("default")
         return {"synchronisations": len(caught), "denoise_steps": self.steps}
 
-    def compiled_blocks(self) -> Result:
-        """`torch.compile` of block ranges, the gate outside: speed-up and difference."""
-        if self.quick:
-            return {"skipped": "not in a rehearsal"}
+    def memory_estimate(self) -> Result:
+        """What 8 lanes took against what was foretold, and whether lots of lanes give what all give together."""
         world = self._world()
-        plain, _ = self._imagine(world)
-        seconds = self._seconds(lambda: self._imagine(world))
-        world.transformer.run_blocks = torch.compile(world.transformer.run_blocks, dynamic=False)
-        compiled, _ = self._imagine(world)  # the first call compiles
-        faster = self._seconds(lambda: self._imagine(world))
-        return {"speedup": seconds / faster, "largest_difference": float((compiled - plain).abs().max())}
+        state, actions = self._start(8, world)
+        fidelity = Fidelity(self.steps, preset("wcsim").build())
+        found: Result = {"foretold_gb": world.memory(fidelity).total(8) / 1e9}
+        if self.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        together = world.advance(state, actions, fidelity)[1]
+        if self.device.startswith("cuda"):
+            found["taken_gb"] = (torch.cuda.max_memory_allocated() - before) / 1e9
+        world.memory_limit = world.memory(fidelity).total(3)
+        lots = world.advance(state, actions, fidelity)[1]
+        return found | {"largest_difference": float((lots - together).abs().max())}
 
     def bench_batch_1(self) -> Result:
         """See `wcsim bench forward`."""
@@ -125,12 +140,23 @@ class Checks:
         run = ClosedLoop(config).run(self.out / "closed-loop")
         return dict(json.loads((run.path / "summary.json").read_text()))
 
-    def converted_world(self) -> Result:
-        """Hashes, shapes, finite, moved by actions."""
+    def compiled_blocks(self) -> Result:
+        """`torch.compile` of block ranges, the gate outside: speed-up and difference."""
+        if self.quick:
+            return {"skipped": "not in a rehearsal"}
+        world = self._world()
+        plain, _ = self._imagine(world)
+        seconds = self._seconds(lambda: self._imagine(world))
+        compile_blocks(world.transformer)
+        compiled, _ = self._imagine(world)  # the first call compiles
+        faster = self._seconds(lambda: self._imagine(world))
+        return {"speedup": seconds / faster, "largest_difference": float((compiled - plain).abs().max())}
+
+    def converted_loop(self) -> Result:
+        """Two chunks of the converted world, uncached, cached, and cached in bfloat16: seconds and differences."""
         if self.folder is None:
             return {"skipped": "no --world given"}
-        verdict = verify_world(self.folder, preset("wcsim").build(), steps=self.steps, device=self.device)
-        return {"weights": verdict.weights, "spread": verdict.spread, "sensitivity": verdict.sensitivity}
+        return converted_loop(self.folder, self.device, self.steps, self._seconds)
 
     def _bench(self, lanes: int) -> Result:
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
@@ -159,6 +185,26 @@ class Checks:
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
         return perf_counter() - began
+
+
+def converted_loop(folder: Path, device: str, steps: int, seconds: Callable[[Callable[[], Any]], float]) -> Result:
+    """Seconds of two chunks by setting, and how far the last frames are from the uncached ones, in levels of 255."""
+    settings = {"uncached": (NoCache(), torch.float32), "cached": (preset("wcsim").build(), torch.float32),
+                "cached_bfloat16": (preset("wcsim").build(), torch.bfloat16)}
+    found: Result = {}
+    reference: np.ndarray | None = None
+    for name, (cache, dtype) in settings.items():
+        world = World.load(folder, device=device, dtype=dtype)
+        spec, rng = world.spec, np.random.default_rng(0)
+        frames = rng.integers(0, 256, (1, 1, *spec.frame_size, 3), dtype=np.uint8)
+        actions = rng.uniform(spec.action.low, spec.action.high, (1, 2 * spec.max_chunk, spec.action.dim))
+        state = world.init(frames, np.zeros((1, 0, spec.action.dim)), [0])
+
+        roll = partial(world.advance, state, actions, Fidelity(steps, cache, "unipc"))
+        last = world.decode(roll()[1][:, -1]).astype(int)
+        reference = last if reference is None else reference
+        found[name] = {"seconds": seconds(roll), "mean_difference": float(np.abs(last - reference).mean())}
+    return found
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 bench = typer.Typer(help="Measure a world.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
+worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
+app.add_typer(worlds, name="worlds")
 console = Console()
 
 Overrides = Annotated[
@@ -41,28 +43,31 @@ def one_line_errors() -> Iterator[None]:
 def run(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged configuration.")],
     settings: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="New run directory; runs/NAME by default.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole episode in --out.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes to share goals among; a closed loop has one.")] = 1,
 ) -> None:
-    """Run an experiment and write its report."""
+    """Run an experiment and write its report; goes on where it was interrupted."""
     with one_line_errors():
         from wcsim.config import override, read_yaml, validate
+        from wcsim.errors import ConfigError
         from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
+        from wcsim.experiments.executor import local
+        from wcsim.experiments.goals import GoalRuns, GoalsConfig
 
-        typed = validate(ClosedLoopConfig, override(read_yaml(config), settings or []))
-        path = out or Path("runs") / typed.name
-        experiment = ClosedLoop(typed)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("episodes", total=typed.episodes * typed.max_steps)
-
-            def show(episode: int, step: int) -> None:
-                progress.update(bar, completed=episode * typed.max_steps + step,
-                                description=f"episode {episode + 1}/{typed.episodes}, step {step + 1}")
-
-            experiment.run(path, resume=resume, on_step=show)
-            progress.update(bar, completed=typed.episodes * typed.max_steps)
+        given = override(read_yaml(config), settings or [])
+        if given.get("kind") == "goals":
+            goals = validate(GoalsConfig, given)
+            path = out or Path("runs") / goals.name
+            with progress_of("episodes") as show:
+                GoalRuns(goals).run(path, executor=local(workers), on_piece=show)
+        else:
+            typed = validate(ClosedLoopConfig, given)
+            if workers > 1:
+                raise ConfigError(f"a closed loop plays its episodes in one process, given --workers {workers}")
+            path, every = out or Path("runs") / typed.name, typed.episodes * typed.max_steps
+            with progress_of("steps") as show:
+                ClosedLoop(typed).run(path, on_step=lambda number, step: show(number * typed.max_steps + step, every))
+                show(every, every)
     report([path])
 
 
@@ -99,7 +104,8 @@ def budget(
     """Sweep a planner's deadline and delay; goes on where it was interrupted."""
     with one_line_errors():
         from wcsim.config import override, read_yaml, validate
-        from wcsim.experiments.budget_sweep import BudgetConfig, BudgetSweep, advice
+        from wcsim.experiments.budget_config import BudgetConfig
+        from wcsim.experiments.budget_sweep import BudgetSweep, advice
         from wcsim.experiments.executor import local
 
         typed = validate(BudgetConfig, override(read_yaml(config), settings or []))
@@ -135,17 +141,16 @@ def report(
         console.print(f"report: {page}", soft_wrap=True)
 
 
-@app.command()
-def worlds(
-    paths: Annotated[list[Path] | None, typer.Argument(help="World folders besides the shipped ones.")] = None,
-    imagine: Annotated[bool, typer.Option("--imagine", help="Imagine in those folders, too.")] = False,
-) -> None:
-    """List worlds and verify their hashes; exit code 2 if one does not match."""
+@worlds.callback()
+def list_worlds(context: typer.Context) -> None:
+    """List the shipped worlds and verify their hashes; exit code 2 if one does not match."""
+    if context.invoked_subcommand is not None:
+        return
     with one_line_errors():
         from wcsim.world.checkpoints import read_description, shipped_worlds, verify_hashes
 
         table = Table("world", "task", "frame", "latent", "context", "chunk", "files", "folder")
-        for folder in [*shipped_worlds().values(), *(paths or [])]:
+        for folder in shipped_worlds().values():
             verify_hashes(folder)
             spec, hashes = read_description(folder)
             table.add_row(
@@ -153,13 +158,28 @@ def worlds(
                 f"1-{spec.max_context}", f"1-{spec.max_chunk}", f"{len(hashes)} verified", str(folder),
             )
         console.print(table)
-        for folder in (paths or []) if imagine else []:
-            from wcsim.cache import preset
-            from wcsim.world.verify import verify_world
 
-            verdict = verify_world(folder, preset("wcsim").build())
-            console.print(f"{folder}: {verdict.weights:,} weights; opposite actions move what it imagines by "
-                          f"{verdict.sensitivity:.1%} of its spread", soft_wrap=True)
+
+@worlds.command("verify")
+def verify_worlds(
+    names: Annotated[list[str], typer.Argument(help="Worlds by folder, or by name.")],
+    steps: Annotated[int, typer.Option(min=4, help="Denoise steps of the trial.")] = 12,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Hashes, shapes and spec; then imagine under opposite actions: finite, and moved by them, the cache on and off."""
+    with one_line_errors():
+        from wcsim.cache import preset
+        from wcsim.world.checkpoints import find_world
+        from wcsim.world.verify import verify_world
+
+        for name in names:
+            found = verify_world(find_world(name), preset("wcsim").build(), preset("none").build(), steps=steps,
+                                 device=device)
+            console.print(
+                f"{name}: {found.files} files as recorded, {found.weights:,} weights, spec and shapes agree.\n"
+                f"All values are finite. Opposite actions move what it imagines by {found.sensitivity:.1%} of its "
+                f"spread with the cache ({found.skipped:.0%} of the blocks skipped), by {found.uncached:.1%} without.\n"
+                f"A lane needs about {found.need.total(1) / 1e9:.2g} GB beside the weights.", soft_wrap=True)
 
 
 @bench.command("forward")
@@ -197,6 +217,27 @@ def bench_world(
 
         summary = measure_world(world, first_seed=first_seed, episodes=episodes, steps=steps, out=out)
         console.print(table_of(summary))
+
+
+@bench.command("env")
+def bench_env_command(
+    world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = "pusht-96",
+    lanes: Annotated[int, typer.Option(min=1, help="Lanes to set against as many single steps.")] = 32,
+    rounds: Annotated[int, typer.Option(min=2, help="Pairs of rounds.")] = 5,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps; the world's default if left out.")] = None,
+    cache: Annotated[list[str] | None, typer.Option(help="Cache presets; wcsim and none if left out.")] = None,
+    starts: Annotated[int, typer.Option(min=1, help="Episodes in which chunks are compared with single steps.")] = 16,
+    ticks: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 8,
+    out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-env"),
+) -> None:
+    """Time an environment's step: what lanes save, what lies outside the model, and how far chunks are from steps."""
+    with one_line_errors():
+        from wcsim.experiments.env_bench import bench_env, tables_of
+
+        with console.status("env"):
+            summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, steps=steps,
+                                caches=cache or ["wcsim", "none"], starts=starts, ticks=ticks)
+        console.print(*tables_of(summary))
 
 
 @bench.command("cache")
