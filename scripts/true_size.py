@@ -108,7 +108,7 @@ def record_decisions(steps: int) -> list[bool]:
     seen, actions = play_exploration(make_task("pusht"), HELD_OUT_SEED, 4)
     frames = np.array([look.pixels for look in seen[:4]])
     state = world.init(frames[None], actions[None, :3], [HELD_OUT_SEED])
-    _, _, trace = world.advance(state, actions[None, 3:], Fidelity(steps, preset("wcsim").build(), "unipc"))
+    _, _, trace = world.advance(state, actions[None, 3:], Fidelity(steps, preset("worldcache").build(), "unipc"))
     return [bool(hit) for hit in trace.hit[0, :, 0]]
 
 
@@ -161,9 +161,9 @@ def measure(
             save()
         uncounted = False
 
-    recommended = preset("wcsim")
+    recommended = preset("worldcache")
     if not isinstance(recommended, WorldCache.Config):
-        raise SystemExit(f"decisions are imposed on a WorldCache; the preset wcsim is a {recommended.kind}")
+        raise SystemExit(f"decisions are imposed on a WorldCache; the preset worldcache is a {recommended.kind}")
     free = recommended.model_copy(update={"warmup": 0.0, "min_warmup": 1, "force_last": False})
     watch = Watch(Imposed(free, tuple(plan)) if any(hits) else NoCache(), tell, until)
     try:

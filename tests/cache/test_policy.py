@@ -25,7 +25,7 @@ def test_presets_build_their_policies():
         "paper": WorldCache,
         "authors_cosmos": WorldCache,
         "authors_wan": WorldCache,
-        "wcsim": WorldCache,
+        "worldcache": WorldCache,
         "dicache": DiCache,
         "firstblock": FirstBlock,
         "teacache": TeaCache,
@@ -34,13 +34,13 @@ def test_presets_build_their_policies():
         "easycache": EasyCache,
         "taylorseer": TaylorSeer,
         "interval": Interval,
-        "straight": Straight,
+        "wcsim": Straight,
     }
 
 
 def test_defaults_are_the_recommended_presets():
-    assert preset("wcsim") == WorldCache.Config()
-    for kind in ("dicache", "firstblock", "seacache", "easycache", "taylorseer", "interval", "straight"):
+    assert preset("wcsim") == Straight.Config()
+    for kind in ("worldcache", "dicache", "firstblock", "seacache", "easycache", "taylorseer", "interval"):
         assert preset(kind) == KINDS[kind]()
 
 
@@ -49,8 +49,8 @@ def test_every_kind_has_a_preset():
 
 
 def test_a_preset_with_changes():
-    changed = parse_cache({"preset": "wcsim", "threshold": 0.1})
-    assert changed == preset("wcsim").model_copy(update={"threshold": 0.1})
+    changed = parse_cache({"preset": "worldcache", "threshold": 0.1})
+    assert changed == preset("worldcache").model_copy(update={"threshold": 0.1})
 
 
 def test_a_mapping_of_its_own():
@@ -69,17 +69,17 @@ def test_every_configuration_survives_its_own_dump():
         ({"preset": "fast"}, r"preset 'fast' is unknown; known: "),
         ({"kind": "wordcache"}, r"cache.kind 'wordcache' is unknown; known: none, worldcache, dicache"),
         ({"threshold": 0.1}, r"cache.kind None is unknown"),
-        ({"preset": "wcsim", "treshold": 0.1}, r"cache.treshold is unknown; known: kind, .*, threshold, "),
+        ({"preset": "worldcache", "treshold": 0.1}, r"cache.treshold is unknown; known: kind, .*, threshold, "),
         ({"preset": "none", "threshold": 0.1}, r"cache.threshold is unknown; known: kind"),
-        ({"preset": "wcsim", "threshold": -1}, r"cache.threshold: .* greater than or equal to 0, given -1"),
-        ({"preset": "wcsim", "threshold": "0.1"}, r"cache.threshold: .* valid number, given '0.1'"),
-        ({"preset": "wcsim", "threshold": float("nan")}, r"cache.threshold: .* finite number"),
-        ({"preset": "wcsim", "probe": True}, r"cache.probe: .* valid integer, given True"),
-        ({"preset": "wcsim", "gain_min": 3.0}, r"gain_min 3.0 is above gain_max 2.0"),
-        ({"preset": "wcsim", "beta_d": -1.0}, r"beta_d -1.0 is negative"),
-        ({"preset": "wcsim", "warp_window": 4}, r"warp_window 4 is even"),
+        ({"preset": "worldcache", "threshold": -1}, r"cache.threshold: .* greater than or equal to 0, given -1"),
+        ({"preset": "worldcache", "threshold": "0.1"}, r"cache.threshold: .* valid number, given '0.1'"),
+        ({"preset": "worldcache", "threshold": float("nan")}, r"cache.threshold: .* finite number"),
+        ({"preset": "worldcache", "probe": True}, r"cache.probe: .* valid integer, given True"),
+        ({"preset": "worldcache", "gain_min": 3.0}, r"gain_min 3.0 is above gain_max 2.0"),
+        ({"preset": "worldcache", "beta_d": -1.0}, r"beta_d -1.0 is negative"),
+        ({"preset": "worldcache", "warp_window": 4}, r"warp_window 4 is even"),
         ({"preset": "authors_wan", "warp": True}, r"warp needs velocity 'anchor'"),
-        ({"preset": "wcsim", "rate": 0.5, "error": 0.1}, r"set one of them"),
+        ({"preset": "worldcache", "rate": 0.5, "error": 0.1}, r"set one of them"),
         ({"kind": "taylorseer", "order": 3}, r"order 3 needs min_warmup 4 or more, given 3"),
         ({"kind": "seacache", "order": 1}, r"order 1 needs min_warmup 2 or more, given 1"),
         ({"kind": "interval", "order": 2}, r"cache.order: .* less than or equal to 1, given 2"),

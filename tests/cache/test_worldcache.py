@@ -158,7 +158,7 @@ def test_no_gather_where_lanes_agree():
     assert stacks[2].calls == [(0, 1, None), (1, 2, None)]
 
 
-PRESETS = ["wcsim", "paper", "authors_cosmos", "authors_wan", "dicache"]
+PRESETS = ["worldcache", "paper", "authors_cosmos", "authors_wan", "dicache"]
 GRID = {"grid": (3, 2, 2), "context": 1}
 
 
@@ -241,7 +241,7 @@ def test_half_precision_tokens(dtype):
 
 def test_nothing_is_kept_of_tokens_that_nobody_reads():
     z, p, o = trajectory()
-    cache, state = parse_cache("wcsim").build(), None
+    cache, state = parse_cache("worldcache").build(), None
     for context, tokens in ((0, 12), (1, 8), (2, 4)):
         state = cache.init(z.shape[1], len(z))
         for step in range(4):

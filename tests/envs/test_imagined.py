@@ -9,7 +9,7 @@ import wcsim  # noqa: F401  registers the ids
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.errors import ActionError, CheckpointError, ConfigError, SnapshotError
 
-CACHE = {"preset": "wcsim", "threshold": 0.3}
+CACHE = {"preset": "worldcache", "threshold": 0.3}
 
 
 @pytest.fixture

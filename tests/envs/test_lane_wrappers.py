@@ -17,7 +17,7 @@ from wcsim.errors import ActionError, ConfigError, SnapshotError
 from wcsim.world.world import World
 
 LANES, TICKS = 3, 2
-SETTINGS = {"steps": 4, "cache": {"preset": "wcsim", "threshold": 0.3}, "max_episode_steps": 5}
+SETTINGS = {"steps": 4, "cache": {"preset": "worldcache", "threshold": 0.3}, "max_episode_steps": 5}
 TWIN = ["wcsim.envs.twin:TruthTwin", {"refresh_every": 3}]
 CHUNK = ["wcsim.envs.wrappers:ChunkAction", {"ticks": TICKS}]
 

@@ -16,7 +16,7 @@ from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.snapshots import load_snapshots, save_snapshots
 from wcsim.errors import SnapshotError
 
-CACHE = {"preset": "wcsim", "threshold": 0.3}
+CACHE = {"preset": "worldcache", "threshold": 0.3}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ import sys, numpy as np
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.snapshots import load_snapshots
 world, folder = sys.argv[1:]
-env = ImaginedEnv(world=world, steps=6, cache={"preset": "wcsim", "threshold": 0.3})
+env = ImaginedEnv(world=world, steps=6, cache={"preset": "worldcache", "threshold": 0.3})
 for snapshot in load_snapshots(folder):
     env.restore(snapshot)
     for move in np.load(folder + "/moves.npy"):

@@ -13,7 +13,7 @@ from wcsim.errors import ConfigError
 
 
 def twin(folder, **settings):
-    return TruthTwin(ImaginedEnv(world=folder, steps=6, cache={"preset": "wcsim", "threshold": 0.3}), **settings)
+    return TruthTwin(ImaginedEnv(world=folder, steps=6, cache={"preset": "worldcache", "threshold": 0.3}), **settings)
 
 
 def actions(count, seed=0):
@@ -25,7 +25,7 @@ def play(env, moves):
 
 
 def test_both_play_the_same_actions(folder):
-    env, alone = twin(folder), ImaginedEnv(world=folder, steps=6, cache={"preset": "wcsim", "threshold": 0.3})
+    env, alone = twin(folder), ImaginedEnv(world=folder, steps=6, cache={"preset": "worldcache", "threshold": 0.3})
     env.reset(seed=1)
     alone.reset(seed=1)
     truth = alone.played.make_truth()

@@ -19,7 +19,7 @@ from wcsim.envs.vector import ImaginedVectorEnv
 from wcsim.errors import ActionError, ConfigError, SnapshotError
 
 LANES = 5
-SETTINGS = {"steps": 6, "cache": {"preset": "wcsim", "threshold": 0.3}, "max_episode_steps": 4}
+SETTINGS = {"steps": 6, "cache": {"preset": "worldcache", "threshold": 0.3}, "max_episode_steps": 4}
 MODES = [mode.value for mode in AutoresetMode]
 
 
@@ -69,7 +69,7 @@ def test_it_is_sync_vector_env_in_every_mode(folder, endings, mode):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("cache", ["none", {"preset": "wcsim", "threshold": 0.3}, {"preset": "dicache"}])
+@pytest.mark.parametrize("cache", ["none", {"preset": "worldcache", "threshold": 0.3}, {"preset": "dicache"}])
 def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -23,7 +23,7 @@ def settings(folder: str) -> dict[str, Any]:
         "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}}, "episodes": 1,
         "max_steps": 3, "deadlines_ms": [10.0, 60.0], "threads": 1,
         "fidelities": {"uncached": {"steps": 1},
-                       "cached": {"steps": 4, "cache": {"preset": "wcsim", "threshold": 0.5}}},
+                       "cached": {"steps": 4, "cache": {"preset": "worldcache", "threshold": 0.5}}},
         "planners": ["cem"],
         "delay": {"fidelity": "cached", "deadline_ms": 60.0, "modes": ["naive", "freeze"], "ticks": [0, 1]},
         "governed": {"efforts": [{"fidelity": "uncached", "candidates": 4}, {"fidelity": "uncached", "candidates": 8}],

@@ -22,7 +22,7 @@ SUMMARY_KEYS = {
 def settings(folder):
     return {
         "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}}, "episodes": 2,
-        "max_steps": 4, "fidelity": {"steps": 6, "cache": {"preset": "wcsim", "threshold": 0.3}},
+        "max_steps": 4, "fidelity": {"steps": 6, "cache": {"preset": "worldcache", "threshold": 0.3}},
         "agent": {"kind": "mpc", "horizon": 4, "rounds": 1, "candidates": 4, "elites": 2, "replan_every": 2,
                   "fidelity": {"steps": 2, "context": 1}},
     }

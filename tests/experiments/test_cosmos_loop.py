@@ -35,7 +35,7 @@ def save(world, folder):
 
 def settings(**more):
     return {"name": "tiny", "episodes": 2, "max_steps": 3, "first_seed": 0,
-            "fidelity": {"steps": 5, "solver": "unipc", "cache": {"preset": "wcsim", "threshold": 9.0}}, **more}
+            "fidelity": {"steps": 5, "solver": "unipc", "cache": {"preset": "worldcache", "threshold": 9.0}}, **more}
 
 
 def test_recorded_actions_inside_a_world_of_clips(tmp_path, footage):

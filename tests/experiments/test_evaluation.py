@@ -35,7 +35,7 @@ def settings(folder: str) -> dict[str, Any]:
     return {
         "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}}, "policies": POLICIES,
         "starts": 3, "max_steps": 2, "block": 2, "threads": 1,
-        "fidelity": {"steps": 4, "cache": {"preset": "wcsim", "threshold": 0.5}},
+        "fidelity": {"steps": 4, "cache": {"preset": "worldcache", "threshold": 0.5}},
     }
 
 

@@ -14,10 +14,10 @@ from wcsim.report.race_text import text_of
 
 SMALL = {
     "name": "small", "episodes": 2, "horizon": 2, "rounds": 1, "batches": [1, 2], "steps": [6], "reference_steps": 8,
-    "sweeps": [{"policy": "wcsim", "knob": "threshold", "values": [0.1, 100.0], "settings": {"force_last": False}},
+    "sweeps": [{"policy": "worldcache", "knob": "threshold", "values": [0.1, 100.0], "settings": {"force_last": False}},
                {"origin": "diffusers", "policy": "firstblock", "knob": "threshold", "values": [0.5], "steps": [6]},
                {"policy": "dicache", "knob": "threshold", "values": [0.1], "steps": [99]}],
-    "ablation": {"sweep": {"policy": "wcsim", "knob": "threshold", "values": [100.0]}, "batches": [1],
+    "ablation": {"sweep": {"policy": "worldcache", "knob": "threshold", "values": [100.0]}, "batches": [1],
                  "parts": {"SWD": {"beta_s": 0.0}}, "additions": {"warping": {"warp": True}}},
     "frontier": {"solvers": ["euler", "dpm"], "steps": [3],
                  "sweeps": [{"policy": "dicache", "knob": "threshold", "values": [100.0]},
@@ -69,7 +69,7 @@ def test_packaged_races_name_only_caches_and_settings_that_exist():
 
 
 def test_a_sweep_of_a_setting_that_no_cache_has_is_named():
-    wrong = override(SMALL, ["sweeps=[{policy: wcsim, knob: treshold, values: [1]}]"])
+    wrong = override(SMALL, ["sweeps=[{policy: worldcache, knob: treshold, values: [1]}]"])
     with pytest.raises((ConfigError, ValueError), match="treshold"):
         contestants(validate(RaceConfig, wrong))
 

@@ -134,7 +134,7 @@ def test_true_size_stops_goes_on_and_extrapolates(tmp_path, monkeypatch):
 def test_imposed_decisions_are_obeyed():
     """Through the first and the last step and long runs, where the cache's own rules would compute."""
     hits = (False, True, True, True, True, True)
-    free = true_size.preset("wcsim").model_copy(update={"warmup": 0.0, "min_warmup": 1, "force_last": False})
+    free = true_size.preset("worldcache").model_copy(update={"warmup": 0.0, "min_warmup": 1, "force_last": False})
     transformer = true_size.random_transformer(true_size.TINY)
     with torch.no_grad():
         _, decisions, blocks = true_size.sample_clip(

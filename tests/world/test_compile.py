@@ -22,7 +22,7 @@ def test_every_range_is_one_graph_and_the_numbers_stay(make):
     state = world.init(frames, np.zeros((2, 0, world.spec.action.dim), np.float32), np.arange(2))
     chunk = (2, world.spec.max_chunk, world.spec.action.dim)
     actions = rng.uniform(world.spec.action.low, world.spec.action.high, chunk).astype(np.float32)
-    cache = parse_cache({"preset": "wcsim", "threshold": 9.0, "max_skips": 1}).build()
+    cache = parse_cache({"preset": "worldcache", "threshold": 9.0, "max_skips": 1}).build()
     fidelities = [Fidelity(6, NoCache(), "unipc"), Fidelity(6, cache, "unipc")]
     plain = [world.advance(state, actions, fidelity)[1:] for fidelity in fidelities]
     compile_blocks(world.transformer, backend=counter)

@@ -16,7 +16,7 @@ from wcsim.world.transformer import set_precision
 
 TOLERANCE = {"atol": 2e-2, "rtol": 1e-3}  # pictures are rounded to 1/127.5, which may fall either way
 PLAIN = Fidelity(3, NoCache(), "unipc")
-CACHED = Fidelity(6, parse_cache({"preset": "wcsim", "threshold": 0.3}).build(), "unipc")
+CACHED = Fidelity(6, parse_cache({"preset": "worldcache", "threshold": 0.3}).build(), "unipc")
 
 
 @pytest.fixture(scope="module")

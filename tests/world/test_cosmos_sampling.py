@@ -100,16 +100,16 @@ def test_branches_in_one_batch_or_one_after_the_other(parts):
 @torch.no_grad()
 def test_a_cache_decides_for_both_branches_and_threshold_zero_is_no_cache(parts):
     plain, _, blocks = ours(parts, "image", 3.0)
-    zero, *_ = ours(parts, "image", 3.0, policy=parse_cache({"preset": "wcsim", "threshold": 0.0}).build())
+    zero, *_ = ours(parts, "image", 3.0, policy=parse_cache({"preset": "worldcache", "threshold": 0.0}).build())
     assert torch.equal(plain, zero)
-    cached, decisions, fewer = ours(parts, "image", 3.0, policy=parse_cache({"preset": "wcsim", "threshold": 9.0,
+    cached, decisions, fewer = ours(parts, "image", 3.0, policy=parse_cache({"preset": "worldcache", "threshold": 9.0,
                                                                              "max_skips": 1}).build())
     assert fewer.sum() < blocks.sum()
     assert all(len(decision.hit) == 1 for decision in decisions)
     assert not torch.equal(plain, cached)
 
 
-EAGER = {"preset": "wcsim", "threshold": 0.5}
+EAGER = {"preset": "worldcache", "threshold": 0.5}
 
 
 @torch.no_grad()
@@ -123,8 +123,8 @@ def test_branches_that_decide_apart_have_a_cache_each(parts):
         assert ran.tolist() == [2 * 3 - skipped * 2]
         assert bool(decision.hit) == (skipped == 2)
     assert torch.isfinite(latents).all()
-    plain, _, both = guided(parts, decide="apart", cache={"preset": "wcsim", "threshold": 0.0})
-    joint, _, _ = guided(parts, decide="together", cache={"preset": "wcsim", "threshold": 0.0})
+    plain, _, both = guided(parts, decide="apart", cache={"preset": "worldcache", "threshold": 0.0})
+    joint, _, _ = guided(parts, decide="together", cache={"preset": "worldcache", "threshold": 0.0})
     torch.testing.assert_close(plain, joint, **TOLERANCE)
     assert both.tolist() == [[6]] * STEPS
 

@@ -22,7 +22,7 @@ from wcsim.world.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
 FULL = {"threshold": 0.5, "warmup": 0.0}
-HUNGRIEST = {"preset": "wcsim", **FULL, "warp": True, "warp_min_step": 0}
+HUNGRIEST = {"preset": "worldcache", **FULL, "warp": True, "warp_min_step": 0}
 
 
 class LiveBytes(TorchDispatchMode):
@@ -64,7 +64,7 @@ def model():
 @pytest.mark.parametrize(("cache", "scale", "decide", "dtype"), [
     (None, 0.0, "together", torch.float32), (HUNGRIEST, 0.0, "together", torch.float32),
     ({"preset": "seacache", **FULL}, 0.0, "together", torch.float32), (HUNGRIEST, 2.0, "together", torch.float32),
-    (HUNGRIEST, 2.0, "apart", torch.float32), ({"preset": "wcsim", **FULL}, 0.0, "together", torch.bfloat16),
+    (HUNGRIEST, 2.0, "apart", torch.float32), ({"preset": "worldcache", **FULL}, 0.0, "together", torch.bfloat16),
 ])  # fmt: skip
 @torch.no_grad()
 def test_the_estimate_holds_and_is_not_wild(model, cache, scale, decide, dtype):
@@ -102,7 +102,7 @@ def test_lots_of_lanes_are_all_lanes_together(make, monkeypatch):
     frames = rng.integers(0, 256, (5, 1, *spec.frame_size, 3), dtype=np.uint8)
     state = world.init(frames, np.zeros((5, 0, spec.action.dim), np.float32), np.arange(5))
     actions = rng.uniform(spec.action.low, spec.action.high, (5, spec.max_chunk, spec.action.dim)).astype(np.float32)
-    cache = parse_cache({"preset": "wcsim", "threshold": 0.3, "max_skips": 1}).build()
+    cache = parse_cache({"preset": "worldcache", "threshold": 0.3, "max_skips": 1}).build()
     fidelity = Fidelity(5, cache, "unipc")
     after, latents, trace = world.advance(state, actions, fidelity)
     world.memory_limit = world.memory(fidelity).total(2)

@@ -13,7 +13,7 @@ from wcsim.world.tiny import tiny_world
 # A lane computed in another batch size may round differently in its matrix products; noise and decisions do not.
 TOLERANCE = {"atol": 2e-4, "rtol": 1e-3}
 PLAIN = Fidelity(4, NoCache())
-CACHED = Fidelity(8, parse_cache({"preset": "wcsim", "threshold": 0.3}).build())
+CACHED = Fidelity(8, parse_cache({"preset": "worldcache", "threshold": 0.3}).build())
 
 
 @pytest.fixture(scope="module")

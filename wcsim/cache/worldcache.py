@@ -48,7 +48,7 @@ class WorldCache(Gated[Memory]):
     """The policy.  The path of its state: drift since the last full pass (0 unless accumulated), or the error spent."""
 
     class Config(ProbeConfig):
-        """Defaults are our recommendation, the preset `wcsim`."""
+        """Defaults are our recommendation, the preset `worldcache`."""
 
         kind: Literal["worldcache"] = "worldcache"
         threshold: float = Field(default=0.1, ge=0)
