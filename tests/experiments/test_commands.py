@@ -15,7 +15,7 @@ from wcsim.experiments.closed_loop import ClosedLoopConfig
 
 def test_evaluate_writes_its_page_and_a_second_time_only_that(folder: str, tmp_path: Path) -> None:
     command = ["evaluate", "pusht_evaluate", "--out", str(tmp_path / "run"), "-s", f"world={folder}", "-s", "starts=1",
-               "-s", "max_steps=1", "-s", "fidelity.steps=5"]
+               "-s", "max_steps=1", "-s", "fidelity.steps=16"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     rows = (tmp_path / "run" / "episodes.jsonl").read_bytes()

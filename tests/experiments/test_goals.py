@@ -154,9 +154,9 @@ def test_the_packaged_protocol_is_the_named_one() -> None:
 
 def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(folder: str, tmp_path: Path) -> None:
     command = ["run", "pusht_goals", "--out", str(tmp_path / "run")]
-    for change in (f"world={folder}", "episodes=1", "max_steps=1", "goal_ticks=2", "fidelity.steps=5",
+    for change in (f"world={folder}", "episodes=1", "max_steps=1", "goal_ticks=2", "fidelity.steps=16",
                    "audit={starts: 1, candidates: 2, horizon: 2, knots: 2}",
-                   *(f"arms.{arm}.fidelity.steps=5" for arm in ("uncached", "cached", "halving"))):
+                   *(f"arms.{arm}.fidelity.steps=16" for arm in ("uncached", "cached", "halving"))):
         command += ["-s", change]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output

@@ -44,7 +44,7 @@ def test_a_race_measures_everybody_at_every_batch_size(folder, tmp_path):
     plain = next(row for row in summary["curves"] if row["policy"] == "none")
     assert plain["latent_error"] == 0
     assert plain["memory_grids"] == 0
-    assert set(summary["phases"]["1"]) == {"none", "wcsim", "firstblock (diffusers)"}
+    assert set(summary["phases"]["1"]) == {"none", "worldcache", "firstblock (diffusers)"}
     page = write_race(summary, tmp_path / "race").read_text()
     assert "Error at equal speed" in page
     assert "Not raced" not in page

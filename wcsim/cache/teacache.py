@@ -97,4 +97,5 @@ class TeaCache(InputGate):
     config: Config
 
     def _rescale(self, change_N: Tensor) -> Tensor:
-        return polynomial(self.config.coefficients, change_N)
+        # A distance: far from the changes that it was fitted to a polynomial turns negative, and would never compute.
+        return polynomial(self.config.coefficients, change_N).abs()
