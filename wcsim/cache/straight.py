@@ -26,7 +26,7 @@ class Straight(Gated[Forecast]):
 
     class Config(GateConfig):
         kind: Literal["straight"] = "straight"
-        threshold: float = Field(default=0.07, ge=0)
+        threshold: float = Field(default=0.05, ge=0)
         """Fall of the noise level, of 1 in all, within which the blocks are skipped; 0 never skips."""
         min_warmup: int = Field(default=2, ge=1)
         order: int = Field(default=1, ge=0, le=2)
