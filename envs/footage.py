@@ -20,7 +20,7 @@ import numpy as np
 
 from wcsim.actions import check_action
 from wcsim.envs.judge import Judgement
-from wcsim.envs.tasks import Start, Truth, action_box
+from wcsim.envs.tasks import Start, Truth, action_box, observed
 from wcsim.errors import ConfigError
 from wcsim.world.cosmos import CONVENTIONS
 
@@ -123,10 +123,7 @@ class Footage:
     @property
     def observation_space(self) -> gym.spaces.Dict:
         """The frame; the agent's position is not known and always 0."""
-        return gym.spaces.Dict({
-            "pixels": gym.spaces.Box(0, 255, (*self.frame_size, 3), np.uint8),
-            "agent_pos": gym.spaces.Box(0.0, 0.0, (2,), np.float32),
-        })
+        return observed(self.frame_size, reach=0.0)
 
     def start(self, seed: int) -> Start:
         """The first frame of a recording."""

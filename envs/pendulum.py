@@ -21,7 +21,7 @@ import numpy as np
 
 from wcsim.envs.judge import Judgement
 from wcsim.envs.scene import wrap
-from wcsim.envs.tasks import Start, Truth, action_box
+from wcsim.envs.tasks import Start, Truth, action_box, observed
 from wcsim.errors import ConfigError, SnapshotError
 from wcsim.types import ActionSpec
 
@@ -122,10 +122,7 @@ class Pendulum:
     @property
     def observation_space(self) -> gym.spaces.Dict:
         """The frame, and the tip in screen pixels."""
-        return gym.spaces.Dict({
-            "pixels": gym.spaces.Box(0, 255, (*self.frame_size, 3), np.uint8),
-            "agent_pos": gym.spaces.Box(0.0, float(SCREEN_PX), (2,), np.float32),
-        })
+        return observed(self.frame_size, reach=SCREEN_PX)
 
     def start(self, seed: int) -> Start:
         """The simulator's draw for `seed` and two ticks without torque, which show how fast it moves."""

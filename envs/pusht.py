@@ -15,7 +15,7 @@ import shapely
 from wcsim.envs.exploration import explore
 from wcsim.envs.judge import Judgement, PixelJudge
 from wcsim.envs.scene import Scene
-from wcsim.envs.tasks import Start, Truth, action_box
+from wcsim.envs.tasks import Start, Truth, action_box, observed
 from wcsim.envs.truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, start_at
 from wcsim.errors import ConfigError
 from wcsim.types import ActionSpec
@@ -95,10 +95,7 @@ class PushT:
     @property
     def observation_space(self) -> gym.spaces.Dict:
         """The frame, and the agent's position in simulator pixels."""
-        return gym.spaces.Dict({
-            "pixels": gym.spaces.Box(0, 255, (*self.frame_size, 3), np.uint8),
-            "agent_pos": gym.spaces.Box(0.0, TABLE_PX, (2,), np.float32),
-        })
+        return observed(self.frame_size, reach=TABLE_PX)
 
     def start(self, seed: int) -> Start:
         """The start of `seed`: one frame, no actions.  Raises ConfigError where no near start can be found."""

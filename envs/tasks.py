@@ -41,6 +41,14 @@ def action_box(action: ActionSpec) -> gym.spaces.Box:
     return gym.spaces.Box(low, high, dtype=np.float32)
 
 
+def observed(frame_size: tuple[int, int], *, reach: float) -> gym.spaces.Dict:
+    """The space of a frame `[H, W, 3]` and an agent's position `[2]` between 0 and `reach`."""
+    return gym.spaces.Dict({
+        "pixels": gym.spaces.Box(0, 255, (*frame_size, 3), np.uint8),
+        "agent_pos": gym.spaces.Box(0.0, reach, (2,), np.float32),
+    })
+
+
 class TruthFrame(Protocol):
     """One look at the ground truth."""
 

@@ -162,6 +162,9 @@ def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(folder: str, tmp_
     assert result.exit_code == 0, result.output
     rows = (tmp_path / "run/episodes.jsonl").read_bytes()
     assert "Who reaches the goal" in (tmp_path / "run/report.html").read_text()
+    audits = rows.count(b'"arm": null') + rows.count(b'"arm":null')
+    assert audits == 1
+    assert (tmp_path / "run/episodes.csv").read_text().count("\n") == 1 + rows.count(b"\n") - audits
     assert CliRunner().invoke(app, command).exit_code == 0
     assert (tmp_path / "run/episodes.jsonl").read_bytes() == rows
 

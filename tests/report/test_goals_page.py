@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wcsim.experiments.goals_summary import summarise, to_csv
+from wcsim.experiments.goals_summary import summarise
 from wcsim.report.compare import write_comparison, write_page_of
 from wcsim.track.files import from_lines, to_lines
 from wcsim.track.runs import Run
@@ -41,7 +41,6 @@ def goals(path: Path, *, audited: bool = True) -> Path:
     for one in from_lines(to_lines(rows), "rows")[0]:
         run.record_episode([], one)
     run.write_summary(summarise(run.episodes, config))
-    assert to_csv(run.episodes).count("\n") == 1 + len(keys)
     return path
 
 

@@ -6,9 +6,7 @@ never had time to plan is not an answer at all, however well its warm start did.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -95,12 +93,3 @@ def as_run(cell: Mapping[str, Any], config: Mapping[str, Any], deadline_ms: floa
 
 def _given(fidelity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fidelity.items() if value is not None}
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """A line per episode, in the order of their numbers."""
-    text = StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: row["episode"]))
-    return text.getvalue()

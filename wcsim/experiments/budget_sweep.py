@@ -7,9 +7,9 @@ result, so a resumed run reads it back and never measures again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from wcsim.config import StrictConfig, validate
 from wcsim.envs.imagined import load_world
 from wcsim.envs.tasks import Task, make_task
 from wcsim.experiments.budget_config import BudgetConfig, Cell, cells
-from wcsim.experiments.budget_summary import as_run, recommend, summarise, to_csv
-from wcsim.experiments.executor import Executor, Here
+from wcsim.experiments.budget_summary import COLUMNS, as_run, recommend, summarise
+from wcsim.experiments.executor import Executor
 from wcsim.experiments.lanes import TruthLanes, play
-from wcsim.track import files
+from wcsim.experiments.pieces import Tell, finish
 from wcsim.track.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
 from wcsim.track.governor import Governor
 from wcsim.track.runs import Run, make_manifest
@@ -53,27 +53,15 @@ class BudgetSweep:
     def __init__(self, config: BudgetConfig) -> None:
         self.config = config
 
-    def run(
-        self, path: Path, *, executor: Executor | None = None, on_piece: Callable[[int, int], None] | None = None
-    ) -> Run:
-        """Play what is missing and write the summary; does nothing where nothing is.  on_piece: told how many episodes
-        are done, of how many."""
+    def run(self, path: Path, *, executor: Executor | None = None, on_piece: Tell | None = None) -> Run:
+        """Play what is missing and write the summary; does nothing where nothing is."""
         config, settings = self.config, self.config.model_dump(mode="json")
         run = Run.resume(path, settings, self._manifest)
         text, latency = dumps(settings), dumps(run.manifest["latency"])  # in order: cells are numbered by it
-        total = len(cells(config)) * config.episodes
-        done = {row["episode"] for row in run.episodes}
-        left = [Piece(text, latency, *divmod(number, config.episodes))
-                for number in range(total) if number not in done]
-        tell = on_piece or (lambda count, total: None)
-        tell(total - len(left), total)
-        for ended, (_, row) in enumerate((executor or Here()).run(play_piece, left), start=1):
-            run.record_episode([], row)
-            tell(total - len(left) + ended, total)
-        if left or not (path / "summary.json").is_file():
-            files.replace(path / "episodes.csv", to_csv(run.episodes).encode())
-            run.write_summary(summarise(run.episodes, run.config, run.manifest["latency"]))
-        return run
+        every = {Piece(text, latency, *divmod(number, config.episodes)): (number,)
+                 for number in range(len(cells(config)) * config.episodes)}
+        return finish(run, every, play_piece, columns=COLUMNS, executor=executor, tell=on_piece,
+                      summarise=partial(summarise, config=run.config, latency=run.manifest["latency"]))
 
     def _manifest(self) -> dict[str, Any]:
         config = self.config
@@ -121,7 +109,7 @@ def advice(run: Run, deadline_ms: float) -> str:
     return told + yaml.safe_dump(as_run(cell, run.config, deadline_ms), sort_keys=False).rstrip()
 
 
-def play_piece(piece: Piece) -> dict[str, Any]:
+def play_piece(piece: Piece) -> list[dict[str, Any]]:
     """The row of one episode."""
     config, task, world = _stage(piece.settings)
     if config.threads is not None:
@@ -133,13 +121,13 @@ def play_piece(piece: Piece) -> dict[str, Any]:
     start = task.start(seed)
     watched = Watched(policy)
     episode = play(task, TruthLanes(task, [start]), [start], [watched], [piece.start], max_steps=config.max_steps)[0]
-    return {
+    return [{
         "episode": piece.cell * config.episodes + piece.start, "cell": piece.cell, "start": piece.start, "seed": seed,
         "fidelity": cell.fidelity, "planner": cell.planner, "deadline_ms": cell.deadline_ms, "mode": cell.mode,
         "delay": cell.delay, "governed": cell.governed, "steps": len(episode.reward), "success": episode.success,
         "final_coverage": episode.coverage[-1], "max_coverage": max(episode.coverage), "waited": policy.waited,
         **watched.row(),
-    }
+    }]
 
 
 class Watched:

@@ -6,9 +6,9 @@ run anywhere and in any order.  Easy to get wrong: rows are written as blocks en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from json import dumps, loads
 from pathlib import Path
 from time import perf_counter
@@ -24,10 +24,10 @@ from wcsim.envs.imagined import load_world
 from wcsim.envs.tasks import Task, make_task
 from wcsim.experiments.candidates import AnyCandidate
 from wcsim.experiments.closed_loop import TaskConfig
-from wcsim.experiments.evaluation_summary import SCORES, WORLDS, summarise, to_csv
-from wcsim.experiments.executor import Executor, Here
+from wcsim.experiments.evaluation_summary import COLUMNS, SCORES, WORLDS, summarise
+from wcsim.experiments.executor import Executor
 from wcsim.experiments.lanes import Episode, Lanes, TruthLanes, WorldLanes, play
-from wcsim.track import files
+from wcsim.experiments.pieces import Tell, finish
 from wcsim.track.runs import Run, make_manifest
 from wcsim.world.checkpoints import find_world, hash_files
 
@@ -91,26 +91,12 @@ class Evaluation:
                 for world in ("uncached", "cached", "truth") for policy in range(len(config.policies))
                 for span in spans]
 
-    def run(
-        self, path: Path, *, executor: Executor | None = None, on_block: Callable[[int, int], None] | None = None
-    ) -> Run:
-        """Do what is missing and write summary and table; does nothing where nothing is.  on_block: told how many
-        blocks are done, of how many."""
-        config, blocks = self.config, self.blocks()
+    def run(self, path: Path, *, executor: Executor | None = None, on_block: Tell | None = None) -> Run:
+        """Do what is missing and write summary and table; does nothing where nothing is."""
+        config = self.config
         run = Run.resume(path, config.model_dump(mode="json"), self._manifest)
-        done = {row["episode"] for row in run.episodes}
-        left = [block for block in blocks if not done.issuperset(block.numbers(config))]
-        tell = on_block or (lambda count, total: None)
-        tell(len(blocks) - len(left), len(blocks))
-        for ended, (_, rows) in enumerate((executor or Here()).run(play_block, left), start=1):
-            for row in rows:
-                if row["episode"] not in done:
-                    run.record_episode([], row)
-            tell(len(blocks) - len(left) + ended, len(blocks))
-        if left or not (path / "summary.json").is_file():
-            files.replace(path / "episodes.csv", to_csv(run.episodes).encode())
-            run.write_summary(summarise(run.episodes, run.config))
-        return run
+        return finish(run, {block: block.numbers(config) for block in self.blocks()}, play_block, columns=COLUMNS,
+                      summarise=partial(summarise, config=run.config), executor=executor, tell=on_block)
 
     def _manifest(self) -> dict[str, Any]:
         config = self.config

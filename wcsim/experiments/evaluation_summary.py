@@ -5,9 +5,7 @@ Easy to get wrong: every interval resamples starts and not rows, since all polic
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -124,12 +122,3 @@ def _mean_of(values: np.ndarray) -> Interval:
 
 def _mean(values: Any) -> float:
     return float(np.mean(list(values)))
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """A line per episode, in the order of their numbers."""
-    text = StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: row["episode"]))
-    return text.getvalue()

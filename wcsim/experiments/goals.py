@@ -7,9 +7,9 @@ everything else in the summary is the same whatever interrupted it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from json import dumps, loads
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,13 +26,13 @@ from wcsim.envs.imagined import load_world
 from wcsim.envs.tasks import Task, make_task
 from wcsim.experiments.candidates import ExpertCandidate, LearnedCandidate, RandomCandidate, StillCandidate
 from wcsim.experiments.closed_loop import TaskConfig
-from wcsim.experiments.executor import Executor, Here
+from wcsim.experiments.executor import Executor
 from wcsim.experiments.goal_play import Opinion, attempt, attempt_row, audit
 from wcsim.experiments.goal_task import Goal, make_goal, with_goal
-from wcsim.experiments.goals_summary import summarise, to_csv
+from wcsim.experiments.goals_summary import COLUMNS, summarise
 from wcsim.experiments.lanes import Lanes, TruthLanes, WorldLanes
+from wcsim.experiments.pieces import Tell, finish
 from wcsim.experiments.planners import MPCAgentConfig
-from wcsim.track import files
 from wcsim.track.runs import Run, make_manifest
 from wcsim.world.checkpoints import find_world, hash_files
 from wcsim.world.world import World
@@ -134,23 +134,12 @@ class GoalRuns:
     def __init__(self, config: GoalsConfig) -> None:
         self.config = config
 
-    def run(
-        self, path: Path, *, executor: Executor | None = None, on_piece: Callable[[int, int], None] | None = None
-    ) -> Run:
-        """Play what is missing and write the summary; does nothing where nothing is.  on_piece: told how many episodes
-        are done, of how many."""
+    def run(self, path: Path, *, executor: Executor | None = None, on_piece: Tell | None = None) -> Run:
+        """Play what is missing and write the summary; does nothing where nothing is."""
         run = Run.resume(path, self.config.model_dump(mode="json"), self._manifest)
-        every, done = pieces(self.config), {row["episode"] for row in run.episodes}
-        left = [piece for piece in every if piece.number not in done]
-        tell = on_piece or (lambda count, total: None)
-        tell(len(every) - len(left), len(every))
-        for ended, (_, row) in enumerate((executor or Here()).run(play_piece, left), start=1):
-            run.record_episode([], row)
-            tell(len(every) - len(left) + ended, len(every))
-        if left or not (path / "summary.json").is_file():
-            files.replace(path / "episodes.csv", to_csv(run.episodes).encode())
-            run.write_summary(summarise(run.episodes, run.config))
-        return run
+        every = {piece: (piece.number,) for piece in pieces(self.config)}
+        return finish(run, every, play_piece, columns=COLUMNS, summarise=partial(summarise, config=run.config),
+                      counts=lambda row: row["arm"] is not None, executor=executor, tell=on_piece)
 
     def _manifest(self) -> dict[str, Any]:
         config = self.config
@@ -158,7 +147,7 @@ class GoalRuns:
         return make_manifest(device=config.device, seeds=seeds, weights=hash_files(find_world(config.world)))
 
 
-def play_piece(piece: Piece) -> dict[str, Any]:
+def play_piece(piece: Piece) -> list[dict[str, Any]]:
     """The row of one piece."""
     config, task, world = _stage(piece.settings)
     if config.threads is not None:
@@ -167,14 +156,14 @@ def play_piece(piece: Piece) -> dict[str, Any]:
     goal = make_goal(task, seed, config.demonstrator.build(task), ticks=config.goal_ticks)
     row = {"episode": piece.number, "start": piece.start, "seed": seed, "arm": piece.arm, "place": piece.place}
     if piece.arm is None:
-        return row | _audit(config, task, world, goal, seed)
+        return [row | _audit(config, task, world, goal, seed)]
     lanes: Lanes = TruthLanes(task, [goal.start])
     if piece.place == "world":
         lanes = WorldLanes(world, config.fidelity.build(world.spec), [goal.start], [seed])
     player = _player(config.arms[piece.arm], world, task, goal, config.max_steps)
     told = attempt(task, lanes, goal, player, episode=piece.start, max_steps=config.max_steps,
                    limits=(config.within_px, config.within_degrees))
-    return row | attempt_row(told)
+    return [row | attempt_row(told)]
 
 
 def _player(arm: Arm, world: World, task: Task, goal: Goal, max_steps: int) -> Policy | MPCAgent:

@@ -6,9 +6,7 @@ said and may differ between two runs of one configuration.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -104,12 +102,3 @@ def _timing(reference: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
     spent = [ms for row in rows for ms in row["act_ms"]]
     return {"seconds_per_action": sum(spent) / len(spent) / 1e3, "act_ms": describe(spent),
             "faster": faster.value, "faster_interval": [faster.low, faster.high]}
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """A line per attempt, in the order of their numbers."""
-    text = StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted((row for row in rows if row["arm"] is not None), key=lambda row: row["episode"]))
-    return text.getvalue()

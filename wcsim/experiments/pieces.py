@@ -1,0 +1,64 @@
+"""What the sharded experiments share: do the pieces of work that a run still lacks, then sum it up.
+
+A piece is a value that says which episodes it yields, and a pure function makes their rows, so pieces may run anywhere
+and end in any order.  Easy to get wrong: a piece that a kill cut short is done again whole, so its rows may partly be
+there already.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import StringIO
+from typing import Any, TypeVar
+
+from wcsim.experiments.executor import Executor, Here
+from wcsim.track import files
+from wcsim.track.runs import Run
+
+Piece = TypeVar("Piece")
+Row = Mapping[str, Any]
+Tell = Callable[[int, int], None]
+"""Told how many pieces are done, of how many."""
+
+
+def finish(
+    run: Run,
+    pieces: Mapping[Piece, Sequence[int]],
+    play: Callable[[Piece], Iterable[dict[str, Any]]],
+    *,
+    columns: Sequence[str],
+    summarise: Callable[[Sequence[dict[str, Any]]], dict[str, Any]],
+    counts: Callable[[Row], bool] = lambda row: True,
+    executor: Executor | None = None,
+    tell: Tell | None = None,
+) -> Run:
+    """Play the pieces whose episodes `run` lacks; then write summary and table, unless nothing was left to do.
+
+    pieces: with the episode numbers of each.  play: the rows of a piece.  columns: of the table.  counts: which rows
+    belong into it.
+    """
+    done = {row["episode"] for row in run.episodes}
+    left = [piece for piece, numbers in pieces.items() if not done.issuperset(numbers)]
+    before = len(pieces) - len(left)
+    if tell:
+        tell(before, len(pieces))
+    for ended, (_, rows) in enumerate((executor or Here()).run(play, left), start=1):
+        for row in rows:
+            if row["episode"] not in done:
+                run.record_episode([], row)
+        if tell:
+            tell(before + ended, len(pieces))
+    if left or not (run.path / "summary.json").is_file():
+        files.replace(run.path / "episodes.csv", to_csv(filter(counts, run.episodes), columns).encode())
+        run.write_summary(summarise(run.episodes))
+    return run
+
+
+def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
+    """A line per episode, in the order of their numbers."""
+    text = StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: row["episode"]))
+    return text.getvalue()
