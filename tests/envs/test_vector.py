@@ -89,7 +89,7 @@ def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, threads)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("cache", ["none", "worldcache"])
+@pytest.mark.parametrize("cache", ["none", {"preset": "worldcache", "threshold": 0.5}])
 def test_the_shipped_world_does_not_see_the_batch_either(cache, threads):
     test_an_episode_is_the_same_in_any_slot_of_any_batch("pusht-96", cache, threads)
 
