@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from wcsim.errors import WcsimError
+from wcsim.progress import counting, saying
 
 app = typer.Typer(
     help="Closed-loop robot simulation inside Cosmos video world models.", no_args_is_help=True,
@@ -58,14 +58,14 @@ def run(
         if given.get("kind") == "goals":
             goals = validate(GoalsConfig, given)
             path = out or Path("runs") / goals.name
-            with progress_of("episodes") as show:
+            with counting("episodes") as show:
                 GoalRuns(goals).run(path, executor=local(workers), on_piece=show)
         else:
             typed = validate(ClosedLoopConfig, given)
             if workers > 1:
                 raise ConfigError(f"a closed loop plays its episodes in one process, given --workers {workers}")
             path, every = out or Path("runs") / typed.name, typed.episodes * typed.max_steps
-            with progress_of("steps") as show:
+            with counting("steps") as show:
                 ClosedLoop(typed).run(path, on_step=lambda number, step: show(number * typed.max_steps + step, every))
                 show(every, every)
     report([path])
@@ -86,7 +86,7 @@ def evaluate(
 
         typed = validate(EvaluationConfig, override(read_yaml(config), settings or []))
         path = out or Path("runs") / typed.name
-        with progress_of("blocks") as show:
+        with counting("blocks") as show:
             Evaluation(typed).run(path, executor=local(workers), on_block=show)
     report([path])
 
@@ -110,22 +110,12 @@ def budget(
 
         typed = validate(BudgetConfig, override(read_yaml(config), settings or []))
         path = out or Path("runs") / typed.name
-        with progress_of("episodes") as show:
+        with counting("episodes") as show:
             run = BudgetSweep(typed).run(path, executor=local(workers), on_piece=show)
         if recommend is not None:
             console.print(advice(run, recommend), markup=False, highlight=False, soft_wrap=True)
             return
     report([path])
-
-
-@contextmanager
-def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with the time left, moved by calling it with how many are done, of how many."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
 @app.command()
@@ -255,8 +245,8 @@ def bench_cache(
         from wcsim.report.race import write_race
 
         typed = validate(RaceConfig, override(read_yaml("bench_cache_quick" if quick else config), settings or []))
-        with console.status("race") as status:
-            summary = run_race(typed, out, status.update)
+        with saying("race") as say:
+            summary = run_race(typed, out, say)
         console.print(f"report: {write_race(summary, out)}", soft_wrap=True)
 
 
@@ -278,8 +268,8 @@ def tune(
         from wcsim.experiments.tuning import tune_world
 
         typed = validate(RaceConfig, override(read_yaml(config), [f"world={world}", *(settings or [])]))
-        with console.status("frontier") as status:
-            advice = tune_world(typed, out, deadline_ms=deadline_ms, max_error=max_error, progress=status.update)
+        with saying("frontier") as say:
+            advice = tune_world(typed, out, deadline_ms=deadline_ms, max_error=max_error, progress=say)
         console.print(advice, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ from wcsim.config import override, read_yaml, validate
 from wcsim.errors import ConfigError
 from wcsim.experiments.cache_bench import run_race
 from wcsim.experiments.race import RaceConfig, absent, contestants
-from wcsim.experiments.racing import tensors_in
+from wcsim.experiments.racing import Race, tensors_in
 from wcsim.report.race import write_race
 from wcsim.report.race_text import text_of
 
@@ -54,6 +54,37 @@ def test_a_race_measures_everybody_at_every_batch_size(folder, tmp_path):
     assert "### Error at equal speed, one lane" in text
     assert "### Where the time goes, 2 lanes" in text
     assert all(line.count("|") == 7 for line in text.split("best of solver")[1].splitlines()[2:8] if line[:1] == "|")
+
+
+def test_a_race_that_was_stopped_goes_on(folder, tmp_path, monkeypatch):
+    config = validate(RaceConfig, {**SMALL, "world": str(folder)})
+    compare, measured = Race.compare, []
+
+    def until_the_fourth(self, what, reference, *, whole):
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(what.model_dump_json())
+        return compare(self, what, reference, whole=whole)
+
+    monkeypatch.setattr(Race, "compare", until_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        run_race(config, tmp_path, lambda _: None)
+    assert not (tmp_path / "summary.json").exists()
+
+    def not_again(self, what, reference, *, whole):
+        assert not whole or what.model_dump_json() not in measured
+        return compare(self, what, reference, whole=whole)
+
+    monkeypatch.setattr(Race, "compare", not_again)
+    resumed = run_race(config, tmp_path, lambda _: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.json"]
+    monkeypatch.undo()
+    whole = run_race(config, tmp_path / "whole", lambda _: None)
+    assert [untimed(row) for row in resumed["curves"]] == [untimed(row) for row in whole["curves"]]
+
+
+def untimed(row):
+    return {name: value for name, value in row.items() if "speedup" not in name and name != "ms"}
 
 
 def test_who_is_not_installed_is_left_out_and_named(monkeypatch):

@@ -17,25 +17,30 @@ from torch import Tensor
 
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
+from wcsim.experiments.kept import Kept
 from wcsim.experiments.matched import conclude, lower_edge
 from wcsim.experiments.race import Contestant, RaceConfig, absent, contestants, fidelity
 from wcsim.experiments.racing import Progress, Race, losses, relative_error
 from wcsim.track import files, metrics
 from wcsim.track.stats import paired_speedup
 from wcsim.types import Fidelity
+from wcsim.world.checkpoints import find_world, hash_files
 
 FLOOR = 1e-4
 """Standard deviation of what the twin's context is shifted by for the floor below which no distance means anything."""
+UNFINISHED = "unfinished.jsonl"
+"""What a race that was stopped has measured."""
 
 Rows = list[dict[str, Any]]
 
 
-def measure(config: RaceConfig, progress: Progress) -> dict[str, Any]:
-    """Run the race; everything that was measured, ready for JSON."""
+def measure(config: RaceConfig, out: Path, progress: Progress) -> dict[str, Any]:
+    """Run the race; everything that was measured, ready for JSON.  A race that was stopped goes on from `out`."""
     everybody, gone = contestants(config), absent(config)
     for policy, why in gone.items():
         progress(f"without {policy}: {why}")
     race = Race(config)
+    kept = Kept(out / UNFINISHED, f"{config.model_dump_json()} {hash_files(find_world(config.world))}")
     fine = Fidelity(config.reference_steps, NoCache(), "euler")
     reference = race.imagine(fine, whole=False).latents if config.frontier else None
     found: dict[str, dict[str, Any]] = {}
@@ -44,10 +49,11 @@ def measure(config: RaceConfig, progress: Progress) -> dict[str, Any]:
         whole = who.group == "curves"
         name = name_of(who.fidelity)
         if name not in found or (whole and found[name]["truth_loss"] is None):
-            found[name] = race.compare(who.fidelity, reference, whole=whole)
-    rows, phases = _timed(config, race, everybody, found, progress)
+            found[name] = kept(f"compare {whole} {name}",
+                               lambda who=who, whole=whole: race.compare(who.fidelity, reference, whole=whole))
+    rows, phases = _timed(config, race, kept, everybody, found, progress)
     if reference is not None:
-        _judge_the_edge(race, reference, everybody, rows, progress)
+        _judge_the_edge(race, kept, reference, everybody, rows, progress)
     official = race.plain(config.solver, config.steps[0], whole=True)
     return {
         "world": race.world.spec.name, "episodes": config.episodes, "first_seed": config.first_seed,
@@ -68,7 +74,7 @@ def plain_of(who: Contestant) -> FidelityConfig:
 
 
 def _timed(
-    config: RaceConfig, race: Race, everybody: Sequence[Contestant], found: dict[str, dict[str, Any]],
+    config: RaceConfig, race: Race, kept: Kept, everybody: Sequence[Contestant], found: dict[str, dict[str, Any]],
     progress: Progress,
 ) -> tuple[Rows, dict[str, Any]]:
     """A row per contestant and batch size, and per batch size the phases of one contestant of every curve."""
@@ -78,9 +84,13 @@ def _timed(
     for batch in sorted({batch for who in everybody for batch in config.batches_of(who.group)}):
         here = [who for who in everybody if batch in config.batches_of(who.group)]
         runners = {name_of(what): what for what in [official, *map(plain_of, here), *(who.fidelity for who in here)]}
-        times, spent = race.time(list(runners.values()), batch, progress)
-        clock = dict(zip(runners, times, strict=True))
-        shares = dict(zip(runners, spent, strict=True))
+        rounds = [
+            kept(f"time {batch} {number}",
+                 lambda number=number, batch=batch, runners=runners: race.time(runners, batch, number, progress))
+            for number in range(config.rounds)
+        ]
+        clock = {name: [told[name]["ms"] for told in rounds] for name in runners}
+        shares = {name: told["shares"] for name, told in rounds[-1].items()}
         for who in here:
             mine = clock[name_of(who.fidelity)]
             rows.append({
@@ -95,7 +105,7 @@ def _timed(
 
 
 def _judge_the_edge(
-    race: Race, reference: Tensor, everybody: Sequence[Contestant], rows: Rows, progress: Progress
+    race: Race, kept: Kept, reference: Tensor, everybody: Sequence[Contestant], rows: Rows, progress: Progress
 ) -> None:
     """Whole rollouts for those rows of the frontier that no other beats in speed and distance."""
     for batch in {row["batch"] for row in rows}:
@@ -104,8 +114,9 @@ def _judge_the_edge(
         for row in there:
             if row["truth_loss"] is None and (row["speedup_official"], row["reference_error"]) in edge:
                 progress(f"judging {row['policy']} {row['knob']} {row['solver']} {row['steps']}")
-                who = who_is(everybody, row)
-                row.update(race.compare(who.fidelity, reference, whole=True))
+                what = who_is(everybody, row).fidelity
+                row.update(kept(f"compare True {name_of(what)}",
+                                lambda what=what: race.compare(what, reference, whole=True)))
 
 
 def who_is(everybody: Sequence[Contestant], row: Mapping[str, Any]) -> Contestant:
@@ -116,10 +127,10 @@ def who_is(everybody: Sequence[Contestant], row: Mapping[str, Any]) -> Contestan
 
 def run_race(config: RaceConfig, out: Path, progress: Progress) -> dict[str, Any]:
     """Measure, conclude, and write `summary.json` under `out`; the summary as read back."""
-    summary = {"ours": list(config.ours), **conclude(measure(config, progress), config.speeds, config.ours)}
-    out.mkdir(parents=True, exist_ok=True)
+    summary = {"ours": list(config.ours), **conclude(measure(config, out, progress), config.speeds, config.ours)}
     text = files.encode(summary, indent=2) + "\n"
     files.replace(out / "summary.json", text.encode())
+    (out / UNFINISHED).unlink()
     return dict(json.loads(text))
 
 

@@ -8,7 +8,7 @@ cache, since both twins are lost alike; read losses together with the baseline's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -131,28 +131,23 @@ class Race:
         }
 
     def time(
-        self, everybody: Sequence[FidelityConfig], batch: int, progress: Progress
-    ) -> tuple[list[list[float]], list[dict[str, float]]]:
-        """Per fidelity the milliseconds of one chunk in every round, and its shares per span in the last one; the first
-        fidelity warms up."""
+        self, everybody: Mapping[str, FidelityConfig], batch: int, number: int, progress: Progress
+    ) -> dict[str, dict[str, Any]]:
+        """One round: everybody imagines the same chunk in turn, after the first has warmed up.  Per name `ms`, its
+        milliseconds, and `shares` of them per span."""
         count = 1 if batch == 1 else self.chunk
-        fidelities = [config.build(self.world.spec) for config in everybody]
-        times: list[list[float]] = [[] for _ in fidelities]
-        phases: list[dict[str, float]] = [{} for _ in fidelities]
-        for number in range(self.config.rounds):
-            lanes = (np.arange(batch) + number) % self.config.episodes
-            state, actions = self.start(lanes, number), self.truth.actions[lanes, :count]
-            if number == 0:
-                self.world.advance(state, actions, fidelities[0])
-            for place, what in enumerate(fidelities):
-                progress(f"timing {batch} lanes, round {number + 1} of {self.config.rounds}, "
-                         f"{place + 1} of {len(fidelities)}")
-                spans = Spans(self.world.device)
-                with spans("chunk"):
-                    _, _, trace = self.world.advance(state, actions, what)
-                times[place].append(spans.ms()["chunk"])
-                phases[place] = shares(trace)
-        return times, phases
+        fidelities = {name: config.build(self.world.spec) for name, config in everybody.items()}
+        lanes = (np.arange(batch) + number) % self.config.episodes
+        state, actions = self.start(lanes, number), self.truth.actions[lanes, :count]
+        self.world.advance(state, actions, next(iter(fidelities.values())))
+        told = {}
+        for place, (name, what) in enumerate(fidelities.items(), start=1):
+            progress(f"timing {batch} lanes, round {number + 1} of {self.config.rounds}, {place} of {len(fidelities)}")
+            spans = Spans(self.world.device)
+            with spans("chunk"):
+                _, _, trace = self.world.advance(state, actions, what)
+            told[name] = {"ms": spans.ms()["chunk"], "shares": shares(trace)}
+        return told
 
 
 class Weighed:
