@@ -69,6 +69,9 @@ def test_every_cell_is_played_within_its_simulated_budget(settings: dict[str, An
         assert cell["episodes"] == 1
     assert summary["deadline"][0]["attainment"] == 0.0  # a call takes longer than this deadline
     assert summary["deadline"][1]["attainment"] == 1.0
+    for cell in summary["deadline"]:
+        # Three ticks of 100 ms, two plans.
+        assert cell["real_time_factor"] == pytest.approx(300.0 / (2 * cell["plan_ms"]["mean"]))
     # Two rounds of the cheapest effort take 42 ms: too long for the first deadline, calm enough for none.
     assert [cell["attainment"] for cell in summary["governed"]] == [0.0, 1.0]
     assert [cell["plan_ms"]["max"] for cell in summary["governed"]] == [2 * call_ms] * 2

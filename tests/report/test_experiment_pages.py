@@ -76,7 +76,7 @@ def sweep(path: Path, *, delays: bool = True) -> Path:
             run.record_episode([], {
                 "episode": 2 * number + start, "cell": number, "fidelity": fidelity, "planner": planner,
                 "deadline_ms": float(deadline), "mode": mode, "delay": delay, "governed": fidelity == "governed",
-                "levels": [0, 1], "start": start, "seed": start, "steps": 9,
+                "levels": [0, 1], "start": start, "seed": start, "steps": 9, "world_s": 0.9,
                 "success": bool(start), "final_coverage": 0.3 + 0.1 * start, "max_coverage": 0.5, "waited": 1,
                 "plans": 2, "plan_ms": [80.0, 90.0], "calls": 40, "rounds": 4, "latent_error": None,
             })

@@ -17,8 +17,8 @@ from wcsim.track.stats import bootstrap, wilson
 
 Row = Mapping[str, Any]
 
-COLUMNS = ("episode", "fidelity", "planner", "deadline_ms", "mode", "delay", "start", "seed", "steps", "success",
-           "final_coverage", "max_coverage", "waited", "plans", "calls", "rounds", "latent_error")
+COLUMNS = ("episode", "fidelity", "planner", "deadline_ms", "mode", "delay", "start", "seed", "steps", "world_s",
+           "success", "final_coverage", "max_coverage", "waited", "plans", "calls", "rounds", "latent_error")
 
 
 def summarise(rows: Sequence[Row], config: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +55,8 @@ def _cell(rows: Sequence[Row]) -> dict[str, Any]:
         "plan_ms": describe(plans),
         "level": float(np.mean([level for row in rows for level in row["levels"]])),
         "attainment": float(np.mean(np.array(plans) <= first["deadline_ms"])),
+        # Seconds of the world per second of planning: 1 or more keeps up with it.
+        "real_time_factor": 1e3 * sum(row["world_s"] for row in rows) / sum(plans) if sum(plans) else None,
         "calls_per_plan": sum(row["calls"] for row in rows) / len(plans),
         "rounds_per_plan": sum(row["rounds"] for row in rows) / len(plans),
         "waited": sum(row["waited"] for row in rows) / sum(row["steps"] for row in rows),

@@ -124,7 +124,8 @@ def play_piece(piece: Piece) -> list[dict[str, Any]]:
     return [{
         "episode": piece.cell * config.episodes + piece.start, "cell": piece.cell, "start": piece.start, "seed": seed,
         "fidelity": cell.fidelity, "planner": cell.planner, "deadline_ms": cell.deadline_ms, "mode": cell.mode,
-        "delay": cell.delay, "governed": cell.governed, "steps": len(episode.reward), "success": episode.success,
+        "delay": cell.delay, "governed": cell.governed, "steps": len(episode.reward),
+        "world_s": len(episode.reward) / task.fps, "success": episode.success,
         "final_coverage": episode.coverage[-1], "max_coverage": max(episode.coverage), "waited": policy.waited,
         **watched.row(),
     }]

@@ -72,11 +72,12 @@ def _deadlines(summary: Mapping[str, Any]) -> Section:
     rows = tuple(
         (f"{cell['fidelity']}, {cell['planner']}", phrases.number(cell["deadline_ms"], 0), *_outcome(cell),
          *(phrases.number(cell["plan_ms"][key], 0) for key in ("p50", "p95", "p99", "max")),
-         phrases.percent(cell["attainment"]), phrases.number(cell["calls_per_plan"], 0))
+         phrases.percent(cell["attainment"]), phrases.times(cell["real_time_factor"]),
+         phrases.number(cell["calls_per_plan"], 0))
         for cell in cells
     )
     table = Table("By deadline", ("", "deadline, ms", "success", "covered", "95%", "plan p50", "p95", "p99", "max",
-                                  "met", "candidates"), rows)
+                                  "met", "real time", "candidates"), rows)
     return Section("deadline", "What a deadline buys", reading,
                    "Colours are fidelities, lines planners; bars are 95% intervals. While it plans, the table stands "
                    "still: what a late plan costs on a moving one is below. `wcsim budget CONFIG --recommend MS` "
@@ -111,9 +112,9 @@ def _governed(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Section:
                         for level, effort in enumerate(config["governed"]["efforts"]))
     rows = tuple((phrases.number(cell["deadline_ms"], 0), *_outcome(cell), phrases.number(cell["level"], 2),
                   *(phrases.number(cell["plan_ms"][key], 0) for key in ("p50", "p95", "max")),
-                  phrases.percent(cell["attainment"])) for cell in cells)
+                  phrases.percent(cell["attainment"]), phrases.times(cell["real_time_factor"])) for cell in cells)
     table = Table("By deadline", ("deadline, ms", "success", "covered", "95%", "mean level", "plan p50", "p95", "max",
-                                  "met"), rows)
+                                  "met", "real time"), rows)
     return Section(
         "governed", "What a governor makes of a deadline",
         how="Plans are never cut short here; after a miss the governor asks for less, after calm for more. Levels: "
