@@ -126,6 +126,9 @@ class WorldTraining(Strict):
     """Share of the windows in which those columns change."""
     start_share: float = Field(0.1, ge=0, le=1)
     """Share of the windows that begin at the start of an episode, where nothing is known of the past."""
+    sparse_share: float = Field(0.0, ge=0, le=1)
+    """Share of the steps that see `kept_tokens` of every frame's tokens, in as many times more windows."""
+    kept_tokens: int = Field(4, ge=1)
 
 
 class Recipe(Strict):

@@ -3,14 +3,17 @@
     python scripts/train_world.py configs/train_pusht96.yaml
 
 Every step draws one window shape (context and chunk length), mixes windows in which the block moves with all others,
-keeps the context clean but for a little noise, and regresses the velocity of the new frames.  Later in the schedule a
-share of the contexts is the model's own imagination, so that it learns to live with it.  Resumes from
+keeps the context clean but for a little noise, and regresses the velocity of the new frames.  A share of the steps
+looks at a few tokens of every frame only, in as many times more windows: what a push does is learnt from many pushes,
+and most of the table does not tell.  Later in the schedule a share of the contexts is the model's own imagination, so
+that it learns to live with it.  Resumes from
 `OUTPUT/transformer.pt`; exports `OUTPUT/world/`, a complete world, whenever it saves.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,17 +33,20 @@ from wcsim.types import WorldSpec
 from wcsim.world.checkpoints import save_world
 from wcsim.world.codec import Codec
 from wcsim.world.transformer import ActionCosmosTransformer
+from world_losses import StateReader, Window, losses_of
 
 
 @dataclass(frozen=True, slots=True)
 class LatentEpisodes:
     """latents: `[E, T+1, C, h, w]` float16.  actions: `[E, T+1, F]`, the t-th led to frame t (zero at 0).
     states: `[E, T+1, S]` the simulator's state, angles as sine and cosine, each column with mean 0 and variance 1.
+    changes: `[E, T+1, S]` what the last step did to it, each column with variance 1 (zero at 0).
     moving: `[E, T+1]` bool, whether what matters moved on the way to frame t."""
 
     latents: Tensor
     actions: Tensor
     states: Tensor
+    changes: Tensor
     moving: np.ndarray
 
     @classmethod
@@ -57,24 +63,14 @@ class LatentEpisodes:
         angles = episodes.states[..., recipe.transformer.angle_columns]
         states = np.concatenate([np.delete(episodes.states, recipe.transformer.angle_columns, axis=-1),
                                  np.sin(angles), np.cos(angles)], axis=-1)
+        changes = np.diff(states, axis=1, prepend=states[:, :1])
         return cls(
             torch.from_numpy(np.load(path)),
             torch.from_numpy(np.pad(actions, ((0, 0), (1, 0), (0, 0)))),
             torch.from_numpy((states - states.mean((0, 1))) / states.std((0, 1))),
+            torch.from_numpy(changes / changes.std((0, 1))),
             np.pad(change > recipe.transformer.moving_change, ((0, 0), (1, 0))),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A batch: latents `[B, T, C, h, w]`, actions `[B, T, F]`, known `[B, T]`, states `[B, T, S]`; `context` frames are
-    clean."""
-
-    latents: Tensor
-    actions: Tensor
-    known: Tensor
-    states: Tensor
-    context: int
 
 
 def draw_window(
@@ -97,7 +93,8 @@ def draw_window(
     known = torch.from_numpy(times > 0)
     known[:, 0] &= torch.from_numpy(rng.random(count) < 0.8)
     place = (episode[:, None], times)
-    return Window(episodes.latents[place].float(), episodes.actions[place], known, episodes.states[place], context)
+    return Window(episodes.latents[place].float(), episodes.actions[place], known, episodes.states[place],
+                  episodes.changes[place], context)
 
 
 @torch.no_grad()
@@ -127,61 +124,8 @@ def imagine_context(
     kept = max(first, last - 1 - int(rng.choice(training.max_context, p=training.context_shares)))
     return Window(
         torch.cat([latents[:, kept - first :], window.latents[:, last:]], dim=1), window.actions[:, kept:],
-        window.known[:, kept:], window.states[:, kept:], last - kept,
+        window.known[:, kept:], window.states[:, kept:], window.changes[:, kept:], last - kept,
     )
-
-
-class StateReader(torch.nn.Module):
-    """Reads the simulator's state of every frame from the tokens halfway up; used in training only.
-
-    Its loss tells the lower blocks, without the detour over pixels, what a step does to the scene.
-    """
-
-    def __init__(self, width: int, states: int) -> None:
-        super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.LayerNorm(width), torch.nn.Linear(width, 2 * width), torch.nn.GELU(),
-                                          torch.nn.Linear(2 * width, width))
-        self.out = torch.nn.Linear(width, states)
-
-    def forward(self, tokens_BLD: Tensor, frames: int) -> Tensor:
-        """States `[B, T, S]`: every token says what it sees, and their mean is read."""
-        said: Tensor = self.layers(tokens_BLD.unflatten(1, (frames, -1))).mean(2)
-        states: Tensor = self.out(said)
-        return states
-
-
-def losses_of(
-    model: ActionCosmosTransformer, reader: StateReader, window: Window, training: WorldTraining,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Squared error of the velocity on new frames, latent pixels that change weighing more, and of the states read."""
-    clean = window.latents
-    count, frames = clean.shape[:2]
-    # Stratified: every batch covers all noise levels, which takes much of the variance out of its gradient.
-    quantile = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-    sigma = torch.sigmoid(torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4)))
-    sigma = training.shift * sigma / (1 + (training.shift - 1) * sigma)
-    noise = torch.randn(clean.shape, generator=generator)
-    context_noise = training.context_noise * torch.rand(count, 1, 1, 1, 1, generator=generator)
-    is_context = torch.arange(frames) < window.context
-    level = sigma.view(-1, 1, 1, 1, 1)
-    mixed = torch.where(is_context.view(1, -1, 1, 1, 1), clean + context_noise * noise,
-                        (1 - level) * clean + level * noise)
-    sigmas = torch.where(is_context, training.context_sigma, sigma.unsqueeze(1))
-    latents = mixed.transpose(1, 2)
-    tokens, given = model.embed(
-        latents, sigmas, window.actions, window.known, torch.zeros(count, 1, model.config.text_embed_dim),
-        is_context.float(), model.position(latents),
-    )
-    tokens = model.run_blocks(tokens, 0, model.depth // 2, given)
-    read = reader(tokens, frames)
-    predicted = model.unembed(model.run_blocks(tokens, model.depth // 2, model.depth, given), given)
-    velocity = model.velocity(predicted, latents, sigmas).transpose(1, 2)
-    change = (clean[:, window.context :] - clean[:, window.context - 1 : -1]).abs().mean(2, keepdim=True)
-    weight = 1.0 + training.change_weight * change.clamp(max=1.0)
-    error = (velocity - (noise - clean))[:, window.context :].square()
-    state_error = (read - window.states).square().mean(-1)
-    return (weight * error).mean() / weight.mean(), state_error[:, window.context :].mean() + state_error.mean()
 
 
 def optimizers(model: ActionCosmosTransformer, reader: StateReader) -> list[torch.optim.Optimizer]:
@@ -245,6 +189,7 @@ def main() -> None:
             torch.nn.init.normal_(table, std=0.02)
     reader = StateReader(model.width, train.states.shape[-1])
     groups, first = optimizers(model, reader), 0
+    tokens = math.prod(spec.latent_shape[1:]) // math.prod(model.config.patch_size)
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -258,11 +203,13 @@ def main() -> None:
     for step in progress:
         rng = np.random.default_rng([schedule.seed, step])
         imagined = step >= training.imagined_start * schedule.steps and rng.random() < training.imagined_share
-        window = draw_window(train, training, schedule.batch, rng, imagined)
+        sparse = not imagined and rng.random() < training.sparse_share
+        count = schedule.batch * (tokens // training.kept_tokens if sparse else 1)
+        window = draw_window(train, training, count, rng, imagined)
         if imagined:
             window = imagine_context(model, window, training, rng)
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
-        losses = losses_of(model, reader, window, training, generator)
+        losses = losses_of(model, reader, window, training, generator, training.kept_tokens if sparse else None)
         (losses[0] + training.state_weight * losses[1]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in groups:

@@ -13,31 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import CosmosTransformer3DModel
 from diffusers.configuration_utils import register_to_config
-from torch import Tensor, nn
+from torch import Tensor
 
 from wcsim.world.attention import Text, cross_attention, read_text, self_attention
+from wcsim.world.embedders import ActionEmbedder, moments
 
-IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "norm1", "norm2", "norm3", "norm_out")
+IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "summary_embedder", "norm1", "norm2",
+              "norm3", "norm_out")
 """Modules that keep float32 whatever the rest computes in."""
 PREDICTIONS = ("velocity", "sample")
 """What a transformer's last layer may say."""
-
-
-class ActionEmbedder(nn.Module):
-    """fc1, GELU (tanh form), fc2: the official action MLP."""
-
-    def __init__(self, in_features: int, hidden_features: int, out_features: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(in_features, hidden_features)
-        self.fc2 = nn.Linear(hidden_features, out_features)
-
-    def forward(self, actions: Tensor) -> Tensor:
-        """`[..., F]` to `[..., out]`."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(actions), approximate="tanh"))
-        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +76,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
     `action_features`: numbers per latent frame that the action embedders read; 0 for a base model, which has none;
     `prediction`: what the last layer says, "velocity" (Predict2.5) or "sample", the clean latents, from which the
     velocity follows (small worlds, whose few channels per token cannot carry the noise as well; Li & He 2025, arXiv
-    2511.13720).
+    2511.13720); `frame_summary`: whether every token is told where in its frame each latent channel is strong
+    (`moments`), which tokens of a small world are too few and too narrow to find out together.
     """
 
     _keep_in_fp32_modules = None
@@ -119,9 +107,10 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         img_context_dim_out: int = 2048,
         action_features: int = 28,
         prediction: str = "velocity",
+        frame_summary: bool = False,
     ) -> None:
         # The names are spelt out because diffusers writes this signature into config.json.
-        ours = ("self", "__class__", "action_features", "prediction")
+        ours = ("self", "__class__", "action_features", "prediction", "frame_summary")
         stock = {name: value for name, value in locals().items() if name not in (*ours, "ours")}
         for name in ("controlnet_block_every_n", "img_context_dim_in"):
             if stock[name] is not None:
@@ -133,6 +122,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         if action_features:
             self.action_embedder_B_D = ActionEmbedder(action_features, 4 * width, width)
             self.action_embedder_B_3D = ActionEmbedder(action_features, 4 * width, 3 * width)
+        if frame_summary:
+            self.summary_embedder = ActionEmbedder(3 * out_channels, 4 * width, width)
 
     @property
     def depth(self) -> int:
@@ -216,6 +207,9 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             channels.append(latents.new_zeros(lanes, 1, frames, height, width))
         tokens = self.patch_embed(torch.cat(channels, dim=1))
         grid = (tokens.shape[1], tokens.shape[2], tokens.shape[3])
+        if self.config.frame_summary:
+            told = self.summary_embedder(moments(latents_NCThw.to(self.summary_embedder.fc1.weight.dtype)))
+            tokens = tokens + told.to(tokens.dtype)[:, :, None, None]
         time, shared = self.time_and_action(sigma_NT, constants.action)
         place = self.learnable_pos_embed(latents[:1]) if self.config.extra_pos_embed_type else None
         place = None if place is None else place.unflatten(1, (grid[0], -1))

@@ -1,0 +1,64 @@
+"""Training on a few tokens of every frame is training on all of them, seen through a window."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from wcsim.world.tiny import tiny_parts
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from recipe import Recipe
+from world_losses import StateReader, Window, losses_of, patches, thin
+
+
+@pytest.fixture
+def training():
+    return Recipe.load(Path(__file__).parents[2] / "configs" / "train_tiny.yaml").transformer
+
+
+@pytest.fixture
+def window():
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(3, 4, 8, generator=generator)
+    return Window(torch.randn(3, 4, 4, 12, 12, generator=generator), torch.randn(3, 4, 18, generator=generator),
+                  torch.ones(3, 4, dtype=torch.bool), states, torch.diff(states, dim=1, prepend=states[:, :1]), 2)
+
+
+def test_patches_are_those_that_tokens_are_made_of():
+    latents = torch.arange(2 * 3 * 4 * 6 * 6).view(2, 3, 4, 6, 6)
+    seen = patches(latents, (1, 2, 3), torch.tensor([5, 0]))
+    assert seen.shape == (2, 3, 4, 4, 3)
+    assert seen[..., :2, :].equal(latents[..., 4:6, 3:6])
+    assert seen[..., 2:, :].equal(latents[..., 0:2, 0:3])
+
+
+@torch.no_grad()
+def test_all_places_kept_are_all_tokens(training, window):
+    _, model, _ = tiny_parts()
+    window.actions.resize_(3, 4, model.config.action_features)
+    reader = StateReader(model.width, 8)
+    _, _, rows, columns = window.latents.shape[1:]
+    places = rows * columns // (model.config.patch_size[1] * model.config.patch_size[2])
+    whole = losses_of(model, reader, window, training, torch.Generator().manual_seed(1))
+    kept = losses_of(model, reader, window, training, torch.Generator().manual_seed(1), places)
+    torch.testing.assert_close(kept, whole, atol=1e-5, rtol=1e-5)
+    few = losses_of(model, reader, window, training, torch.Generator().manual_seed(1), 2)
+    assert not torch.isclose(few[0], whole[0])
+
+
+@torch.no_grad()
+def test_what_is_left_out_is_not_seen():
+    _, model, _ = tiny_parts()
+    latents = torch.randn(2, 4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    given = (torch.full((2, 3), 0.5), torch.zeros(2, 3, model.config.action_features), torch.ones(2, 3),
+             torch.zeros(2, 1, 8), torch.zeros(3), model.position(latents))
+    tokens, conditioning = model.embed(latents, *given)
+    kept = torch.tensor([1, 3])
+    few, seen = thin(tokens, conditioning, kept)
+    assert few.shape == (2, 3 * 2, model.width)
+    assert seen.grid == (3, 2, 1)
+    assert few.unflatten(1, (3, 2)).equal(tokens.unflatten(1, (3, -1))[:, :, kept])
+    assert model.unembed(model.run_blocks(few, 0, model.depth, seen), seen).shape[:3] == (2, 4, 3)
