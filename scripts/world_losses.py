@@ -50,7 +50,8 @@ def thin(tokens_BLD: Tensor, given: Conditioning, kept: Tensor) -> tuple[Tensor,
     frames = given.grid[0]
 
     def select(per_token: Tensor, dim: int) -> Tensor:
-        return per_token.unflatten(dim, (frames, -1)).index_select(dim + 1, kept).flatten(dim, dim + 1)
+        chosen: Tensor = per_token.unflatten(dim, (frames, -1)).index_select(dim + 1, kept).flatten(dim, dim + 1)
+        return chosen
 
     rope = (select(given.rope[0], 0), select(given.rope[1], 0))
     place = None if given.place is None else given.place[:, :, kept]
@@ -61,7 +62,8 @@ def patches(latents_BTChw: Tensor, patch: tuple[int, int, int], kept: Tensor) ->
     """The latent pixels of the places `kept` of every frame, one above the other: `[B, T, C, K * rows, columns]`."""
     _, rows, columns = patch
     grid = latents_BTChw.unflatten(4, (-1, columns)).unflatten(3, (-1, rows)).transpose(4, 5)
-    return grid.flatten(3, 4)[:, :, :, kept].flatten(3, 4)
+    chosen: Tensor = grid.flatten(3, 4)[:, :, :, kept].flatten(3, 4)
+    return chosen
 
 
 def losses_of(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,7 @@ def measure(config: RaceConfig, out: Path, progress: Progress) -> dict[str, Any]
         whole = who.group == "curves"
         name = name_of(who.fidelity)
         if name not in found or (whole and found[name]["truth_loss"] is None):
-            found[name] = kept(f"compare {whole} {name}",
-                               lambda who=who, whole=whole: race.compare(who.fidelity, reference, whole=whole))
+            found[name] = kept(f"compare {whole} {name}", partial(race.compare, who.fidelity, reference, whole=whole))
     rows, phases = _timed(config, race, kept, everybody, found, progress)
     if reference is not None:
         _judge_the_edge(race, kept, reference, everybody, rows, progress)
@@ -85,8 +85,7 @@ def _timed(
         here = [who for who in everybody if batch in config.batches_of(who.group)]
         runners = {name_of(what): what for what in [official, *map(plain_of, here), *(who.fidelity for who in here)]}
         rounds = [
-            kept(f"time {batch} {number}",
-                 lambda number=number, batch=batch, runners=runners: race.time(runners, batch, number, progress))
+            kept(f"time {batch} {number}", partial(race.time, runners, batch, number, progress))
             for number in range(config.rounds)
         ]
         clock = {name: [told[name]["ms"] for told in rounds] for name in runners}
@@ -115,8 +114,7 @@ def _judge_the_edge(
             if row["truth_loss"] is None and (row["speedup_official"], row["reference_error"]) in edge:
                 progress(f"judging {row['policy']} {row['knob']} {row['solver']} {row['steps']}")
                 what = who_is(everybody, row).fidelity
-                row.update(kept(f"compare True {name_of(what)}",
-                                lambda what=what: race.compare(what, reference, whole=True)))
+                row.update(kept(f"compare True {name_of(what)}", partial(race.compare, what, reference, whole=True)))
 
 
 def who_is(everybody: Sequence[Contestant], row: Mapping[str, Any]) -> Contestant:

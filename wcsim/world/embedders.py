@@ -32,4 +32,5 @@ def moments(latents_NCThw: Tensor) -> Tensor:
     rows, columns = (axis / axis.square().mean().sqrt() for axis in (rows, columns))
     by_row, by_column = latents_NCThw.sum(-1), latents_NCThw.sum(-2)
     sums = torch.stack([by_row.sum(-1), by_row @ rows, by_column @ columns], dim=-1) / (height * width) ** 0.5
-    return sums.transpose(1, 2).flatten(2)
+    said: Tensor = sums.transpose(1, 2).flatten(2)
+    return said
