@@ -8,6 +8,7 @@ Needs the extra `openpi`; both packages are imported on first use.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
@@ -90,8 +91,9 @@ class RemoteSource:
 
     def _websocket(self) -> Connection:
         headers = None if self._key is None else {"Authorization": f"Api-Key {self._key}"}
-        connection: Connection = _package("websockets.sync.client").connect(
+        opened = _package("websockets.sync.client").connect(
             self._address, compression=None, max_size=None, additional_headers=headers, open_timeout=self._timeout_s)
+        connection: Connection = ExitStack().enter_context(opened)  # wants to be entered; `close` is its way out too
         return connection
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from threading import Thread
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
+from websockets.sync.server import serve
 
 from linear_world import SPEC, frame_at
 from wcsim.agents.adapters import ChunkedPolicy
@@ -47,7 +49,6 @@ def ahead(seen: dict[str, Any]) -> bytes:
 
 
 def test_messages_keep_their_arrays() -> None:
-    pytest.importorskip("msgpack")
     message = {"image": np.arange(12, dtype=np.uint8).reshape(2, 2, 3), "one": np.float32(0.5), "prompt": "push",
                "list": [1, 2.5, None], "empty": np.zeros((0, 2))}
     again = unpack(pack(message))
@@ -60,13 +61,11 @@ def test_messages_keep_their_arrays() -> None:
 
 
 def test_arrays_travel_as_openpi_packs_them() -> None:
-    msgpack = pytest.importorskip("msgpack")
     wire = msgpack.unpackb(pack({"state": np.array([1.0], np.float32)}))
     assert wire["state"] == {b"__ndarray__": True, b"data": b"\x00\x00\x80?", b"dtype": "<f4", b"shape": [1]}
 
 
 def test_a_server_sees_what_the_policy_sees_and_its_chunk_is_played() -> None:
-    pytest.importorskip("msgpack")
     line = Loopback(ahead)
     source = RemoteSource("ws://nowhere:1", prompt="push the T", connect=lambda: line)
     policy = ChunkedPolicy(source, SPEC.action, execute=2)
@@ -83,14 +82,12 @@ def test_a_server_sees_what_the_policy_sees_and_its_chunk_is_played() -> None:
     (lambda seen: pack({"action": 1}), r"without actions: \['action'\]"),
 ])
 def test_what_is_no_chunk_is_an_error(answer: Any, message: str) -> None:
-    pytest.importorskip("msgpack")
     line = Loopback(answer)
     with pytest.raises(RemoteError, match=message):
         RemoteSource("ws://nowhere:1", connect=lambda: line)(SEEN)
 
 
 def test_silence_is_an_error_and_the_next_call_connects_again() -> None:
-    pytest.importorskip("msgpack")
     lines = [Loopback(ahead), Loopback(ahead)]
     lines[0].waiting.clear()
     source = RemoteSource("ws://nowhere:1", connect=iter(lines).__next__)
@@ -111,8 +108,6 @@ def test_addresses_and_packages_are_asked_for(monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def server() -> Iterator[str]:
     """openpi's side of the protocol on a free port of this machine."""
-    pytest.importorskip("msgpack")
-    serving = pytest.importorskip("websockets.sync.server")
 
     def handle(connection: Any) -> None:
         connection.send(pack({"name": "local"}))
@@ -120,7 +115,7 @@ def server() -> Iterator[str]:
             seen = unpack(message)
             connection.send("ValueError: no image\n" if seen["prompt"] == "fail" else ahead(seen))
 
-    with serving.serve(handle, "localhost", 0, compression=None, max_size=None) as running:
+    with serve(handle, "localhost", 0, compression=None, max_size=None) as running:
         thread = Thread(target=running.serve_forever)
         thread.start()
         yield f"ws://localhost:{running.socket.getsockname()[1]}"
@@ -147,7 +142,5 @@ def test_a_local_server_is_asked_over_a_real_websocket(server: str) -> None:
 
 
 def test_nobody_listening_is_an_error() -> None:
-    pytest.importorskip("msgpack")
-    pytest.importorskip("websockets.sync.client")
     with pytest.raises(RemoteError, match="does not answer"):
         RemoteSource("ws://localhost:9", timeout_s=5)(SEEN)

@@ -19,7 +19,7 @@ from diffusers import CosmosTransformer3DModel, UniPCMultistepScheduler
 from diffusers.models.transformers import transformer_cosmos
 
 from wcsim.world.codec import ClipCodec
-from wcsim.world.transformer import ActionCosmosTransformer
+from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 
 
 def _nearest(mask: torch.Tensor, size: list[int], interpolation: str) -> torch.Tensor:
@@ -66,7 +66,7 @@ class Guard:
 def stock_transformer(transformer: ActionCosmosTransformer) -> Any:
     """Diffusers' own class with the same weights, the action embedders left out."""
     config = {name: value for name, value in transformer.config.items()
-              if not name.startswith("_") and name not in ("action_features", "prediction")}
+              if not name.startswith("_") and name not in OWN_ARGUMENTS}
     stock = CosmosTransformer3DModel(**config).eval()
     left_over = stock.load_state_dict(transformer.state_dict(), strict=False)
     assert not left_over.missing_keys

@@ -1,8 +1,10 @@
-"""Prompts by a tiny text encoder of the real class against the official pipeline's; skipped without transformers."""
+"""Prompts by a tiny text encoder of the real class against the official pipeline's."""
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+import transformers
 
 from official import official_pipeline
 from wcsim.errors import CheckpointError, GuardrailError
@@ -17,8 +19,6 @@ TEMPLATE = "{% for turn in messages %}{{ turn.role }} {{ turn.content[0].text }}
 
 def encoder_and_tokenizer():
     """Qwen2.5-VL with random weights, 2 layers of 16, and a tokenizer of whole words."""
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: at for at, word in enumerate(WORDS)}, "<unk>"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer = transformers.PreTrainedTokenizerFast(

@@ -5,7 +5,7 @@ import torch
 from diffusers import CosmosTransformer3DModel
 
 from wcsim.world.tiny import tiny_parts
-from wcsim.world.transformer import ActionCosmosTransformer
+from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 
 
 def inputs(model, *, lanes=2, frames=5, context=2, text_tokens=1):
@@ -25,8 +25,7 @@ def inputs(model, *, lanes=2, frames=5, context=2, text_tokens=1):
 def stock_of(model):
     """Diffusers' own class on the same weights.  Its padding-mask branch needs torchvision, so the zero mask is given
     as one more input channel instead; that is the same arithmetic."""
-    ours = ("action_features", "prediction", "frame_summary")
-    config = {k: v for k, v in model.config.items() if not k.startswith("_") and k not in ours}
+    config = {k: v for k, v in model.config.items() if not k.startswith("_") and k not in OWN_ARGUMENTS}
     config |= {"in_channels": config["in_channels"] + 1, "concat_padding_mask": False, "extra_pos_embed_type": None}
     stock = CosmosTransformer3DModel(**config).eval()
     left_over = stock.load_state_dict(model.state_dict(), strict=False)

@@ -28,7 +28,7 @@ from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.cosmos import PREDICT_2B
 from wcsim.world.guidance import Guidance
 from wcsim.world.sampler import make_scheduler
-from wcsim.world.transformer import ActionCosmosTransformer, Conditioning, Constants
+from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer, Conditioning, Constants
 
 GUIDANCE = 7.0
 SAVINGS = {
@@ -101,7 +101,7 @@ def stock_of(transformer: ActionCosmosTransformer) -> Any:
     Its padding-mask branch needs torchvision, so the zero mask is one more input channel: the same arithmetic.
     """
     config = {name: value for name, value in transformer.config.items()
-              if not name.startswith("_") and name not in ("action_features", "prediction")}
+              if not name.startswith("_") and name not in OWN_ARGUMENTS}
     config |= {"in_channels": config["in_channels"] + 1, "concat_padding_mask": False}
     with torch.device("meta"):
         stock = CosmosTransformer3DModel(**config)

@@ -25,6 +25,8 @@ IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "summ
 """Modules that keep float32 whatever the rest computes in."""
 PREDICTIONS = ("velocity", "sample")
 """What a transformer's last layer may say."""
+OWN_ARGUMENTS = ("action_features", "prediction", "frame_summary")
+"""Arguments of `ActionCosmosTransformer` that diffusers' class does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         frame_summary: bool = False,
     ) -> None:
         # The names are spelt out because diffusers writes this signature into config.json.
-        ours = ("self", "__class__", "action_features", "prediction", "frame_summary")
-        stock = {name: value for name, value in locals().items() if name not in (*ours, "ours")}
+        stock = {name: value for name, value in locals().items() if name not in ("self", "__class__", *OWN_ARGUMENTS)}
         for name in ("controlnet_block_every_n", "img_context_dim_in"):
             if stock[name] is not None:
                 raise ValueError(f"{name} is {stock[name]!r}; Predict2.5 has none, and the open forward leaves it out")
