@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "envs": ENGINE,
     "agents": ENGINE,
     "experiments": ENGINE | {"envs", "agents"},
-    "cli": ENGINE | {"envs", "agents", "experiments"},
+    "cli": ENGINE | {"envs", "agents", "experiments", "progress"},
+    "progress": set(),
 }
 """Room to rooms it may import besides itself.  A room is a folder, or a module that stands alone."""
 
