@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ bench = typer.Typer(help="Measure a world.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
 app.add_typer(worlds, name="worlds")
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width to fit a table to
 
 Overrides = Annotated[
     list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
