@@ -204,7 +204,7 @@ def main() -> None:
         rng = np.random.default_rng([schedule.seed, step])
         imagined = step >= training.imagined_start * schedule.steps and rng.random() < training.imagined_share
         sparse = not imagined and rng.random() < training.sparse_share
-        count = schedule.batch * (tokens // training.kept_tokens if sparse else 1)
+        count = schedule.batch * (max(1, tokens // training.kept_tokens) if sparse else 1)
         window = draw_window(train, training, count, rng, imagined)
         if imagined:
             window = imagine_context(model, window, training, rng)
