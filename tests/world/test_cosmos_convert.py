@@ -213,4 +213,5 @@ def test_prompts_travel_with_the_world_and_guide_it(tmp_path):
     told = World.load(tmp_path / "told")
     assert told.guidance(7.0).scale == 7.0
     assert told.guidance(0.0) is None
-    assert torch.equal(told.guidance(7.0).unconditional, texts["unconditional"])
+    read = told.transformer.read_text(texts["unconditional"])
+    assert all(map(torch.equal, told.guidance(7.0).unconditional.values, read.values))

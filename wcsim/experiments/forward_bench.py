@@ -8,7 +8,7 @@ shared CPU: on one thread the clock is the process's own, which they do not adva
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,12 +27,14 @@ from wcsim.errors import ConfigError, RunError
 from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.cosmos import PREDICT_2B
 from wcsim.world.guidance import Guidance
+from wcsim.world.modulation import Modulation
 from wcsim.world.sampler import make_scheduler
 from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer, Conditioning, Constants
 
 GUIDANCE = 7.0
 SAVINGS = {
     "modulation_per_frame": "adaLN per latent frame, not per token",
+    "modulation_ahead": "adaLN of many denoise steps at once",
     "text_once": "text projected, and made keys and values, once per rollout",
     "position_once": "rotary table once per rollout",
 }
@@ -81,18 +83,26 @@ class Undone(ActionCosmosTransformer):
         return undone
 
     def embed_step(
-        self, latents_NCThw: Tensor, sigma_NT: Tensor, clean_T: Tensor, constants: Constants
+        self, latents_NCThw: Tensor, modulation: Modulation, clean_T: Tensor, constants: Constants
     ) -> tuple[Tensor, Conditioning]:
         if "text_once" in self.redo:
             constants = replace(constants, text=self.read_text(self.__dict__["raw_text"]))
         if "position_once" in self.redo:
             constants = replace(constants, rope=self.position(latents_NCThw))
-        tokens, given = super().embed_step(latents_NCThw, sigma_NT, clean_T, constants)
+        tokens, given = super().embed_step(latents_NCThw, modulation, clean_T, constants)
         if "modulation_per_frame" in self.redo:
             _, rows, columns = given.grid
-            time, shared = (x.expand(-1, -1, rows * columns, -1).contiguous() for x in (given.time, given.shared))
-            given = replace(given, time=time, shared=shared)
+            time, shared = (x.expand(-1, -1, rows * columns, -1).contiguous()
+                            for x in (modulation.time, modulation.shared))
+            given = replace(given, modulation=Modulation(time, shared))
         return tokens, given
+
+    def modulations(self, sigma_SNT: Tensor, constants: Constants) -> Iterator[Modulation]:
+        if not {"modulation_per_frame", "modulation_ahead"} & set(self.redo):
+            yield from super().modulations(sigma_SNT, constants)
+            return
+        for sigma_NT in sigma_SNT:
+            yield Modulation(*self.time_and_action(sigma_NT, constants.action))
 
 
 def stock_of(transformer: ActionCosmosTransformer) -> Any:

@@ -69,8 +69,9 @@ class OpenBlock(nn.Module):
         frames = given.grid[0]
         x = tokens_NLD.unflatten(1, (frames, -1))
         x = x if given.place is None else x + given.place
-        for norm, part in ((block.norm1, self.attn1), (block.norm2, self.attn2), (block.norm3, self.ff)):
-            normed, gate = modulate(norm, x, given)
+        sublayers = ((block.norm1, self.attn1), (block.norm2, self.attn2), (block.norm3, self.ff))
+        for number, (norm, part) in enumerate(sublayers):
+            normed, gate = modulate(norm, x, given, 3 * self.index + number)
             added = part(normed.flatten(1, 2), block, given)
             x = x + gate * (added.unsqueeze(1) if added.shape[1] == 1 else added.unflatten(1, (frames, -1)))
         out: Tensor = x.flatten(1, 2)

@@ -34,6 +34,11 @@ class Text:
         """Different texts."""
         return self.values[0].shape[0]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of each."""
+        return self.keys[0].shape[2] if self.keys else 1
+
     def select(self, lanes: Tensor, count: int) -> Text:
         """The text of some of `count` lanes; whoever selects from shared texts takes equally many lanes of each."""
         if self.groups != count:

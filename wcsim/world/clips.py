@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision
+from wcsim.world.attention import Text
 from wcsim.world.guidance import Guidance
 from wcsim.world.sampler import Window, denoise, make_scheduler
 from wcsim.world.transformer import ActionCosmosTransformer
@@ -37,7 +38,7 @@ def sample_clip(
     transformer: ActionCosmosTransformer,
     context: Tensor,
     noise: Tensor,
-    text: Tensor,
+    text: Tensor | Text,
     sampling: Sampling,
     policy: CachePolicy,
     *,

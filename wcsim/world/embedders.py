@@ -28,7 +28,8 @@ def moments(latents_NCThw: Tensor) -> Tensor:
     unit variance has moments of variance 1.
     """
     height, width = latents_NCThw.shape[-2:]
-    rows, columns = (torch.linspace(-1, 1, size).to(latents_NCThw) for size in (height, width))
+    rows, columns = (torch.linspace(-1, 1, size, dtype=latents_NCThw.dtype, device=latents_NCThw.device)
+                     for size in (height, width))
     rows, columns = (axis / axis.square().mean().sqrt() for axis in (rows, columns))
     by_row, by_column = latents_NCThw.sum(-1), latents_NCThw.sum(-2)
     sums = torch.stack([by_row.sum(-1), by_row @ rows, by_column @ columns], dim=-1) / (height * width) ** 0.5

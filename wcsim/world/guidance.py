@@ -26,12 +26,13 @@ CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """scale: g, above 0.  unconditional: text `[1 or N, S, E]`.  batched: both branches in one batch, or one after the
-    other, for half the memory.  decide: see `wcsim.types.Fidelity`; branches that decide apart run one after the other.
-    order: of the branches; changes results by rounding at most, and nothing where they decide apart."""
+    """scale: g, above 0.  unconditional: text `[1 or N, S, E]`, maybe read.  batched: both branches in one batch, or
+    one after the other, for half the memory.  decide: see `wcsim.types.Fidelity`; branches that decide apart run one
+    after the other.  order: of the branches; changes results by rounding at most, and nothing where they decide apart.
+    """
 
     scale: float
-    unconditional: Tensor
+    unconditional: Tensor | Text
     batched: bool = True
     decide: Decide = "together"
     order: tuple[str, str] = (CONDITIONAL, UNCONDITIONAL)

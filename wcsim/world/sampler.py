@@ -58,16 +58,17 @@ class Window:
 
     context: latents `[N, c, C, h, w]`, c >= 0.  noise: `[N, k, C, h, w]` in place of the new frames.  actions: features
     `[N, c+k, F]`.  known: `[N, c+k]`, whether there is an action; both None in a model without actions.  text:
-    `[1 or N, S, E]`, one for all lanes or one each.  guidance: None for the conditional branch alone.  walk: noise
-    `[N, c, C, h, w]` from which the official pipelines integrate the context frames, under the velocity towards their
-    clean values; they end within the first noise level of them.  None leaves them as they are.
+    `[1 or N, S, E]`, one for all lanes or one each, or as the transformer has read it.  guidance: None for the
+    conditional branch alone.  walk: noise `[N, c, C, h, w]` from which the official pipelines integrate the context
+    frames, under the velocity towards their clean values; they end within the first noise level of them.  None leaves
+    them as they are.
     """
 
     context: Tensor
     noise: Tensor
     actions: Tensor | None
     known: Tensor | None
-    text: Tensor
+    text: Tensor | Text
     guidance: Guidance | None = None
     walk: Tensor | None = None
 
@@ -95,7 +96,7 @@ class TransformerStack:
         self.grid = (given.grid[0] * self.branches, *given.grid[1:])
         self.context = context * self.branches
         self.sigma, self.next_sigma = sigmas
-        self.blocks = torch.zeros(len(given.time), dtype=torch.int64, device=given.time.device)
+        self.blocks = torch.zeros(given.lanes, dtype=torch.int64, device=given.modulation.time.device)
         self._transformer, self._spans, self._frames = transformer, spans, given.grid[0]
         self._passes = [(given.branch(text, count), count) for text, count in passes] or [(given, 1)]
 
@@ -155,18 +156,21 @@ def denoise(
     states = {group.branches: policy.init(lanes, len(scheduler.timesteps)) for group in groups}
     x = window.noise if window.walk is None else torch.cat([window.walk, window.noise], dim=1)
     decisions, blocks = [], []
+    ladder = scheduler.sigmas.tolist()
+    sigma_S1 = torch.tensor(ladder[:-1], device=x.device).unsqueeze(1)
+    levels_ST = torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigma_S1, sigma_S1)
+    modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants)
     for step, timestep in enumerate(scheduler.timesteps):
-        sigmas = (float(scheduler.sigmas[step]), float(scheduler.sigmas[step + 1]))
-        levels = torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigmas[0], sigmas[0])
         with spans("embed"):
             latents = torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2)
-            tokens, given = transformer.embed_step(latents, levels.expand(lanes, -1), clean_T, constants)
-        stacks = [TransformerStack(transformer, given, context, spans, sigmas=sigmas, passes=group.passes)
-                  for group in groups]
+            tokens, given = transformer.embed_step(latents, next(modulations), clean_T, constants)
+        stacks = [TransformerStack(transformer, given, context, spans, sigmas=(ladder[step], ladder[step + 1]),
+                                   passes=group.passes) for group in groups]
         with spans("policy"):
             outputs, decision = _decide(groups, stacks, policy, step, tokens, states)
         with spans("head"):
-            velocities = {name: transformer.velocity(transformer.unembed(output, given), latents, levels.unsqueeze(0))
+            levels_1T = levels_ST[step : step + 1]
+            velocities = {name: transformer.velocity(transformer.unembed(output, given), latents, levels_1T)
                           for name, output in outputs.items()}
             velocity = guide(velocities, window.guidance.scale if window.guidance else 0.0).transpose(1, 2)[:, context:]
             velocity = velocity.to(x.dtype)

@@ -4,11 +4,12 @@
 robot/action-cond checkpoints (chunk-conditioned form: one vector per latent frame, added inside the time embedding).
 The forward pass is open: `embed`, then blocks in any range, then `unembed`, so that a cache policy decides which blocks
 run without anybody re-implementing the model.  Modulation is computed per latent frame and broadcast to its tokens; the
-stock forward expands it to every token first, for the same numbers.
+stock forward expands it to every token first, for the same numbers (`wcsim.world.modulation`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from wcsim.world.attention import Text, cross_attention, read_text, self_attention
 from wcsim.world.embedders import ActionEmbedder, moments
+from wcsim.world.modulation import Modulation, modulations
 
 IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "summary_embedder", "norm1", "norm2",
               "norm3", "norm_out")
@@ -46,29 +48,28 @@ class Constants:
 class Conditioning:
     """What every block reads at one denoise step.
 
-    time: `[N, T, 1, D]` normalised time and action embedding.  shared: `[N, T, 1, 3D]` the adaLN vector that all blocks
-    share.  grid: frames, rows and columns of tokens.  rope, text: as in `Constants`.  place: `[1, T, P, D]` learnt
-    absolute positions, which every block adds (Cosmos 1 and our small worlds), or None (Predict2.5).
+    grid: frames, rows and columns of tokens.  rope, text: as in `Constants`.  place: `[1, T, P, D]` learnt absolute
+    positions, which every block adds (Cosmos 1 and our small worlds), or None (Predict2.5).
     """
 
-    time: Tensor
-    shared: Tensor
+    modulation: Modulation
     rope: tuple[Tensor, Tensor]
     text: Text
     grid: tuple[int, int, int]
     place: Tensor | None = None
 
+    @property
+    def lanes(self) -> int:
+        """How many lanes it is for."""
+        return len(self.modulation.time)
+
     def select(self, lanes: Tensor) -> Conditioning:
         """The conditioning of some lanes."""
-        text = self.text.select(lanes, len(self.time))
-        return replace(self, time=self.time[lanes], shared=self.shared[lanes], text=text)
+        return replace(self, modulation=self.modulation.select(lanes), text=self.text.select(lanes, self.lanes))
 
     def branch(self, text: Text, count: int) -> Conditioning:
         """All lanes `count` times over, the lanes of each repetition under their share of `text`."""
-        if count == 1:
-            return replace(self, text=text)
-        time, shared = self.time.repeat(count, 1, 1, 1), self.shared.repeat(count, 1, 1, 1)
-        return replace(self, time=time, shared=shared, text=text)
+        return replace(self, modulation=self.modulation.repeat(count) if count > 1 else self.modulation, text=text)
 
 
 class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  # diffusers is untyped
@@ -151,10 +152,11 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         self,
         actions_NTF: Tensor | None,
         known_NT: Tensor | None,
-        text_GSE: Tensor,
+        text_GSE: Tensor | Text,
         rope: tuple[Tensor, Tensor],
     ) -> Constants:
-        """The constants of a denoise loop.  text: one per group of lanes, see `wcsim.world.attention.Text`."""
+        """The constants of a denoise loop.  text: one per group of lanes, see `wcsim.world.attention.Text`, or read
+        already."""
         action = None
         if self.config.action_features:
             assert actions_NTF is not None
@@ -164,8 +166,10 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             action = (known * self.action_embedder_B_D(actions), known * self.action_embedder_B_3D(actions))
         return Constants(action, self.read_text(text_GSE), rope)
 
-    def read_text(self, text_GSE: Tensor) -> Text:
-        """The text as the blocks read it."""
+    def read_text(self, text_GSE: Tensor | Text) -> Text:
+        """The text as the blocks read it; as it is where they have."""
+        if isinstance(text_GSE, Text):
+            return text_GSE
         text = text_GSE.to(self.patch_embed.proj.weight.dtype)
         text = self.crossattn_proj(text) if self.config.use_crossattn_projection else text
         return read_text([block.attn2 for block in self.transformer_blocks], text)
@@ -195,12 +199,19 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         latents: context frames clean, the others noisy.  sigma: noise level per frame, in [0, 1].  clean: `[T]` 1 on
         context frames, 0 elsewhere (the condition-mask channel).  actions, known: None in a model without actions.
         """
-        return self.embed_step(latents_NCThw, sigma_NT, clean_T, self.settle(actions_NTF, known_NT, text_NSE, rope))
+        constants = self.settle(actions_NTF, known_NT, text_NSE, rope)
+        modulation = Modulation(*self.time_and_action(sigma_NT, constants.action))
+        return self.embed_step(latents_NCThw, modulation, clean_T, constants)
+
+    def modulations(self, sigma_SNT: Tensor, constants: Constants) -> Iterator[Modulation]:
+        """The modulation of every step of a denoise loop over these noise levels."""
+        norms = [norm for block in self.transformer_blocks for norm in (block.norm1, block.norm2, block.norm3)]
+        return modulations(self.time_and_action, norms, sigma_SNT, constants.action)
 
     def embed_step(
-        self, latents_NCThw: Tensor, sigma_NT: Tensor, clean_T: Tensor, constants: Constants
+        self, latents_NCThw: Tensor, modulation: Modulation, clean_T: Tensor, constants: Constants
     ) -> tuple[Tensor, Conditioning]:
-        """`embed` with its constants at hand."""
+        """`embed` with its constants and modulation at hand."""
         lanes, _, frames, height, width = latents_NCThw.shape
         latents = latents_NCThw.to(self.patch_embed.proj.weight.dtype)
         channels = [latents, clean_T.to(latents).view(1, 1, -1, 1, 1).expand(lanes, 1, -1, height, width)]
@@ -211,10 +222,9 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         if self.config.frame_summary:
             told = self.summary_embedder(moments(latents_NCThw.to(self.summary_embedder.fc1.weight.dtype)))
             tokens = tokens + told.to(tokens.dtype)[:, :, None, None]
-        time, shared = self.time_and_action(sigma_NT, constants.action)
         place = self.learnable_pos_embed(latents[:1]) if self.config.extra_pos_embed_type else None
         place = None if place is None else place.unflatten(1, (grid[0], -1))
-        return tokens.flatten(1, 3), Conditioning(time, shared, constants.rope, constants.text, grid, place)
+        return tokens.flatten(1, 3), Conditioning(modulation, constants.rope, constants.text, grid, place)
 
     def run_blocks(self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning) -> Tensor:
         """Blocks `first` up to but not including `last`."""
@@ -223,13 +233,13 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         for index in range(first, last):
             block = self.transformer_blocks[index]
             x = x if given.place is None else x + given.place
-            normed, gate = modulate(block.norm1, x, given)
+            normed, gate = modulate(block.norm1, x, given, 3 * index)
             attended = self_attention(block.attn1, normed.flatten(1, 2), given.rope)
             x = x + gate * attended.unflatten(1, (frames, -1))
-            normed, gate = modulate(block.norm2, x, given)
+            normed, gate = modulate(block.norm2, x, given, 3 * index + 1)
             attended = cross_attention(block.attn2, normed.flatten(1, 2), given.text, index)
             x = x + gate * (attended.unsqueeze(1) if attended.shape[1] == 1 else attended.unflatten(1, (frames, -1)))
-            normed, gate = modulate(block.norm3, x, given)
+            normed, gate = modulate(block.norm3, x, given, 3 * index + 2)
             x = x + gate * block.ff(normed)
         out: Tensor = x.flatten(1, 2)
         return out
@@ -238,7 +248,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         """What the first block's self-attention reads, `[N, L, D]`."""
         x = tokens_NLD.unflatten(1, (given.grid[0], -1))
         x = x if given.place is None else x + given.place
-        normed, _ = modulate(self.transformer_blocks[0].norm1, x, given)
+        normed, _ = modulate(self.transformer_blocks[0].norm1, x, given, 0)
         return normed.flatten(1, 2)
 
     def velocity(self, predicted_NCThw: Tensor, latents_NCThw: Tensor, sigma_NT: Tensor) -> Tensor:
@@ -252,7 +262,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         """What the output tokens predict, `[N, C, T, h, w]`; see `velocity`."""
         frames, rows, columns = given.grid
         _, patch_h, patch_w = self.config.patch_size
-        x = self.norm_out(tokens_NLD.unflatten(1, (frames, -1)), given.time, given.shared).to(tokens_NLD.dtype)
+        time, shared = given.modulation.time, given.modulation.shared
+        x = self.norm_out(tokens_NLD.unflatten(1, (frames, -1)), time, shared).to(tokens_NLD.dtype)
         x = self.proj_out(x).view(x.shape[0], frames, rows, columns, patch_h, patch_w, -1)
         # Unlike patchify, the stock layout puts the channel last inside a token.
         predicted: Tensor = x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
@@ -280,7 +291,9 @@ def compile_blocks(transformer: Any, **options: Any) -> None:
     transformer.run_blocks = torch.compile(plain, fullgraph=True, **options)
 
 
-def modulate(norm: Any, x_BTPD: Tensor, given: Conditioning) -> tuple[Tensor, Tensor]:
-    """What a sub-layer reads and the gate of its answer, in the dtype of the tokens; one modulation per frame."""
-    normed, gate = norm(x_BTPD, given.time, given.shared)
+def modulate(norm: Any, x_BTPD: Tensor, given: Conditioning, index: int) -> tuple[Tensor, Tensor]:
+    """What a sub-layer reads and the gate of its answer, in the dtype of the tokens; one modulation per frame.  index:
+    the norm's number in the model, three to a block."""
+    shift, scale, gate = given.modulation.of(norm, index).chunk(3, dim=-1)
+    normed = norm.norm(x_BTPD) * (1 + scale) + shift
     return normed.to(x_BTPD.dtype), gate.to(x_BTPD.dtype)

@@ -49,8 +49,10 @@ class World:
         self._guardrail = guardrail or default_guardrail()
         self.transformer = transformer.eval().requires_grad_(False)
         self.codec: Any = codec.eval().requires_grad_(False)
+        self.device: torch.device = transformer.device  # where states and latents live, too; asking diffusers is slow
         nothing = torch.zeros(1, 1, transformer.text_width)
-        self._texts = {name: text.to(self.device) for name, text in {CONDITIONAL: nothing, **(texts or {})}.items()}
+        self._texts = {name: transformer.read_text(text.to(self.device))
+                       for name, text in {CONDITIONAL: nothing, **(texts or {})}.items()}
 
     @classmethod
     def load(
@@ -70,12 +72,6 @@ class World:
         return kind(spec, transformer.to(device), codec.to(device), load_texts(folder), memory_limit=memory_limit,
                     guardrail=guardrail)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live; states and latents live there too."""
-        device: torch.device = self.transformer.device
-        return device
-
     def guidance(self, scale: float, decide: Decide = "together", batched: bool = True) -> Guidance | None:
         """The guidance of that scale, None at 0; ConfigError where this world has no text to guide away from."""
         if scale == 0:
@@ -89,7 +85,7 @@ class World:
         """Bytes that `advance` needs beside the weights, estimated from the geometry."""
         config = self.transformer.config
         return rollout_memory(
-            config, self.spec, fidelity, text_tokens=self._texts[CONDITIONAL].shape[1],
+            config, self.spec, fidelity, text_tokens=self._texts[CONDITIONAL].tokens,
             size=self.transformer.patch_embed.proj.weight.element_size(),
             codec_width=self.codec.vae.config.base_dim if self.spec.frames_per_latent > 1 else 0,
         )

@@ -1,0 +1,66 @@
+"""Modulation made ahead is modulation made step by step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wcsim.world.modulation import Modulation, modulations, steps_at_once
+from wcsim.world.tiny import tiny_world
+
+
+def transformer():
+    return tiny_world(seed=3).transformer
+
+
+def pieces(model, *, steps=6, lanes=2, frames=5):
+    generator = torch.Generator().manual_seed(0)
+    sigma = torch.rand(steps, lanes, frames, generator=generator)
+    actions = torch.randn(lanes, frames, model.config.action_features, generator=generator)
+    latents = torch.randn(lanes, 4, frames, 12, 12, generator=generator)
+    known = torch.ones(lanes, frames, dtype=torch.bool)
+    return sigma, model.settle(actions, known, torch.zeros(1, 1, model.text_width), model.position(latents))
+
+
+def test_ahead_is_step_by_step():
+    model = transformer()
+    sigma, constants = pieces(model)
+    for level, ahead in zip(sigma, model.modulations(sigma, constants), strict=True):
+        assert ahead.made is not None
+        alone = Modulation(*model.time_and_action(level, constants.action))
+        for index, norm in enumerate([model.transformer_blocks[0].norm1, model.transformer_blocks[0].norm2]):
+            torch.testing.assert_close(ahead.of(norm, index), alone.of(norm, index))
+            norm_out, x = alone.of(norm, index).chunk(3, -1), torch.randn(2, 5, 7, model.width)
+            stock, gate = norm(x, alone.time, alone.shared)
+            torch.testing.assert_close(norm.norm(x) * (1 + norm_out[1]) + norm_out[0], stock)
+            torch.testing.assert_close(norm_out[2], gate)
+
+
+def test_lanes_are_picked_and_repeated():
+    model = transformer()
+    sigma, constants = pieces(model, steps=2)
+    norm = model.transformer_blocks[1].norm3
+    for made in (True, False):
+        ahead = next(model.modulations(sigma, constants))
+        modulation = ahead if made else Modulation(ahead.time, ahead.shared)
+        whole = ahead.of(norm, 5)
+        lane = torch.tensor([1])
+        torch.testing.assert_close(modulation.select(lane).of(norm, 5), whole[1:])
+        torch.testing.assert_close(modulation.repeat(2).of(norm, 5), torch.cat([whole, whole]))
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(1, 128), (5, 25), (64, 2), (65, 1), (500, 1)])
+def test_steps_at_once(rows, steps):
+    assert steps_at_once(rows) == steps
+
+
+def test_many_lanes_make_nothing_ahead():
+    calls = []
+
+    def embed(sigma, action):
+        calls.append(len(sigma))
+        return sigma[..., None, None], sigma[..., None, None].repeat(1, 1, 1, 3)
+
+    steps = list(modulations(embed, [], torch.rand(3, 40, 4), None))
+    assert calls == [40, 40, 40]
+    assert all(step.made is None for step in steps)

@@ -1,0 +1,75 @@
+"""What a noise level and an action do to a block: per frame a shift, a scale and a gate for each of its sub-layers.
+
+A denoise loop knows its noise levels from the start, so the modulation of many steps is made at once: a matrix product
+of a few rows costs as much as one of many, and a step of one lane has no more rows than frames.  Where one step has
+rows enough, it is made norm by norm when asked for, so that blocks that are skipped cost nothing.
+
+Shape suffixes: K norms, S denoise steps, N lanes, T frames, P tokens per frame, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROWS = 128
+"""Most rows (steps x lanes x frames) of the products that make several steps' modulation at once."""
+
+Embed = Callable[[Tensor, tuple[Tensor, Tensor] | None], tuple[Tensor, Tensor]]
+"""Noise levels `[B, T]` and what actions add to the two inputs of the norms; those inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Modulation:
+    """One denoise step.
+
+    time: `[N, T, 1, D]` normalised time and action embedding.  shared: `[N, T, 1, 3D]` the adaLN vector that all norms
+    share.  made: `[K, N, T, 1, 3D]`, what each norm makes of the two, or None: not made yet.
+    """
+
+    time: Tensor
+    shared: Tensor
+    made: Tensor | None = None
+
+    def of(self, norm: Any, index: int) -> Tensor:
+        """Shift, scale and gate side by side, `[N, T, 1, 3D]`, of an adaLN-zero `norm`, number `index` of the model."""
+        return modulation_of(norm, self.time, self.shared) if self.made is None else self.made[index]
+
+    def select(self, lanes: Tensor) -> Modulation:
+        """That of some lanes."""
+        return Modulation(self.time[lanes], self.shared[lanes], None if self.made is None else self.made[:, lanes])
+
+    def repeat(self, count: int) -> Modulation:
+        """All lanes, `count` times over."""
+        made = None if self.made is None else self.made.repeat(1, count, 1, 1, 1)
+        return Modulation(self.time.repeat(count, 1, 1, 1), self.shared.repeat(count, 1, 1, 1), made)
+
+
+def modulation_of(norm: Any, time: Tensor, shared: Tensor) -> Tensor:
+    """What a `CosmosAdaLayerNormZero` adds up before it looks at any token."""
+    made: Tensor = norm.linear_2(norm.linear_1(norm.activation(time))) + shared
+    return made
+
+
+def modulations(
+    embed: Embed, norms: Sequence[Any], sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None
+) -> Iterator[Modulation]:
+    """The modulation of every step.  action: `[N, T, 1, D]` and `[N, T, 1, 3D]`, see `Embed`; None without actions."""
+    lanes = sigma_SNT.shape[1]
+    for some in sigma_SNT.split(steps_at_once(lanes * sigma_SNT.shape[2])):
+        steps = len(some)
+        acted = action and (action[0].repeat(steps, 1, 1, 1), action[1].repeat(steps, 1, 1, 1))
+        time, shared = embed(some.flatten(0, 1), acted)
+        made = torch.stack([modulation_of(norm, time, shared) for norm in norms]) if steps > 1 else None
+        for step in range(steps):
+            own = slice(step * lanes, (step + 1) * lanes)
+            yield Modulation(time[own], shared[own], None if made is None else made[:, own])
+
+
+def steps_at_once(rows: int) -> int:
+    """Denoise steps made at once where each has so many rows."""
+    return max(1, ROWS // rows)
