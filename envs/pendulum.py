@@ -41,6 +41,9 @@ UPRIGHT = np.radians(10.0)
 FOUND_FIT, FIT_OK = 0.5, 0.85
 """Least fit of a rod that is found, and of one that is whole."""
 
+FAINT = 0.15
+"""Redness that counts as white: over a whole frame, the noise of a good codec would add up to a second rod."""
+
 FIRST_FRAMES = 3
 
 
@@ -138,6 +141,7 @@ class Pendulum:
         scale = SCREEN_PX / FRAME_PX
         colours = frames.astype(np.float64)
         red = ((colours[..., 0] - colours[..., 1:].mean(-1)) / 127.0).clip(0.0, 1.0)
+        red[red < FAINT] = 0.0
         place = (np.arange(FRAME_PX) + 0.5) * scale - PIVOT_PX
         mass = red.sum((1, 2)) + 1e-9
         x, y = red.sum(1) @ place / mass, red.sum(2) @ place / mass
