@@ -18,6 +18,7 @@ import torch
 
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity, WorldSpec
+from wcsim.world.modulation import ROWS
 
 VARIABLE = "WCSIM_MEMORY_GB"
 """Environment variable with the limit for worlds that were given none."""
@@ -73,11 +74,12 @@ def rollout_memory(
     per_lane = tokens * width * (held + at_once * max(attending, feeding)) + at_once * modulation
     per_lane += LATENTS * frames * channels * height * columns * 4
     texts = branches * 2 * config["num_layers"] * text_tokens * width * size
+    made = 2 * ROWS * 9 * config["num_layers"] * width * 4  # three norms of a block, three vectors each; put together
     pixels = spec.frame_size[0] * spec.frame_size[1]
     if codec_width:
         per_lane += 2 * spec.max_chunk * 3 * pixels * 4
     codec = CODEC_LIVE * codec_width * spec.frames_per_latent * pixels * 4
-    return Need(fixed=int(max(texts, codec)), per_lane=int(per_lane))
+    return Need(fixed=int(max(texts + made, codec)), per_lane=int(per_lane))
 
 
 def lots(lanes: int, need: Need, limit: int) -> list[list[int]]:

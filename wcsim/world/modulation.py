@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 128
+ROWS = 64
 """Most rows (steps x lanes x frames) of the products that make several steps' modulation at once."""
 
 Embed = Callable[[Tensor, tuple[Tensor, Tensor] | None], tuple[Tensor, Tensor]]
