@@ -29,8 +29,9 @@ from rich.console import Console
 from torch import Tensor
 
 from wcsim.cache import NoCache, preset
+from wcsim.cache.forecast import Forecast
 from wcsim.cache.reuse import Moment, Predict, State
-from wcsim.cache.worldcache import Memory, WorldCache
+from wcsim.cache.straight import Straight
 from wcsim.envs.tasks import make_task, play_exploration
 from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity
 from wcsim.world.clips import Sampling, sample_clip
@@ -52,16 +53,16 @@ SIZES: dict[str, tuple[dict[str, Any], tuple[int, int, int], int]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Imposed(WorldCache):
+class Imposed(Straight):
     """The recommended cache, its decisions given."""
 
     hits: tuple[bool, ...] = ()
 
-    def _decide(self, now: Moment, state: State[Memory], memory: Memory) -> tuple[Decision, Predict]:
-        decision, predict = WorldCache._decide(self, now, state, memory)
+    def _decide(self, now: Moment, state: State[Forecast], memory: Forecast) -> tuple[Decision, Predict]:
+        decision, predict = Straight._decide(self, now, state, memory)
         return replace(decision, hit=torch.full_like(decision.hit, self.hits[now.step])), predict
 
-    def _warn_if_useless(self, state: State[Memory]) -> None:
+    def _warn_if_useless(self, state: State[Forecast]) -> None:
         """It was decided before."""
 
 
@@ -108,7 +109,7 @@ def record_decisions(steps: int) -> list[bool]:
     seen, actions = play_exploration(make_task("pusht"), HELD_OUT_SEED, 4)
     frames = np.array([look.pixels for look in seen[:4]])
     state = world.init(frames[None], actions[None, :3], [HELD_OUT_SEED])
-    _, _, trace = world.advance(state, actions[None, 3:], Fidelity(steps, preset("worldcache").build(), "unipc"))
+    _, _, trace = world.advance(state, actions[None, 3:], Fidelity(steps, preset("wcsim").build(), "unipc"))
     return [bool(hit) for hit in trace.hit[0, :, 0]]
 
 
@@ -161,9 +162,9 @@ def measure(
             save()
         uncounted = False
 
-    recommended = preset("worldcache")
-    if not isinstance(recommended, WorldCache.Config):
-        raise SystemExit(f"decisions are imposed on a WorldCache; the preset worldcache is a {recommended.kind}")
+    recommended = preset("wcsim")
+    if not isinstance(recommended, Straight.Config):
+        raise SystemExit(f"decisions are imposed on a straight cache; the preset wcsim is a {recommended.kind}")
     free = recommended.model_copy(update={"warmup": 0.0, "min_warmup": 1, "force_last": False})
     watch = Watch(Imposed(free, tuple(plan)) if any(hits) else NoCache(), tell, until)
     try:
@@ -203,7 +204,7 @@ def report(
     for name in LOOPS:
         loop = results[name]
         passes = loop["full_steps"] + loop["skipping_steps"]
-        loop["blocks"] = loop["full_steps"] * depth + loop["skipping_steps"]  # the cache's probe is one block
+        loop["blocks"] = loop["full_steps"] * depth  # the cache has no probe
         loop["tera_operations"] = cost.total(loop["blocks"], passes) / 1e12
         loop["giga_operations_per_second"] = 1e3 * loop["tera_operations"] / loop["seconds"]
     for clock, name in (("seconds", "speedup"), ("cpu_seconds", "speedup_of_cpu_seconds")):

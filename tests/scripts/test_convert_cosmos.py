@@ -92,7 +92,7 @@ def test_true_size_on_a_small_one(tmp_path, monkeypatch):
     true_size.main()
     result = json.loads((tmp_path / "true_size.json").read_text())
     assert result["uncached"]["blocks"] == 16
-    assert result["cached"]["blocks"] == 10
+    assert result["cached"]["blocks"] == 8
     assert not result["uncached"]["extrapolated"]
     steps = json.loads((tmp_path / "steps.json").read_text())["done"]["cached"]
     assert result["cached"]["seconds"] == pytest.approx(sum(wall for wall, _ in steps))
@@ -128,13 +128,13 @@ def test_true_size_stops_goes_on_and_extrapolates(tmp_path, monkeypatch):
     assert rough["cached"]["measured_steps"] == 2
     one = rough["cached"]
     assert one["seconds"] == pytest.approx(3 * one["seconds_per_full_step"] + 3 * one["seconds_per_skipping_step"])
-    assert one["blocks"] == whole["cached"]["blocks"] == 15
+    assert one["blocks"] == whole["cached"]["blocks"] == 12
 
 
 def test_imposed_decisions_are_obeyed():
     """Through the first and the last step and long runs, where the cache's own rules would compute."""
     hits = (False, True, True, True, True, True)
-    free = true_size.preset("worldcache").model_copy(update={"warmup": 0.0, "min_warmup": 1, "force_last": False})
+    free = true_size.preset("wcsim").model_copy(update={"warmup": 0.0, "min_warmup": 1, "force_last": False})
     transformer = true_size.random_transformer(true_size.TINY)
     with torch.no_grad():
         _, decisions, blocks = true_size.sample_clip(
@@ -143,4 +143,4 @@ def test_imposed_decisions_are_obeyed():
             known=torch.ones(1, 4, dtype=torch.bool),
         )
     assert [bool(decision.hit) for decision in decisions] == list(hits)
-    assert blocks.flatten().tolist() == [4, 1, 1, 1, 1, 1]
+    assert blocks.flatten().tolist() == [4, 0, 0, 0, 0, 0]

@@ -16,7 +16,7 @@ from wcsim.world.tiny import tiny_clip_world
 def test_the_rehearsal_passes_every_check(tmp_path):
     world = tiny_clip_world()
     save_world(tmp_path / "world", world.spec, world.transformer, world.codec)
-    run("gpu_check.py", tmp_path, "--device", "cpu", "--quick", "--world", tmp_path / "world", "--out", tmp_path / "out")
+    run("gpu_check.py", tmp_path, "--device", "cpu", "--quick", "--world", str(tmp_path / "world"), "--out", "out")
     told = json.loads((tmp_path / "out" / "gpu_check.json").read_text())
     assert not {name: result["failed"] for name, result in told.items() if "failed" in result}
     assert told["threshold_zero_is_no_cache"]["equal"]
