@@ -6,7 +6,7 @@ import pytest
 
 from wcsim.config import override, read_yaml, validate
 from wcsim.errors import ConfigError
-from wcsim.experiments.cache_bench import run_race
+from wcsim.experiments.cache_bench import rounds_of, run_race
 from wcsim.experiments.race import RaceConfig, absent, contestants
 from wcsim.experiments.racing import Race, tensors_in
 from wcsim.report.race import write_race
@@ -44,6 +44,9 @@ def test_a_race_measures_everybody_at_every_batch_size(folder, tmp_path):
     plain = next(row for row in summary["curves"] if row["policy"] == "none")
     assert plain["latent_error"] == 0
     assert plain["memory_grids"] == 0
+    for row in summary["curves"]:  # what was timed is what was compared
+        if row["origin"] == "ours":
+            assert row["skipped_when_timed"] == pytest.approx(row["skipped"])
     assert set(summary["phases"]["1"]) == {"none", "worldcache", "firstblock (diffusers)"}
     page = write_race(summary, tmp_path / "race").read_text()
     assert "Error at equal speed" in page
@@ -54,6 +57,18 @@ def test_a_race_measures_everybody_at_every_batch_size(folder, tmp_path):
     assert "### Error at equal speed, one lane" in text
     assert "### Where the time goes, 2 lanes" in text
     assert all(line.count("|") == 7 for line in text.split("best of solver")[1].splitlines()[2:8] if line[:1] == "|")
+
+
+def test_every_episode_is_timed():
+    config = validate(RaceConfig, {**SMALL, "episodes": 8, "rounds": 3})
+    assert [rounds_of(config, batch) for batch in (1, 2, 32)] == [8, 4, 3]
+
+
+def test_single_ticks_are_raced_as_single_ticks(folder):
+    race = Race(validate(RaceConfig, {**SMALL, "world": str(folder), "chunk": 1}))
+    who = contestants(race.config)[1].fidelity
+    assert race.imagine(who.build(race.world.spec), whole=True).trace.hit.shape[0] == 2
+    assert race.imagine(who.build(race.world.spec), whole=False).latents.shape[1] == 1
 
 
 def test_a_race_that_was_stopped_goes_on(folder, tmp_path, monkeypatch):

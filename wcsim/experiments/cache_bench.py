@@ -86,21 +86,27 @@ def _timed(
         runners = {name_of(what): what for what in [official, *map(plain_of, here), *(who.fidelity for who in here)]}
         rounds = [
             kept(f"time {batch} {number}", partial(race.time, runners, batch, number, progress))
-            for number in range(config.rounds)
+            for number in range(rounds_of(config, batch))
         ]
         clock = {name: [told[name]["ms"] for told in rounds] for name in runners}
+        skipped = {name: float(np.mean([told[name]["skipped"] for told in rounds])) for name in runners}
         shares = {name: told["shares"] for name, told in rounds[-1].items()}
         for who in here:
             mine = clock[name_of(who.fidelity)]
             rows.append({
                 "group": who.group, "policy": who.policy, "origin": who.origin, "knob": who.knob,
                 "solver": who.fidelity.solver, "steps": who.fidelity.steps, **found[name_of(who.fidelity)],
-                "batch": batch, "ms": float(np.median(mine)),
+                "batch": batch, "ms": float(np.median(mine)), "skipped_when_timed": skipped[name_of(who.fidelity)],
                 **speedups(mine, clock[name_of(plain_of(who))], clock[name_of(official)]),
             })
         first = {who.policy: who for who in reversed(here) if who.group == "curves"}
         phases[str(batch)] = {policy: shares[name_of(who.fidelity)] for policy, who in first.items()}
     return rows, phases
+
+
+def rounds_of(config: RaceConfig, batch: int) -> int:
+    """So many that every episode is timed, however few lanes a round has."""
+    return max(config.rounds, -(-config.episodes // batch))
 
 
 def _judge_the_edge(

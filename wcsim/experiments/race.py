@@ -95,8 +95,10 @@ class RaceConfig(StrictConfig):
     episodes: int = Field(16, ge=2)
     horizon: int = Field(32, ge=1)
     """Ticks of the rollouts that are compared with the truth."""
+    chunk: int | None = Field(None, ge=1)
+    """Ticks imagined at once, where time is measured and where errors are; null for the most that the world does."""
     rounds: int = Field(5, ge=1)
-    """Interleaved repetitions of every timing."""
+    """Interleaved repetitions of every timing; more where it takes more to time every episode once."""
     batches: list[int] = Field([1, 32])
     """Lanes of the timings.  One lane imagines frame by frame, as an environment does; more lanes whole chunks, as a
     planner does."""

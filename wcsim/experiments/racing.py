@@ -2,8 +2,9 @@
 
 Three measurements.  Time: rounds in which everybody imagines the same chunk in turn, so that what slows a round slows
 all of it.  Distance: the first chunk, from real context and the same noise, against the twin that caches nothing.
-Truth: a whole rollout, judged at the end of each chunk.  Easy to get wrong: an error far from the truth hides a bad
-cache, since both twins are lost alike; read losses together with the baseline's own errors.
+Truth: a whole rollout, judged at the end of each chunk.  Easy to get wrong: a cache that looks at its input skips more
+where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far from the
+truth hides a bad cache, since both twins are lost alike: read losses together with the baseline's own errors.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Race:
         self.config = config
         self.world: World = load_world(config.world)
         self.task = make_task(self.world.spec.task)
-        self.lead, self.chunk = self.world.spec.max_context - 1, min(self.world.spec.max_chunk, config.horizon)
+        spec = self.world.spec
+        self.lead, self.chunk = spec.max_context - 1, min(config.chunk or spec.max_chunk, config.horizon)
+        self._pass = self.chunk if spec.frames_per_latent == 1 else None  # worlds of clips know but one length
         begin = self.chunk + self.lead  # a chunk of history before the one that is imagined
         self.seen = record(self.task, config.first_seed, config.episodes, begin, config.horizon)
         self.truth = HeldOut(self.seen.frames[:, begin:], self.seen.actions[:, begin:], self.seen.poses[:, begin:])
@@ -74,7 +77,7 @@ class Race:
         """The chunk before the starts, for a policy that remembers from chunk to chunk; with noise of its own."""
         lanes = np.arange(self.config.episodes)
         actions = self.seen.actions[:, self.lead : self.lead + self.chunk]
-        self.world.advance(self.start(lanes, OTHER_NOISE, early=True), actions, what)
+        self.world.advance(self.start(lanes, OTHER_NOISE, early=True), actions, replace(what, chunk=self._pass))
 
     def imagine(self, what: Fidelity, *, whole: bool, shift: float = 0.0) -> Imagined:
         """All episodes from their starts: the rollout, decoded and judged, or its first chunk alone; `shift` perturbs
@@ -87,7 +90,8 @@ class Race:
             self.live_through(what)
         scales = Weighed(what.cache)
         length = self.config.horizon if whole else self.chunk
-        _, latents, trace = self.world.advance(state, self.truth.actions[:, :length], replace(what, cache=scales))
+        what = replace(what, cache=scales, chunk=self._pass)
+        _, latents, trace = self.world.advance(state, self.truth.actions[:, :length], what)
         errors = self._judge(latents) if whole else {}
         return Imagined(latents, self.world.decode(latents[:, : self.chunk]), errors, trace, scales.most)
 
@@ -134,19 +138,19 @@ class Race:
         self, everybody: Mapping[str, FidelityConfig], batch: int, number: int, progress: Progress
     ) -> dict[str, dict[str, Any]]:
         """One round: everybody imagines the same chunk in turn, after the first has warmed up.  Per name `ms`, its
-        milliseconds, and `shares` of them per span."""
-        count = 1 if batch == 1 else self.chunk
-        fidelities = {name: config.build(self.world.spec) for name, config in everybody.items()}
+        milliseconds, `shares` of them per span, and the share of blocks `skipped`."""
+        fidelities = {name: replace(config.build(self.world.spec), chunk=self._pass)
+                      for name, config in everybody.items()}
         lanes = (np.arange(batch) + number) % self.config.episodes
-        state, actions = self.start(lanes, number), self.truth.actions[lanes, :count]
+        state, actions = self.start(lanes), self.truth.actions[lanes, : self.chunk]
         self.world.advance(state, actions, next(iter(fidelities.values())))
         told = {}
         for place, (name, what) in enumerate(fidelities.items(), start=1):
-            progress(f"timing {batch} lanes, round {number + 1} of {self.config.rounds}, {place} of {len(fidelities)}")
+            progress(f"timing {batch} lanes, round {number + 1}, {place} of {len(fidelities)}")
             spans = Spans(self.world.device)
             with spans("chunk"):
                 _, _, trace = self.world.advance(state, actions, what)
-            told[name] = {"ms": spans.ms()["chunk"], "shares": shares(trace)}
+            told[name] = {"ms": spans.ms()["chunk"], "shares": shares(trace), "skipped": trace.skipped}
         return told
 
 
