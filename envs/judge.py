@@ -12,6 +12,7 @@ from typing import Self
 import cv2
 import numpy as np
 import shapely
+from threadpoolctl import ThreadpoolController
 
 from wcsim.envs.scene import Scene, rotation, wrap
 
@@ -39,6 +40,9 @@ SPECK_PX = 5
 
 BATCH = 64
 """Frames judged together; larger batches only cost memory."""
+
+BLAS = ThreadpoolController()
+"""Keeps the judge's products on one thread: the pool of numpy's BLAS, once woken, spins on beside the world's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,8 @@ class PixelJudge:
         if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3):
             raise ValueError(f"frames are {frames.dtype} {frames.shape}; the judge reads uint8 [N, {size}, {size}, 3]")
         # The empty batch also goes through once, for the shapes of its answer.
-        parts = [self._judge(frames[first : first + BATCH]) for first in range(0, max(1, len(frames)), BATCH)]
+        with BLAS.limit(limits=1, user_api="blas"):
+            parts = [self._judge(frames[first : first + BATCH]) for first in range(0, max(1, len(frames)), BATCH)]
         return Judgement(*(np.concatenate([getattr(part, name) for part in parts]) for name in Judgement.__slots__))
 
     def _judge(self, frames: np.ndarray) -> Judgement:

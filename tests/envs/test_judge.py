@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import cv2
@@ -179,6 +180,17 @@ def test_a_missing_agent_is_not_ok_but_the_block_is_judged():
     assert not found.agent_found[0]
     assert not found.shape_ok[0]
     assert found.block_found[0]
+
+
+def test_judging_wakes_no_other_thread():
+    frames = draw()[None]
+    JUDGE(frames)
+    time.sleep(0.3)  # until what earlier tests woke has gone to sleep
+    own, all_threads = time.thread_time(), time.process_time()
+    for _ in range(100):
+        JUDGE(frames)
+    own, all_threads = time.thread_time() - own, time.process_time() - all_threads
+    assert all_threads < 1.2 * own
 
 
 def test_frames_do_not_disturb_each_other():
