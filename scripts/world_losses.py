@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recipe import WorldTraining
+from wcsim.world.attention import Position
 from wcsim.world.transformer import ActionCosmosTransformer, Conditioning
 
 
@@ -53,9 +54,9 @@ def thin(tokens_BLD: Tensor, given: Conditioning, kept: Tensor) -> tuple[Tensor,
         chosen: Tensor = per_token.unflatten(dim, (frames, -1)).index_select(dim + 1, kept).flatten(dim, dim + 1)
         return chosen
 
-    rope = (select(given.rope[0], 0), select(given.rope[1], 0))
-    place = None if given.place is None else given.place[:, :, kept]
-    return select(tokens_BLD, 1), replace(given, rope=rope, place=place, grid=(frames, len(kept), 1))
+    (cos, sin), place = given.position.rope, given.position.place
+    position = Position((select(cos, 0), select(sin, 0)), None if place is None else place[:, :, kept])
+    return select(tokens_BLD, 1), replace(given, position=position, grid=(frames, len(kept), 1))
 
 
 def patches(latents_BTChw: Tensor, patch: tuple[int, int, int], kept: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def roll(
         "known_NT": torch.ones(count, FRAMES, dtype=torch.bool),
         "text_NSE": torch.zeros(1, 1, 8),
         "clean_T": clean,
-        "rope": model().position(latents),
+        "position": model().position(latents),
     }
     state, decisions, blocks = policy.init(count, steps), [], []
     with torch.inference_mode():

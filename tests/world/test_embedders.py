@@ -32,7 +32,7 @@ def test_every_token_of_a_frame_is_told_the_same():
     given = {
         "sigma_NT": torch.full((2, 3), 0.5), "actions_NTF": torch.zeros(2, 3, plain.config.action_features),
         "known_NT": torch.ones(2, 3), "text_NSE": torch.zeros(2, 1, 8), "clean_T": torch.zeros(3),
-        "rope": plain.position(latents),
+        "position": plain.position(latents),
     }
     difference = (told.embed(latents, **given)[0] - plain.embed(latents, **given)[0]).unflatten(1, (3, -1))
     assert (difference.abs().amax((2, 3)) > 1e-3).all()

@@ -34,6 +34,10 @@ def test_ahead_is_step_by_step():
             stock, gate = norm(x, alone.time, alone.shared)
             torch.testing.assert_close(norm.norm(x) * (1 + norm_out[1]) + norm_out[0], stock)
             torch.testing.assert_close(norm_out[2], gate)
+        shift, scale = ahead.of_last(model.norm_out).chunk(2, -1)
+        torch.testing.assert_close(ahead.of_last(model.norm_out), alone.of_last(model.norm_out))
+        stock = model.norm_out(x, alone.time, alone.shared)
+        torch.testing.assert_close(model.norm_out.norm(x) * (1 + scale) + shift, stock)
 
 
 def test_lanes_are_picked_and_repeated():
@@ -47,6 +51,9 @@ def test_lanes_are_picked_and_repeated():
         lane = torch.tensor([1])
         torch.testing.assert_close(modulation.select(lane).of(norm, 5), whole[1:])
         torch.testing.assert_close(modulation.repeat(2).of(norm, 5), torch.cat([whole, whole]))
+        last = ahead.of_last(model.norm_out)
+        torch.testing.assert_close(modulation.select(lane).of_last(model.norm_out), last[1:])
+        torch.testing.assert_close(modulation.repeat(2).of_last(model.norm_out), torch.cat([last, last]))
 
 
 @pytest.mark.parametrize(("rows", "steps"), [(1, 64), (5, 12), (32, 2), (33, 1), (500, 1)])
@@ -61,6 +68,6 @@ def test_many_lanes_make_nothing_ahead():
         calls.append(len(sigma))
         return sigma[..., None, None], sigma[..., None, None].repeat(1, 1, 1, 3)
 
-    steps = list(modulations(embed, [], torch.rand(3, 40, 4), None))
+    steps = list(modulations(embed, [], None, torch.rand(3, 40, 4), None))
     assert calls == [40, 40, 40]
     assert all(step.made is None for step in steps)

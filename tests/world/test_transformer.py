@@ -55,7 +55,8 @@ def test_equals_diffusers_forward_where_no_action_is_known(text_tokens):
 def test_any_split_of_the_blocks_is_the_same_bit_for_bit():
     _, model, _ = tiny_parts(layers=4)
     given = inputs(model)
-    tokens, conditioning = model.embed(given.pop("latents"), rope=model.position(torch.zeros(2, 4, 5, 12, 12)), **given)
+    position = model.position(torch.zeros(2, 4, 5, 12, 12))
+    tokens, conditioning = model.embed(given.pop("latents"), position=position, **given)
     whole = model.run_blocks(tokens, 0, 4, conditioning)
     for split in range(1, 4):
         parts = model.run_blocks(model.run_blocks(tokens, 0, split, conditioning), split, 4, conditioning)
@@ -78,7 +79,8 @@ def test_an_action_changes_the_output_and_an_unknown_one_does_not():
 def test_conditioning_of_some_lanes_gives_those_lanes():
     _, model, _ = tiny_parts()
     given = inputs(model, lanes=3)
-    tokens, conditioning = model.embed(given.pop("latents"), rope=model.position(torch.zeros(3, 4, 5, 12, 12)), **given)
+    position = model.position(torch.zeros(3, 4, 5, 12, 12))
+    tokens, conditioning = model.embed(given.pop("latents"), position=position, **given)
     whole = model.run_blocks(tokens, 0, 3, conditioning)
     some = torch.tensor([2, 0])
     part = model.run_blocks(tokens[some], 0, 3, conditioning.select(some))

@@ -88,7 +88,7 @@ class Undone(ActionCosmosTransformer):
         if "text_once" in self.redo:
             constants = replace(constants, text=self.read_text(self.__dict__["raw_text"]))
         if "position_once" in self.redo:
-            constants = replace(constants, rope=self.position(latents_NCThw))
+            constants = replace(constants, position=self.position(latents_NCThw))
         tokens, given = super().embed_step(latents_NCThw, modulation, clean_T, constants)
         if "modulation_per_frame" in self.redo:
             _, rows, columns = given.grid

@@ -53,7 +53,7 @@ class OpenBlock(nn.Module):
     def __init__(self, index: int, site: Site) -> None:
         super().__init__()
         self.index, self.site = index, site
-        self.attn1 = Attention(site, lambda x, block, given: self_attention(block.attn1, x, given.rope))
+        self.attn1 = Attention(site, lambda x, block, given: self_attention(block.attn1, x, given.position.rope))
         self.attn2 = Attention(site, lambda x, block, given: cross_attention(block.attn2, x, given.text, index))
         self.attn2.is_cross_attention = True
         self.ff = Part(site, lambda x, block, given: block.ff(x))
@@ -67,8 +67,7 @@ class OpenBlock(nn.Module):
 
     def _act(self, block: Any, tokens_NLD: Tensor, given: Conditioning) -> Tensor:
         frames = given.grid[0]
-        x = tokens_NLD.unflatten(1, (frames, -1))
-        x = x if given.place is None else x + given.place
+        x = given.position.add_to(tokens_NLD.unflatten(1, (frames, -1)))
         sublayers = ((block.norm1, self.attn1), (block.norm2, self.attn2), (block.norm3, self.ff))
         for number, (norm, part) in enumerate(sublayers):
             normed, gate = modulate(norm, x, given, 3 * self.index + number)

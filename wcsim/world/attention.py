@@ -19,6 +19,22 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where tokens are; equal for all lanes.
+
+    rope: cosine and sine of the rotary embedding, `[L, d]` each.  place: `[1, T, P, D]` learnt absolute positions of P
+    tokens per frame, which every block adds (Cosmos 1 and our small worlds), or None (Predict2.5).
+    """
+
+    rope: tuple[Tensor, Tensor]
+    place: Tensor | None = None
+
+    def add_to(self, tokens_BTPD: Tensor) -> Tensor:
+        """Tokens, with the absolute position of each where there is one."""
+        return tokens_BTPD if self.place is None else tokens_BTPD + self.place
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """What cross-attention reads, block by block.
 

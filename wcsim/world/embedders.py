@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,10 +30,16 @@ def moments(latents_NCThw: Tensor) -> Tensor:
     unit variance has moments of variance 1.
     """
     height, width = latents_NCThw.shape[-2:]
-    rows, columns = (torch.linspace(-1, 1, size, dtype=latents_NCThw.dtype, device=latents_NCThw.device)
-                     for size in (height, width))
-    rows, columns = (axis / axis.square().mean().sqrt() for axis in (rows, columns))
+    rows, columns = (_axis(size, latents_NCThw.dtype, latents_NCThw.device) for size in (height, width))
     by_row, by_column = latents_NCThw.sum(-1), latents_NCThw.sum(-2)
     sums = torch.stack([by_row.sum(-1), by_row @ rows, by_column @ columns], dim=-1) / (height * width) ** 0.5
     said: Tensor = sums.transpose(1, 2).flatten(2)
     return said
+
+
+@lru_cache
+def _axis(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Evenly spaced weights `[size]` of mean square 1."""
+    with torch.inference_mode(False):  # or training could not use what a rollout has made
+        axis = torch.linspace(-1, 1, size, dtype=dtype, device=device)
+        return axis / axis.square().mean().sqrt()

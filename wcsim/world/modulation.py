@@ -28,46 +28,62 @@ class Modulation:
     """One denoise step.
 
     time: `[N, T, 1, D]` normalised time and action embedding.  shared: `[N, T, 1, 3D]` the adaLN vector that all norms
-    share.  made: `[K, N, T, 1, 3D]`, what each norm makes of the two, or None: not made yet.
+    share.  made: `[K, N, T, 1, 3D]`, what each norm makes of the two.  last: `[N, T, 1, 2D]`, what the one behind the
+    last block makes of them.  Both None: not made yet.
     """
 
     time: Tensor
     shared: Tensor
     made: Tensor | None = None
+    last: Tensor | None = None
 
     def of(self, norm: Any, index: int) -> Tensor:
         """Shift, scale and gate side by side, `[N, T, 1, 3D]`, of an adaLN-zero `norm`, number `index` of the model."""
         return modulation_of(norm, self.time, self.shared) if self.made is None else self.made[index]
 
+    def of_last(self, norm: Any) -> Tensor:
+        """Shift and scale side by side, `[N, T, 1, 2D]`, of the adaLN `norm` behind the last block."""
+        return modulation_of(norm, self.time, self.shared) if self.last is None else self.last
+
     def select(self, lanes: Tensor) -> Modulation:
         """That of some lanes."""
-        return Modulation(self.time[lanes], self.shared[lanes], None if self.made is None else self.made[:, lanes])
+        made, last = self.made, self.last
+        return Modulation(self.time[lanes], self.shared[lanes], None if made is None else made[:, lanes],
+                          None if last is None else last[lanes])
 
     def repeat(self, count: int) -> Modulation:
         """All lanes, `count` times over."""
         made = None if self.made is None else self.made.repeat(1, count, 1, 1, 1)
-        return Modulation(self.time.repeat(count, 1, 1, 1), self.shared.repeat(count, 1, 1, 1), made)
+        last = None if self.last is None else self.last.repeat(count, 1, 1, 1)
+        return Modulation(self.time.repeat(count, 1, 1, 1), self.shared.repeat(count, 1, 1, 1), made, last)
 
 
 def modulation_of(norm: Any, time: Tensor, shared: Tensor) -> Tensor:
-    """What a `CosmosAdaLayerNormZero` adds up before it looks at any token."""
-    made: Tensor = norm.linear_2(norm.linear_1(norm.activation(time))) + shared
+    """What a `CosmosAdaLayerNormZero`, or a `CosmosAdaLayerNorm` without gate, adds up before it looks at any token."""
+    own = norm.linear_2(norm.linear_1(norm.activation(time)))
+    made: Tensor = own + shared[..., : own.shape[-1]]
     return made
 
 
 def modulations(
-    embed: Embed, norms: Sequence[Any], sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None
+    embed: Embed, norms: Sequence[Any], last: Any, sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None
 ) -> Iterator[Modulation]:
-    """The modulation of every step.  action: `[N, T, 1, D]` and `[N, T, 1, 3D]`, see `Embed`; None without actions."""
+    """The modulation of every step.  norms: those of the blocks; last: the one behind them, without gate.  action:
+    `[N, T, 1, D]` and `[N, T, 1, 3D]`, see `Embed`; None without actions.
+    """
     lanes = sigma_SNT.shape[1]
     for some in sigma_SNT.split(steps_at_once(lanes * sigma_SNT.shape[2])):
         steps = len(some)
         acted = action and (action[0].repeat(steps, 1, 1, 1), action[1].repeat(steps, 1, 1, 1))
         time, shared = embed(some.flatten(0, 1), acted)
-        made = torch.stack([modulation_of(norm, time, shared) for norm in norms]) if steps > 1 else None
+        if steps == 1:
+            yield Modulation(time, shared)
+            continue
+        made = torch.stack([modulation_of(norm, time, shared) for norm in norms])
+        out = modulation_of(last, time, shared)
         for step in range(steps):
             own = slice(step * lanes, (step + 1) * lanes)
-            yield Modulation(time[own], shared[own], None if made is None else made[:, own])
+            yield Modulation(time[own], shared[own], made[:, own], out[own])
 
 
 def steps_at_once(rows: int) -> int:

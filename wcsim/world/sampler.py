@@ -149,8 +149,8 @@ def denoise(
     lanes, count = window.noise.shape[:2]
     context = window.context.shape[1]
     clean_T = (torch.arange(context + count) < context).to(window.noise)
-    rope = transformer.position(torch.cat([window.context, window.noise], dim=1).transpose(1, 2))
-    constants = transformer.settle(window.actions, window.known, window.text, rope)
+    position = transformer.position(torch.cat([window.context, window.noise], dim=1).transpose(1, 2))
+    constants = transformer.settle(window.actions, window.known, window.text, position)
     unconditional = transformer.read_text(window.guidance.unconditional) if window.guidance else None
     groups = groups_of(constants.text, unconditional, window.guidance)
     states = {group.branches: policy.init(lanes, len(scheduler.timesteps)) for group in groups}

@@ -18,7 +18,7 @@ from diffusers import CosmosTransformer3DModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from wcsim.world.attention import Text, cross_attention, read_text, self_attention
+from wcsim.world.attention import Position, Text, cross_attention, read_text, self_attention
 from wcsim.world.embedders import ActionEmbedder, moments
 from wcsim.world.modulation import Modulation, modulations
 
@@ -36,27 +36,25 @@ class Constants:
     """What stands still during a denoise loop, made once for it.
 
     action: what the action embedders add to the two modulation inputs, `[N, T, 1, D]` and `[N, T, 1, 3D]`, zero where
-    no action is known; None in a model without actions.  rope: the rotary table, equal for all lanes.
+    no action is known; None in a model without actions.
     """
 
     action: tuple[Tensor, Tensor] | None
     text: Text
-    rope: tuple[Tensor, Tensor]
+    position: Position
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
     """What every block reads at one denoise step.
 
-    grid: frames, rows and columns of tokens.  rope, text: as in `Constants`.  place: `[1, T, P, D]` learnt absolute
-    positions, which every block adds (Cosmos 1 and our small worlds), or None (Predict2.5).
+    grid: frames, rows and columns of tokens.
     """
 
     modulation: Modulation
-    rope: tuple[Tensor, Tensor]
+    position: Position
     text: Text
     grid: tuple[int, int, int]
-    place: Tensor | None = None
 
     @property
     def lanes(self) -> int:
@@ -143,17 +141,20 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         projected = self.config.use_crossattn_projection
         return int(self.config.crossattn_proj_in_channels if projected else self.config.text_embed_dim)
 
-    def position(self, latents_NCThw: Tensor) -> tuple[Tensor, Tensor]:
-        """The rotary table for latents of this shape; constant over a rollout."""
-        cos, sin = self.rope(latents_NCThw, fps=None)
-        return cos, sin
+    def position(self, latents_NCThw: Tensor) -> Position:
+        """Where the tokens of latents of this shape are; constant over a rollout."""
+        if not self.config.extra_pos_embed_type:
+            return Position(self.rope(latents_NCThw, fps=None))
+        place = self.learnable_pos_embed(latents_NCThw[:1].to(self.patch_embed.proj.weight.dtype))
+        frames = latents_NCThw.shape[2] // self.config.patch_size[0]
+        return Position(self.rope(latents_NCThw, fps=None), place.unflatten(1, (frames, -1)))
 
     def settle(
         self,
         actions_NTF: Tensor | None,
         known_NT: Tensor | None,
         text_GSE: Tensor | Text,
-        rope: tuple[Tensor, Tensor],
+        position: Position,
     ) -> Constants:
         """The constants of a denoise loop.  text: one per group of lanes, see `wcsim.world.attention.Text`, or read
         already."""
@@ -164,7 +165,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             actions = actions_NTF.unsqueeze(2).to(self.action_embedder_B_D.fc1.weight.dtype)
             known = known_NT[:, :, None, None].to(actions.dtype)
             action = (known * self.action_embedder_B_D(actions), known * self.action_embedder_B_3D(actions))
-        return Constants(action, self.read_text(text_GSE), rope)
+        return Constants(action, self.read_text(text_GSE), position)
 
     def read_text(self, text_GSE: Tensor | Text) -> Text:
         """The text as the blocks read it; as it is where they have."""
@@ -192,21 +193,21 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         known_NT: Tensor | None,
         text_NSE: Tensor,
         clean_T: Tensor,
-        rope: tuple[Tensor, Tensor],
+        position: Position,
     ) -> tuple[Tensor, Conditioning]:
         """Tokens `[N, L, D]` and the conditioning of the blocks.
 
         latents: context frames clean, the others noisy.  sigma: noise level per frame, in [0, 1].  clean: `[T]` 1 on
         context frames, 0 elsewhere (the condition-mask channel).  actions, known: None in a model without actions.
         """
-        constants = self.settle(actions_NTF, known_NT, text_NSE, rope)
+        constants = self.settle(actions_NTF, known_NT, text_NSE, position)
         modulation = Modulation(*self.time_and_action(sigma_NT, constants.action))
         return self.embed_step(latents_NCThw, modulation, clean_T, constants)
 
     def modulations(self, sigma_SNT: Tensor, constants: Constants) -> Iterator[Modulation]:
         """The modulation of every step of a denoise loop over these noise levels."""
         norms = [norm for block in self.transformer_blocks for norm in (block.norm1, block.norm2, block.norm3)]
-        return modulations(self.time_and_action, norms, sigma_SNT, constants.action)
+        return modulations(self.time_and_action, norms, self.norm_out, sigma_SNT, constants.action)
 
     def embed_step(
         self, latents_NCThw: Tensor, modulation: Modulation, clean_T: Tensor, constants: Constants
@@ -222,9 +223,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         if self.config.frame_summary:
             told = self.summary_embedder(moments(latents_NCThw.to(self.summary_embedder.fc1.weight.dtype)))
             tokens = tokens + told.to(tokens.dtype)[:, :, None, None]
-        place = self.learnable_pos_embed(latents[:1]) if self.config.extra_pos_embed_type else None
-        place = None if place is None else place.unflatten(1, (grid[0], -1))
-        return tokens.flatten(1, 3), Conditioning(modulation, constants.rope, constants.text, grid, place)
+        return tokens.flatten(1, 3), Conditioning(modulation, constants.position, constants.text, grid)
 
     def run_blocks(self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning) -> Tensor:
         """Blocks `first` up to but not including `last`."""
@@ -232,9 +231,9 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         x = tokens_BLD.unflatten(1, (frames, -1))
         for index in range(first, last):
             block = self.transformer_blocks[index]
-            x = x if given.place is None else x + given.place
+            x = given.position.add_to(x)
             normed, gate = modulate(block.norm1, x, given, 3 * index)
-            attended = self_attention(block.attn1, normed.flatten(1, 2), given.rope)
+            attended = self_attention(block.attn1, normed.flatten(1, 2), given.position.rope)
             x = x + gate * attended.unflatten(1, (frames, -1))
             normed, gate = modulate(block.norm2, x, given, 3 * index + 1)
             attended = cross_attention(block.attn2, normed.flatten(1, 2), given.text, index)
@@ -246,8 +245,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
 
     def modulated(self, tokens_NLD: Tensor, given: Conditioning) -> Tensor:
         """What the first block's self-attention reads, `[N, L, D]`."""
-        x = tokens_NLD.unflatten(1, (given.grid[0], -1))
-        x = x if given.place is None else x + given.place
+        x = given.position.add_to(tokens_NLD.unflatten(1, (given.grid[0], -1)))
         normed, _ = modulate(self.transformer_blocks[0].norm1, x, given, 0)
         return normed.flatten(1, 2)
 
@@ -262,16 +260,16 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         """What the output tokens predict, `[N, C, T, h, w]`; see `velocity`."""
         frames, rows, columns = given.grid
         _, patch_h, patch_w = self.config.patch_size
-        time, shared = given.modulation.time, given.modulation.shared
-        x = self.norm_out(tokens_NLD.unflatten(1, (frames, -1)), time, shared).to(tokens_NLD.dtype)
+        shift, scale = given.modulation.of_last(self.norm_out).chunk(2, dim=-1)
+        x = (self.norm_out.norm(tokens_NLD.unflatten(1, (frames, -1))) * (1 + scale) + shift).to(tokens_NLD.dtype)
         x = self.proj_out(x).view(x.shape[0], frames, rows, columns, patch_h, patch_w, -1)
         # Unlike patchify, the stock layout puts the channel last inside a token.
         predicted: Tensor = x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
         return predicted
 
     def forward(self, latents_NCThw: Tensor, **given: Any) -> Tensor:
-        """`embed` (whose keyword arguments it takes, `rope` excepted), all blocks, `unembed`."""
-        tokens, conditioning = self.embed(latents_NCThw, rope=self.position(latents_NCThw), **given)
+        """`embed` (whose keyword arguments it takes, `position` excepted), all blocks, `unembed`."""
+        tokens, conditioning = self.embed(latents_NCThw, position=self.position(latents_NCThw), **given)
         return self.unembed(self.run_blocks(tokens, 0, self.depth, conditioning), conditioning)
 
 
