@@ -6,13 +6,13 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from wcsim.cache import CacheConfig, DiCache, NoCache, WorldCache, parse_cache, preset, presets
+from wcsim.cache.curve import Curve
 from wcsim.cache.easycache import EasyCache
 from wcsim.cache.firstblock import FirstBlock
 from wcsim.cache.interval import Interval
 from wcsim.cache.magcache import MagCache
 from wcsim.cache.policy import KINDS
 from wcsim.cache.seacache import SeaCache
-from wcsim.cache.straight import Straight
 from wcsim.cache.taylorseer import TaylorSeer
 from wcsim.cache.teacache import TeaCache
 from wcsim.errors import ConfigError
@@ -34,12 +34,12 @@ def test_presets_build_their_policies():
         "easycache": EasyCache,
         "taylorseer": TaylorSeer,
         "interval": Interval,
-        "wcsim": Straight,
+        "wcsim": Curve,
     }
 
 
 def test_defaults_are_the_recommended_presets():
-    assert preset("wcsim") == Straight.Config()
+    assert preset("wcsim") == Curve.Config()
     for kind in ("worldcache", "dicache", "firstblock", "seacache", "easycache", "taylorseer", "interval"):
         assert preset(kind) == KINDS[kind]()
 

@@ -11,7 +11,7 @@ from wcsim.experiments.env_bench import bench_env
 @pytest.mark.timeout(3600)
 def test_lanes_pay_and_little_is_spent_outside_the_model(tmp_path):
     summary = bench_env("pusht-96", out=tmp_path, lanes=32, rounds=3, steps=None, caches=["wcsim", "none"], starts=1,
-                        ticks=2)
+                        ticks=2, fewer_steps=14, deadline_ms=100.0)
     for told in summary["caches"].values():
         assert told["ratio"]["low"] > 1.0
         assert told["single"]["outside"] < 0.05

@@ -32,7 +32,7 @@ def test_operations_are_those_of_the_products(folder):
 @pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
 def test_the_command_writes_its_summary(folder, tmp_path):
     command = ["bench", "env", "--world", folder, "--lanes", "2", "--rounds", "2", "--steps", "4", "--starts", "2",
-               "--ticks", "2", "--out", str(tmp_path)]
+               "--ticks", "2", "--fewer-steps", "5", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -44,7 +44,12 @@ def test_the_command_writes_its_summary(folder, tmp_path):
         assert sum(row["shares"].values()) + row["outside"] == pytest.approx(1.0, abs=0.2)  # medians of two rounds
         assert set(row["shares"]) == set(INSIDE)
     assert len(summary["chunk"]["chunked"]["psnr_db"]) == 2
-    assert len(tables_of(summary)) == 3
+    assert [(row["steps"], row["cache"]) for row in summary["deadline"]["rows"]] == [
+        (4, "wcsim"), (4, "none"), (5, "wcsim"), (5, "none")]
+    for row in summary["deadline"]["rows"]:
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        assert 0 <= row["within"] <= 1
+    assert len(tables_of(summary)) == 4
 
 
 def test_misuse_is_one_line(tmp_path):

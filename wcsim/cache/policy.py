@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
+from wcsim.cache.curve import Curve
 from wcsim.cache.dicache import DiCache
 from wcsim.cache.easycache import EasyCache
 from wcsim.cache.firstblock import FirstBlock
@@ -20,7 +21,6 @@ from wcsim.cache.interval import Interval
 from wcsim.cache.magcache import MagCache
 from wcsim.cache.none import NoCache
 from wcsim.cache.seacache import SeaCache
-from wcsim.cache.straight import Straight
 from wcsim.cache.taylorseer import TaylorSeer
 from wcsim.cache.teacache import TeaCache
 from wcsim.cache.worldcache import WorldCache
@@ -37,7 +37,7 @@ CONFIGS: tuple[type[PolicyConfig], ...] = (
     EasyCache.Config,
     TaylorSeer.Config,
     Interval.Config,
-    Straight.Config,
+    Curve.Config,
 )
 
 KINDS: dict[str, type[PolicyConfig]] = {config.model_fields["kind"].default: config for config in CONFIGS}

@@ -40,7 +40,7 @@ class Split:
     """
 
     def __init__(self, hit: Tensor, device: torch.device) -> None:
-        self.any_hit, self.any_miss = bool(hit.any()), not bool(hit.all())
+        self.hit, self.any_hit, self.any_miss = hit, bool(hit.any()), not bool(hit.all())
         mixed = self.any_hit and self.any_miss
         self._miss_B = (~hit).nonzero().flatten().to(device) if mixed else None
         self._keep_N = hit.to(device) if mixed else None

@@ -29,6 +29,9 @@ from wcsim.world.checkpoints import find_world, read_description
 INSIDE = ("embed", "probe", "deep", "policy", "head", "decode", "judge")
 """Spans of the transformer (with its cache), the codec and the judge; all else is outside."""
 
+DEADLINE_ROUNDS = 60
+"""Steps of one lane held against a deadline."""
+
 PEAK_SIZE, PEAK_ROUNDS = 1024, 20
 """Side of the square matrices whose product is taken for this machine's peak, and how many products."""
 
@@ -61,11 +64,12 @@ class Timing:
 
 def bench_env(
     world: str, *, out: Path, lanes: int, rounds: int, steps: int | None, caches: Sequence[str], starts: int,
-    ticks: int, device: str = "cpu",
+    ticks: int, fewer_steps: int, deadline_ms: float, device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure a world's environment and write `summary.json` under `out`; the summary.
 
-    caches: presets to time.  starts: episodes whose chunks of `ticks` are compared with single steps.
+    caches: presets to time.  starts: episodes whose chunks of `ticks` are compared with single steps.  fewer_steps:
+    denoise steps at which single steps are held against `deadline_ms`, beside `steps`.
     """
     spec, _ = read_description(find_world(world))
     settings = {"task": spec.task, "world": world, "steps": steps, "device": device}
@@ -75,6 +79,13 @@ def bench_env(
         "denoise_steps": steps or spec.default_steps, "matrix_peak_gflops": peak,
         "caches": {cache: bench_lanes({**settings, "cache": cache}, lanes, rounds, peak) for cache in caches},
         "chunk": bench_chunks({**settings, "cache": caches[0]}, starts, ticks),
+        "deadline": {
+            "ms": deadline_ms,
+            "rows": bench_deadline(
+                [{**settings, "steps": number, "cache": cache}
+                 for number in (steps or spec.default_steps, fewer_steps) for cache in caches],
+                DEADLINE_ROUNDS, deadline_ms),
+        },
     }
     out.mkdir(parents=True, exist_ok=True)
     files.replace(out / "summary.json", (files.encode(summary, indent=2) + "\n").encode())
@@ -197,6 +208,28 @@ def bench_chunks(settings: dict[str, Any], starts: int, ticks: int) -> dict[str,
     return {"starts": starts, "ticks": ticks, "chunk": env.world.spec.max_chunk, **medians}
 
 
+def bench_deadline(every: Sequence[dict[str, Any]], rounds: int, deadline_ms: float) -> list[dict[str, Any]]:
+    """Whole steps of single environments, in turn under the same actions: percentiles, share within a deadline."""
+    envs = [ImaginedEnv(**settings) for settings in every]
+    for env in envs:
+        env.reset(seed=0)
+    rng, box = np.random.default_rng(2), envs[0].played.action_space
+    took = np.empty((rounds, len(envs)))
+    for number in range(-envs[0].world.spec.max_context, rounds):
+        action = rng.uniform(box.low, box.high, box.shape).astype(np.float32)
+        for index, env in enumerate(envs):
+            env.over = False
+            began = perf_counter()
+            env.step(action)
+            if number >= 0:
+                took[number, index] = 1e3 * (perf_counter() - began)
+    percentiles = np.percentile(took, [50, 95, 99], axis=0)
+    return [{"steps": settings["steps"], "cache": settings["cache"], "hit_rate": env.last_trace.hit_rate,
+             **dict(zip(("p50_ms", "p95_ms", "p99_ms"), percentiles[:, index].tolist(), strict=True)),
+             "within": float((took[:, index] <= deadline_ms).mean())}
+            for index, (settings, env) in enumerate(zip(every, envs, strict=True)) if env.last_trace is not None]
+
+
 def tables_of(summary: dict[str, Any]) -> list[Table]:
     """The figures for a terminal."""
     lanes = summary["lanes"]
@@ -220,4 +253,9 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
         apart.add_row(str(tick + 1), *(
             "lost" if chunk[name][key][tick] is None else f"{chunk[name][key][tick]:.1f}"
             for name in ("chunked", "other_noise") for key in ("psnr_db", "agent_px", "block_px")))
-    return [steps, ratios, apart]
+    deadline = Table("denoise steps", "cache", "hits", "p50 ms", "p95 ms", "p99 ms", "within",
+                     title=f"single steps against a deadline of {summary['deadline']['ms']:g} ms")
+    for row in summary["deadline"]["rows"]:
+        deadline.add_row(str(row["steps"]), row["cache"], f"{row['hit_rate']:.2f}",
+                         *(f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")), f"{row['within']:.0%}")
+    return [steps, ratios, apart, deadline]

@@ -1,4 +1,4 @@
-"""The straight line in the noise level, on a scripted stack of uneven steps."""
+"""The curve over the noise level, on a scripted stack of uneven steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGMAS = [1.0, 0.9, 0.7, 0.6, 0.3, 0.1]
 
 def run(residual: list[float], **settings: object) -> tuple[list[bool], list[float], list[float]]:
     """Hits, outputs and drifts where the embedded tokens are 1."""
-    cache = parse_cache({"kind": "straight", **settings}).build()
+    cache = parse_cache({"kind": "curve", **settings}).build()
     state, told = cache.init(1, len(SIGMAS)), []
     z = torch.ones(1, 1, 1)
     for step, (sigma, amount) in enumerate(zip(SIGMAS, residual, strict=True)):
@@ -31,10 +31,18 @@ def test_a_full_pass_whenever_the_noise_has_fallen_far_enough():
     assert drift[2:] == pytest.approx([0.2, 0.3, 0.6, 0.2])
 
 
-def test_exact_where_the_residual_is_linear_in_the_noise_level():
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_exact_where_the_residual_is_linear_in_the_noise_level(order):
     residual = [5 - 3 * sigma for sigma in SIGMAS]
-    hit, output, _ = run(residual, threshold=0.35)
+    hit, output, _ = run(residual, threshold=0.35, order=order)
     assert sum(hit) == 3
+    assert output == pytest.approx([1 + r for r in residual], abs=1e-5)
+
+
+def test_exact_where_the_residual_is_a_parabola_in_the_noise_level_once_three_are_known():
+    residual = [5 - 3 * sigma + 2 * sigma**2 for sigma in SIGMAS]
+    hit, output, _ = run(residual, threshold=0.35, min_warmup=3)
+    assert hit == [False, False, False, True, False, True]
     assert output == pytest.approx([1 + r for r in residual], abs=1e-5)
 
 
