@@ -29,9 +29,9 @@ from rich.console import Console
 from torch import Tensor
 
 from wcsim.cache import NoCache, preset
-from wcsim.cache.forecast import Forecast
+from wcsim.cache.curve import Curve
+from wcsim.cache.polynomial import Polynomial
 from wcsim.cache.reuse import Moment, Predict, State
-from wcsim.cache.straight import Straight
 from wcsim.envs.tasks import make_task, play_exploration
 from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity
 from wcsim.world.clips import Sampling, sample_clip
@@ -53,16 +53,16 @@ SIZES: dict[str, tuple[dict[str, Any], tuple[int, int, int], int]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Imposed(Straight):
+class Imposed(Curve):
     """The recommended cache, its decisions given."""
 
     hits: tuple[bool, ...] = ()
 
-    def _decide(self, now: Moment, state: State[Forecast], memory: Forecast) -> tuple[Decision, Predict]:
-        decision, predict = Straight._decide(self, now, state, memory)
+    def _decide(self, now: Moment, state: State[Polynomial], memory: Polynomial) -> tuple[Decision, Predict]:
+        decision, predict = Curve._decide(self, now, state, memory)
         return replace(decision, hit=torch.full_like(decision.hit, self.hits[now.step])), predict
 
-    def _warn_if_useless(self, state: State[Forecast]) -> None:
+    def _warn_if_useless(self, state: State[Polynomial]) -> None:
         """It was decided before."""
 
 
@@ -163,8 +163,8 @@ def measure(
         uncounted = False
 
     recommended = preset("wcsim")
-    if not isinstance(recommended, Straight.Config):
-        raise SystemExit(f"decisions are imposed on a straight cache; the preset wcsim is a {recommended.kind}")
+    if not isinstance(recommended, Curve.Config):
+        raise SystemExit(f"decisions are imposed on a curve cache; the preset wcsim is a {recommended.kind}")
     free = recommended.model_copy(update={"warmup": 0.0, "min_warmup": 1, "force_last": False})
     watch = Watch(Imposed(free, tuple(plan)) if any(hits) else NoCache(), tell, until)
     try:
