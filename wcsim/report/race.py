@@ -90,9 +90,9 @@ def _curve_panel(rows: Sequence[Row], styles: Mapping[str, dict[str, Any]], name
             if points:
                 axes.plot(*zip(*points, strict=True), **style)
         _log_error(axes, "speed-up over the uncached loop, measured")
-        figure.legend(loc="outside lower center", ncols=4, fontsize=7)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=7, columnspacing=1.0)
 
-    return Panel(title, draw(name, f"{title}, against speed-up, per cache policy", paint, height_in=3.8))
+    return Panel(title, draw(name, f"{title}, against speed-up, per cache policy", paint, height_in=4.2))
 
 
 def frontier_panels(summary: Mapping[str, Any]) -> list[Panel]:
