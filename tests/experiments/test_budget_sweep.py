@@ -101,12 +101,14 @@ def test_a_measured_profile_is_kept_and_not_measured_again(settings: dict[str, A
 
 
 def test_the_advice_is_the_best_that_is_quick_enough_and_runs(settings: dict[str, Any], whole: Path) -> None:
-    def cell(coverage: float, p95: float, rounds: float = 1.0, **more: Any) -> dict[str, Any]:
-        return {"final_coverage": coverage, "plan_ms": {"p95": p95}, "rounds_per_plan": rounds, **more}
+    def cell(coverage: float, p95: float, rounds: float = 1.0, attainment: float = 1.0) -> dict[str, Any]:
+        return {"final_coverage": coverage, "plan_ms": {"p95": p95}, "rounds_per_plan": rounds,
+                "attainment": attainment}
 
-    summary = {"deadline": [cell(0.5, 90.0), cell(0.7, 200.0), cell(0.9, 10.0, rounds=0.0), cell(0.7, 150.0)]}
+    summary = {"deadline": [cell(0.5, 90.0), cell(0.7, 200.0), cell(0.9, 10.0, rounds=0.0),
+                            cell(0.7, 150.0, attainment=0.0), cell(0.7, 150.0)]}
     assert recommend(summary, 100.0)["final_coverage"] == 0.5
-    assert recommend(summary, 300.0)["plan_ms"]["p95"] == 150.0
+    assert recommend(summary, 300.0) == cell(0.7, 150.0)
     with pytest.raises(RunError, match="no setting of this sweep plans within 50 ms; the quickest takes 90 ms"):
         recommend(summary, 50.0)
     told = json.loads((whole / "summary.json").read_text())

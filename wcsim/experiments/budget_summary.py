@@ -75,8 +75,8 @@ def recommend(summary: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
         quickest = min((cell["plan_ms"]["p95"] for cell in planned), default=float("nan"))
         raise RunError(f"no setting of this sweep plans within {deadline_ms:g} ms; the quickest takes "
                        f"{quickest:.0f} ms at p95")
-    # Equal coverage: take the one that leaves more time.
-    return max(fitting, key=lambda cell: (cell["final_coverage"], -cell["plan_ms"]["p95"]))
+    # Equal coverage: take the one that leaves more time; equal time: the one that kept to its own deadline.
+    return max(fitting, key=lambda cell: (cell["final_coverage"], -cell["plan_ms"]["p95"], cell["attainment"]))
 
 
 def as_run(cell: Mapping[str, Any], config: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
