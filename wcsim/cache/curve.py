@@ -2,7 +2,7 @@
 
 Along the path of a rectified flow the deep residual bends slowly with the noise level, so there is little to measure:
 no probe runs, no number is calibrated, nothing is read from the device.  Easy to get wrong: denoise steps are uneven,
-so a line over their number (`interval`, `taylorseer`) misses by twice as much, and equal runs of skips spend most of
+so what is drawn over their number (`interval`, `taylorseer`) misses by more, and equal runs of skips spend most of
 the error where the steps are largest, at the end.
 """
 

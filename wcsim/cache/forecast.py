@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wcsim.cache.reuse import Split
+from wcsim.cache.reuse import Split, per_lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,17 @@ class Forecast:
             return before
         new = [value_NLD]
         for old in before.differences[:-1]:
-            slope = (new[-1].float() - old.float()) / _on_device(since_N, old)
+            slope = (new[-1].float() - old.float()) / per_lane(since_N, old)
             new.append(slope.to(value_NLD.dtype))
         return cls(tuple(split.renew(old, fresh) for old, fresh in zip(before.differences, new, strict=True)))
 
     def ahead(self, since_N: Tensor) -> Tensor:
         """The value so long since the last, float32: sum of f_j since^j / j!."""
         value, *slopes = (difference.float() for difference in self.differences)
-        if not slopes:
-            return value
-        steps = _on_device(since_N, value)
-        term = torch.ones_like(steps)
+        factor_N = torch.ones(len(since_N))
         for order, slope in enumerate(slopes, start=1):
-            term = term * steps / order
-            value = value + term * slope
+            factor_N = factor_N * since_N / order
+            value = value + per_lane(factor_N, value) * slope
         return value
 
     def added_to(self, tokens_NLD: Tensor, since_N: Tensor) -> Tensor:
@@ -63,11 +60,3 @@ def check_order(order: int, min_warmup: int) -> None:
     if order >= min_warmup:
         raise ValueError(f"order {order} needs min_warmup {order + 1} or more, given {min_warmup}: one full pass per "
                          "difference, and one to start from")
-
-
-def _on_device(since_N: Tensor, like: Tensor) -> Tensor:
-    """The same as float32 that broadcasts to `like`; where lanes agree, without an upload, which would wait."""
-    first = since_N[:1]
-    if bool((since_N == first).all()):
-        return torch.full((1, 1, 1), float(first), device=like.device)
-    return since_N.to(like.device, torch.float32)[:, None, None]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wcsim.cache.reuse import Split
+from wcsim.cache.reuse import Split, per_lane
 
 FAR = 1e12
 """How long ago a full pass was that there never was: differences towards it vanish, and the order is lower."""
@@ -62,12 +62,3 @@ class Polynomial:
     def added_to(self, tokens_NLD: Tensor, since_N: Tensor) -> Tensor:
         """Tokens plus the value so long since the last full pass, in the dtype of the tokens."""
         return (tokens_NLD.float() + self.ahead(since_N)).to(tokens_NLD.dtype)
-
-
-def per_lane(value_N: Tensor, like: Tensor) -> Tensor | float:
-    """A number per lane, on the host, as a factor of `like` `[N, L, D]`; where lanes agree without an upload, which
-    would wait."""
-    first = value_N[:1]
-    if bool((value_N == first).all()):
-        return float(first)
-    return value_N.to(like.device, torch.float32)[:, None, None]

@@ -33,6 +33,15 @@ def full_pass(num_lanes: int) -> Decision:
     return Decision(torch.zeros(num_lanes, dtype=torch.bool), unknown, unknown, unknown)
 
 
+def per_lane(value_N: Tensor, like: Tensor) -> Tensor | float:
+    """A number per lane, on the host, as a factor of `like` `[N, L, D]`; where lanes agree without an upload, which
+    would wait."""
+    first = value_N[:1]
+    if bool((value_N == first).all()):
+        return float(first)
+    return value_N.to(like.device, torch.float32)[:, None, None]
+
+
 class Split:
     """Which lanes of a batch reuse (hit) and which compute (miss), ready for use on `device`.
 
