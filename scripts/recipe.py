@@ -89,6 +89,17 @@ class CodecTraining(Strict):
     kl_weight: float = Field(1e-4, ge=0)
 
 
+class DynamicsTraining(Strict):
+    model: dict[str, Any] = {}
+    """Keyword arguments of `DynamicsConfig` beside what codec and task say."""
+    estimator: Schedule
+    forward: Schedule
+    latent_noise: float = Field(0.1, ge=0)
+    """Largest standard deviation of the noise on the latents from which the estimator learns to read."""
+    single_share: float = Field(0.15, ge=0, le=1)
+    """Share of the steps before which a single frame is known, so that nothing seems to move."""
+
+
 class WorldTraining(Strict):
     model: dict[str, Any]
     """Keyword arguments of `ActionCosmosTransformer`."""
@@ -138,6 +149,8 @@ class Recipe(Strict):
     output: Path
     """Folder of checkpoints, logs and the exported world."""
     codec: CodecTraining
+    dynamics: DynamicsTraining | None = None
+    """Where the codec's landmarks go; the transformer is told.  None: it finds out alone."""
     transformer: WorldTraining
 
     @classmethod

@@ -15,62 +15,23 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from dataset import Episodes, save_atomically
+from dataset import LatentEpisodes, save_atomically
 from muon import Muon
 from recipe import Recipe, WorldTraining
-from wcsim.actions import features
 from wcsim.envs.tasks import make_task
 from wcsim.types import WorldSpec
 from wcsim.world.checkpoints import save_world
 from wcsim.world.codec import Codec
+from wcsim.world.dynamics import Dynamics
 from wcsim.world.transformer import ActionCosmosTransformer
-from world_losses import StateReader, Window, losses_of
-
-
-@dataclass(frozen=True, slots=True)
-class LatentEpisodes:
-    """latents: `[E, T+1, C, h, w]` float16.  actions: `[E, T+1, F]`, the t-th led to frame t (zero at 0).
-    states: `[E, T+1, S]` the simulator's state, angles as sine and cosine, each column with mean 0 and variance 1.
-    changes: `[E, T+1, S]` what the last step did to it, each column with variance 1 (zero at 0).
-    moving: `[E, T+1]` bool, whether what matters moved on the way to frame t."""
-
-    latents: Tensor
-    actions: Tensor
-    states: Tensor
-    changes: Tensor
-    moving: np.ndarray
-
-    @classmethod
-    def load(cls, recipe: Recipe, split: str, codec: Codec) -> LatentEpisodes:
-        """Encode a split once and keep the latents beside the other outputs."""
-        episodes = Episodes.load(recipe.data, split)
-        path = recipe.output / f"latents_{split}.npy"
-        if not path.exists():
-            encoded = [codec.encode(frames).half().numpy() for frames in tqdm(episodes.frames, desc=f"encode {split}")]
-            np.save(path.with_suffix(".tmp.npy"), np.array(encoded))
-            path.with_suffix(".tmp.npy").rename(path)
-        actions = features(make_task(recipe.task).action, episodes.actions)
-        change = np.abs(np.diff(episodes.states[..., recipe.transformer.moving_columns], axis=1)).max(-1)
-        angles = episodes.states[..., recipe.transformer.angle_columns]
-        states = np.concatenate([np.delete(episodes.states, recipe.transformer.angle_columns, axis=-1),
-                                 np.sin(angles), np.cos(angles)], axis=-1)
-        changes = np.diff(states, axis=1, prepend=states[:, :1])
-        return cls(
-            torch.from_numpy(np.load(path)),
-            torch.from_numpy(np.pad(actions, ((0, 0), (1, 0), (0, 0)))),
-            torch.from_numpy((states - states.mean((0, 1))) / states.std((0, 1))),
-            torch.from_numpy(changes / changes.std((0, 1))),
-            np.pad(change > recipe.transformer.moving_change, ((0, 0), (1, 0))),
-        )
+from world_losses import StateReader, Window, control_of, losses_of
 
 
 def draw_window(
@@ -99,7 +60,8 @@ def draw_window(
 
 @torch.no_grad()
 def imagine_context(
-    model: ActionCosmosTransformer, window: Window, training: WorldTraining, rng: np.random.Generator
+    model: ActionCosmosTransformer, window: Window, training: WorldTraining, rng: np.random.Generator,
+    dynamics: Dynamics | None = None,
 ) -> Window:
     """The window with its newest context frames, one to a chunk of them, made by the model from those before, in few
     Euler steps; then only the last few stay."""
@@ -111,6 +73,7 @@ def imagine_context(
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     latents[:, old:] = torch.randn(latents[:, old:].shape, generator=generator)
     is_context = torch.arange(old + new) < old
+    control = control_of(dynamics, latents[:, :old], window.actions[:, first + old : last])
     time = np.linspace(1.0, 0.0, int(rng.integers(1, training.imagined_steps + 1)) + 1)
     for sigma, next_sigma in pairwise(training.shift * time / (1 + (training.shift - 1) * time)):
         sigmas = torch.where(is_context, training.context_sigma, sigma).expand(len(latents), -1).float()
@@ -118,6 +81,7 @@ def imagine_context(
         predicted = model(
             mixed, sigma_NT=sigmas, actions_NTF=window.actions[:, frames], known_NT=window.known[:, frames],
             text_NSE=torch.zeros(len(latents), 1, model.config.text_embed_dim), clean_T=is_context.float(),
+            control_NKThw=control,
         )
         velocity = model.velocity(predicted, mixed, sigmas).transpose(1, 2)
         latents[:, old:] += (next_sigma - sigma) * velocity[:, old:]
@@ -145,14 +109,16 @@ def optimizers(model: ActionCosmosTransformer, reader: StateReader) -> list[torc
 
 @torch.no_grad()
 def validation_losses(
-    model: ActionCosmosTransformer, reader: StateReader, episodes: LatentEpisodes, training: WorldTraining
+    model: ActionCosmosTransformer, reader: StateReader, episodes: LatentEpisodes, training: WorldTraining,
+    dynamics: Dynamics | None,
 ) -> np.ndarray:
     """Both losses on the same 8 batches of validation windows every time."""
     losses = []
     for number in range(8):
         window = draw_window(episodes, training, 32, np.random.default_rng([7, number]))
         generator = torch.Generator().manual_seed(number)
-        losses.append([loss.item() for loss in losses_of(model, reader, window, training, generator)])
+        losses.append([loss.item() for loss in losses_of(model, reader, window, training, generator,
+                                                                dynamics=dynamics)])
     means: np.ndarray = np.mean(losses, axis=0)
     return means
 
@@ -181,8 +147,11 @@ def main() -> None:
 
     torch.manual_seed(schedule.seed)
     channels = codec.latent_channels
+    dynamics = Dynamics.load(recipe.output / "dynamics") if recipe.dynamics else None
     model = ActionCosmosTransformer(in_channels=channels + 1, out_channels=channels,
-                                    action_features=spec.action.num_features, **training.model)
+                                    action_features=spec.action.num_features,
+                                    control_channels=dynamics.config.control_channels if dynamics else 0,
+                                    **training.model)
     silence_cross_attention(model)
     if training.model.get("extra_pos_embed_type"):
         for table in model.learnable_pos_embed.parameters():  # stock zeros stand where its norm has no derivative
@@ -207,9 +176,10 @@ def main() -> None:
         count = schedule.batch * (max(1, tokens // training.kept_tokens) if sparse else 1)
         window = draw_window(train, training, count, rng, imagined)
         if imagined:
-            window = imagine_context(model, window, training, rng)
+            window = imagine_context(model, window, training, rng, dynamics)
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
-        losses = losses_of(model, reader, window, training, generator, training.kept_tokens if sparse else None)
+        losses = losses_of(model, reader, window, training, generator, training.kept_tokens if sparse else None,
+                           dynamics)
         (losses[0] + training.state_weight * losses[1]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in groups:
@@ -221,8 +191,8 @@ def main() -> None:
         if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
             save_atomically({"model": model.state_dict(), "reader": reader.state_dict(), "step": step + 1,
                              "optimizers": [optimizer.state_dict() for optimizer in groups]}, checkpoint)
-            save_world(recipe.output / "world", spec, model, codec)
-            seen, unseen = np.mean(recent, axis=0), validation_losses(model, reader, held_out, training)
+            save_world(recipe.output / "world", spec, model, codec, dynamics=dynamics)
+            seen, unseen = np.mean(recent, axis=0), validation_losses(model, reader, held_out, training, dynamics)
             progress.write(f"step {step + 1} velocity {seen[0]:.4f} (held out {unseen[0]:.4f}) state {seen[1]:.4f} "
                            f"(held out {unseen[1]:.4f}) {time.monotonic() - started:.0f} s")
             recent.clear()

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from recipe import WorldTraining
 from wcsim.world.attention import Position
-from wcsim.world.transformer import ActionCosmosTransformer, Conditioning
+from wcsim.world.conditioning import Conditioning
+from wcsim.world.dynamics import Dynamics
+from wcsim.world.transformer import ActionCosmosTransformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,20 @@ def patches(latents_BTChw: Tensor, patch: tuple[int, int, int], kept: Tensor) ->
     return chosen
 
 
+@torch.no_grad()
+def control_of(dynamics: Dynamics | None, context: Tensor, actions: Tensor) -> Tensor | None:
+    """The control maps of a window; None without dynamics."""
+    return None if dynamics is None else dynamics.control(context, actions)
+
+
 def losses_of(
     model: ActionCosmosTransformer, reader: StateReader, window: Window, training: WorldTraining,
-    generator: torch.Generator, kept_tokens: int | None = None,
+    generator: torch.Generator, kept_tokens: int | None = None, dynamics: Dynamics | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Squared error of the velocity on new frames, latent pixels that change weighing more, and of the states read.
 
     kept_tokens: how many tokens of every frame the blocks see, at places drawn for the batch; None for all.
+    dynamics: what foretells the bodies from the context as the model sees it.
     """
     clean = window.latents
     count, frames = clean.shape[:2]
@@ -89,9 +98,10 @@ def losses_of(
                         (1 - level) * clean + level * noise)
     sigmas = torch.where(is_context, training.context_sigma, sigma.unsqueeze(1))
     latents = mixed.transpose(1, 2)
+    control = control_of(dynamics, mixed[:, : window.context], window.actions[:, window.context :])
     tokens, given = model.embed(
         latents, sigmas, window.actions, window.known, torch.zeros(count, 1, model.config.text_embed_dim),
-        is_context.float(), model.position(latents),
+        is_context.float(), model.position(latents), control,
     )
     weight = 1.0 + training.change_weight * (
         clean[:, window.context :] - clean[:, window.context - 1 : -1]).abs().mean(2, keepdim=True).clamp(max=1.0)

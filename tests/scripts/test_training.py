@@ -32,13 +32,19 @@ def test_a_world_from_nothing(tmp_path):
     assert [path.stat().st_mtime_ns for path in shards] == written
 
     run("train_codec.py", tmp_path)
+    assert "true + 32: body 0:" in run("train_dynamics.py", tmp_path)
+    learnt = torch.load(tmp_path / "tiny" / "out" / "dynamics.pt", weights_only=True)
+    assert {name: part["step"] for name, part in learnt.items()} == {"estimator": 4, "forward model": 4}
     run("train_world.py", tmp_path)
     checkpoint = tmp_path / "tiny" / "out" / "transformer.pt"
     assert torch.load(checkpoint, weights_only=True)["step"] == 4
 
     longer = yaml.safe_load(RECIPE.read_text())
-    longer["transformer"]["schedule"]["steps"] = 6
+    longer["transformer"]["schedule"]["steps"] = longer["dynamics"]["forward"]["steps"] = 6
     (tmp_path / "longer.yaml").write_text(yaml.safe_dump(longer))
+    run("train_dynamics.py", tmp_path, tmp_path / "longer.yaml")
+    learnt = torch.load(tmp_path / "tiny" / "out" / "dynamics.pt", weights_only=True)
+    assert {name: part["step"] for name, part in learnt.items()} == {"estimator": 4, "forward model": 6}
     assert "step 6" in run("train_world.py", tmp_path, tmp_path / "longer.yaml")
 
     run("evaluate_world.py", tmp_path, RECIPE, "--steps", "2")

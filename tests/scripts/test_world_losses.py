@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from wcsim.world.tiny import tiny_parts
+from wcsim.world.tiny import tiny_dynamics, tiny_parts
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from recipe import Recipe
-from world_losses import StateReader, Window, losses_of, patches, thin
+from world_losses import StateReader, Window, control_of, losses_of, patches, thin
 
 
 @pytest.fixture
@@ -47,6 +47,18 @@ def test_all_places_kept_are_all_tokens(training, window):
     torch.testing.assert_close(kept, whole, atol=1e-5, rtol=1e-5)
     few = losses_of(model, reader, window, training, torch.Generator().manual_seed(1), 2)
     assert not torch.isclose(few[0], whole[0])
+
+
+def test_the_dynamics_see_the_context_alone_and_learn_nothing(training, window):
+    _, model, _ = tiny_parts(control_channels=4)
+    window.actions.resize_(3, 4, model.config.action_features)
+    dynamics, reader = tiny_dynamics(), StateReader(model.width, 8)
+    told = control_of(dynamics, window.latents[:, :2], window.actions[:, 2:])
+    assert told.shape == (3, 4, 4, 12, 12)
+    losses = losses_of(model, reader, window, training, torch.Generator().manual_seed(1), dynamics=dynamics)
+    losses[0].backward()
+    assert model.control_embedder.proj.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in dynamics.parameters())
 
 
 @torch.no_grad()

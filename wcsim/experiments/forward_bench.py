@@ -25,11 +25,12 @@ from torch import Tensor
 from wcsim.cache.none import NoCache
 from wcsim.errors import ConfigError, RunError
 from wcsim.world.clips import Sampling, sample_clip
+from wcsim.world.conditioning import Conditioning, Constants
 from wcsim.world.cosmos import PREDICT_2B
 from wcsim.world.guidance import Guidance
 from wcsim.world.modulation import Modulation
 from wcsim.world.sampler import make_scheduler
-from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer, Conditioning, Constants
+from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 
 GUIDANCE = 7.0
 SAVINGS = {

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from wcsim.errors import ConfigError
 from wcsim.world.attention import cross_attention, self_attention
+from wcsim.world.conditioning import Conditioning
 from wcsim.world.sampler import TransformerStack
-from wcsim.world.transformer import Conditioning, modulate
+from wcsim.world.transformer import modulate
 
 
 @dataclass(slots=True)

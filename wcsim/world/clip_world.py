@@ -27,7 +27,8 @@ from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.codec import to_frames, to_pixels
 from wcsim.world.guidance import CONDITIONAL
 from wcsim.world.noise import chunk_noise
-from wcsim.world.world import World, check_frames, merge_lanes
+from wcsim.world.traces import merge_lanes
+from wcsim.world.world import World, check_frames
 
 
 class ClipWorld(World):

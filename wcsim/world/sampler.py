@@ -19,8 +19,9 @@ from wcsim.errors import ConfigError
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision
 from wcsim.world.attention import Text
+from wcsim.world.conditioning import Conditioning
 from wcsim.world.guidance import Group, Guidance, apart, beside, groups_of, guide, merge_groups
-from wcsim.world.transformer import ActionCosmosTransformer, Conditioning
+from wcsim.world.transformer import ActionCosmosTransformer
 
 SOLVERS: dict[str, Callable[[float], Any]] = {
     "euler": lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift),
@@ -61,7 +62,7 @@ class Window:
     `[1 or N, S, E]`, one for all lanes or one each, or as the transformer has read it.  guidance: None for the
     conditional branch alone.  walk: noise `[N, c, C, h, w]` from which the official pipelines integrate the context
     frames, under the velocity towards their clean values; they end within the first noise level of them.  None leaves
-    them as they are.
+    them as they are.  control: maps `[N, K, c+k, h, w]` of what is expected where; None in a model without.
     """
 
     context: Tensor
@@ -71,6 +72,7 @@ class Window:
     text: Tensor | Text
     guidance: Guidance | None = None
     walk: Tensor | None = None
+    control: Tensor | None = None
 
 
 class TransformerStack:
@@ -150,7 +152,7 @@ def denoise(
     context = window.context.shape[1]
     clean_T = (torch.arange(context + count) < context).to(window.noise)
     position = transformer.position(torch.cat([window.context, window.noise], dim=1).transpose(1, 2))
-    constants = transformer.settle(window.actions, window.known, window.text, position)
+    constants = transformer.settle(window.actions, window.known, window.text, position, window.control)
     unconditional = transformer.read_text(window.guidance.unconditional) if window.guidance else None
     groups = groups_of(constants.text, unconditional, window.guidance)
     states = {group.branches: policy.init(lanes, len(scheduler.timesteps)) for group in groups}

@@ -15,13 +15,16 @@ from wcsim.world.checkpoints import actions_read
 from wcsim.world.clip_world import ClipWorld
 from wcsim.world.codec import ClipCodec, Codec
 from wcsim.world.cosmos import BRIDGE
+from wcsim.world.dynamics import Dynamics, DynamicsConfig
 from wcsim.world.transformer import ActionCosmosTransformer
 from wcsim.world.world import World
 
 PUSHT_ACTION = ActionSpec((0.0, 0.0), (512.0, 512.0), ("target_x", "target_y"), "simulator px", 1)
 
 
-def tiny_parts(seed: int = 0, *, layers: int = 3) -> tuple[WorldSpec, ActionCosmosTransformer, Codec]:
+def tiny_parts(
+    seed: int = 0, *, layers: int = 3, control_channels: int = 0
+) -> tuple[WorldSpec, ActionCosmosTransformer, Codec]:
     """Spec, transformer (2 heads of 16) and codec (96x96 to 4x12x12) with weights drawn from `seed`."""
     spec = WorldSpec(
         name="tiny", task="pusht", frame_size=(96, 96), latent_shape=(4, 12, 12), fps=10.0, action=PUSHT_ACTION,
@@ -32,7 +35,7 @@ def tiny_parts(seed: int = 0, *, layers: int = 3) -> tuple[WorldSpec, ActionCosm
         transformer = ActionCosmosTransformer(
             in_channels=5, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=layers,
             mlp_ratio=2.0, text_embed_dim=8, adaln_lora_dim=4, max_size=(16, 12, 12), patch_size=(1, 3, 3),
-            action_features=spec.action.num_features,
+            action_features=spec.action.num_features, control_channels=control_channels,
         )
         codec = Codec.new({
             "base_dim": 4, "dim_mult": [1, 1, 1], "z_dim": 4, "num_res_blocks": 1,
@@ -45,6 +48,13 @@ def tiny_parts(seed: int = 0, *, layers: int = 3) -> tuple[WorldSpec, ActionCosm
 def tiny_world(seed: int = 0, *, layers: int = 3) -> World:
     """The same as a world."""
     return World(*tiny_parts(seed, layers=layers))
+
+
+def tiny_dynamics(seed: int = 0) -> Dynamics:
+    """Dynamics of agent and block for `tiny_parts(control_channels=4)`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Dynamics(DynamicsConfig((False, True), (4, 12, 12), 2, action_is_place=True, width=64)).eval()
 
 
 def tiny_clip_world(seed: int = 0, **spec: Any) -> ClipWorld:

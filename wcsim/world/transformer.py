@@ -10,15 +10,16 @@ stock forward expands it to every token first, for the same numbers (`wcsim.worl
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from diffusers import CosmosTransformer3DModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.transformers.transformer_cosmos import CosmosPatchEmbed
 from torch import Tensor
 
 from wcsim.world.attention import Position, Text, cross_attention, read_text, self_attention
+from wcsim.world.conditioning import Conditioning, Constants
 from wcsim.world.embedders import ActionEmbedder, moments
 from wcsim.world.modulation import Modulation, modulations
 
@@ -27,47 +28,8 @@ IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "summ
 """Modules that keep float32 whatever the rest computes in."""
 PREDICTIONS = ("velocity", "sample")
 """What a transformer's last layer may say."""
-OWN_ARGUMENTS = ("action_features", "prediction", "frame_summary")
+OWN_ARGUMENTS = ("action_features", "prediction", "frame_summary", "control_channels")
 """Arguments of `ActionCosmosTransformer` that diffusers' class does not know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Constants:
-    """What stands still during a denoise loop, made once for it.
-
-    action: what the action embedders add to the two modulation inputs, `[N, T, 1, D]` and `[N, T, 1, 3D]`, zero where
-    no action is known; None in a model without actions.
-    """
-
-    action: tuple[Tensor, Tensor] | None
-    text: Text
-    position: Position
-
-
-@dataclass(frozen=True, slots=True)
-class Conditioning:
-    """What every block reads at one denoise step.
-
-    grid: frames, rows and columns of tokens.
-    """
-
-    modulation: Modulation
-    position: Position
-    text: Text
-    grid: tuple[int, int, int]
-
-    @property
-    def lanes(self) -> int:
-        """How many lanes it is for."""
-        return len(self.modulation.time)
-
-    def select(self, lanes: Tensor) -> Conditioning:
-        """The conditioning of some lanes."""
-        return replace(self, modulation=self.modulation.select(lanes), text=self.text.select(lanes, self.lanes))
-
-    def branch(self, text: Text, count: int) -> Conditioning:
-        """All lanes `count` times over, the lanes of each repetition under their share of `text`."""
-        return replace(self, modulation=self.modulation.repeat(count) if count > 1 else self.modulation, text=text)
 
 
 class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  # diffusers is untyped
@@ -78,7 +40,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
     `prediction`: what the last layer says, "velocity" (Predict2.5) or "sample", the clean latents, from which the
     velocity follows (small worlds, whose few channels per token cannot carry the noise as well; Li & He 2025, arXiv
     2511.13720); `frame_summary`: whether every token is told where in its frame each latent channel is strong
-    (`moments`), which tokens of a small world are too few and too narrow to find out together.
+    (`moments`), which tokens of a small world are too few and too narrow to find out together; `control_channels`: maps
+    beside the latents that say what is expected where (`wcsim.world.dynamics`); 0 for none.
     """
 
     _keep_in_fp32_modules = None
@@ -109,6 +72,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         action_features: int = 28,
         prediction: str = "velocity",
         frame_summary: bool = False,
+        control_channels: int = 0,
     ) -> None:
         # The names are spelt out because diffusers writes this signature into config.json.
         stock = {name: value for name, value in locals().items() if name not in ("self", "__class__", *OWN_ARGUMENTS)}
@@ -124,6 +88,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             self.action_embedder_B_3D = ActionEmbedder(action_features, 4 * width, 3 * width)
         if frame_summary:
             self.summary_embedder = ActionEmbedder(3 * out_channels, 4 * width, width)
+        if control_channels:
+            self.control_embedder = CosmosPatchEmbed(control_channels, width, patch_size, bias=False)
 
     @property
     def depth(self) -> int:
@@ -155,9 +121,10 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         known_NT: Tensor | None,
         text_GSE: Tensor | Text,
         position: Position,
+        control_NKThw: Tensor | None = None,
     ) -> Constants:
         """The constants of a denoise loop.  text: one per group of lanes, see `wcsim.world.attention.Text`, or read
-        already."""
+        already.  control: maps of the latents' size; None in a model without."""
         action = None
         if self.config.action_features:
             assert actions_NTF is not None
@@ -165,7 +132,11 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             actions = actions_NTF.unsqueeze(2).to(self.action_embedder_B_D.fc1.weight.dtype)
             known = known_NT[:, :, None, None].to(actions.dtype)
             action = (known * self.action_embedder_B_D(actions), known * self.action_embedder_B_3D(actions))
-        return Constants(action, self.read_text(text_GSE), position)
+        control = None
+        if self.config.control_channels:
+            assert control_NKThw is not None
+            control = self.control_embedder(control_NKThw.to(self.patch_embed.proj.weight.dtype))
+        return Constants(action, self.read_text(text_GSE), position, control)
 
     def read_text(self, text_GSE: Tensor | Text) -> Text:
         """The text as the blocks read it; as it is where they have."""
@@ -194,13 +165,14 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         text_NSE: Tensor,
         clean_T: Tensor,
         position: Position,
+        control_NKThw: Tensor | None = None,
     ) -> tuple[Tensor, Conditioning]:
         """Tokens `[N, L, D]` and the conditioning of the blocks.
 
         latents: context frames clean, the others noisy.  sigma: noise level per frame, in [0, 1].  clean: `[T]` 1 on
         context frames, 0 elsewhere (the condition-mask channel).  actions, known: None in a model without actions.
         """
-        constants = self.settle(actions_NTF, known_NT, text_NSE, position)
+        constants = self.settle(actions_NTF, known_NT, text_NSE, position, control_NKThw)
         modulation = Modulation(*self.time_and_action(sigma_NT, constants.action))
         return self.embed_step(latents_NCThw, modulation, clean_T, constants)
 
@@ -223,6 +195,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         if self.config.frame_summary:
             told = self.summary_embedder(moments(latents_NCThw.to(self.summary_embedder.fc1.weight.dtype)))
             tokens = tokens + told.to(tokens.dtype)[:, :, None, None]
+        if constants.control is not None:
+            tokens = tokens + constants.control
         return tokens.flatten(1, 3), Conditioning(modulation, constants.position, constants.text, grid)
 
     def run_blocks(self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning) -> Tensor:

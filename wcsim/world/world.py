@@ -6,9 +6,8 @@ been reset and one that is long under way may share a batch without either notic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,15 @@ from wcsim.actions import check_action, features
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.spans import Spans
 from wcsim.types import Decide, Decision, Fidelity, Trace, WorldSpec, WorldState
-from wcsim.world.checkpoints import find_world, load_parts, load_texts
+from wcsim.world.checkpoints import find_world, load_dynamics, load_parts, load_texts
 from wcsim.world.codec import WanCodec
+from wcsim.world.dynamics import Dynamics
 from wcsim.world.guardrail import Guardrail, default_guardrail
 from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL, Guidance
 from wcsim.world.memory import Need, lots, memory_limit, rollout_memory
 from wcsim.world.noise import chunk_noise
 from wcsim.world.sampler import Window, denoise, make_scheduler
+from wcsim.world.traces import join_traces, merge_lanes, trace_of
 from wcsim.world.transformer import ActionCosmosTransformer, compile_blocks, set_precision
 
 
@@ -42,13 +43,16 @@ class World:
         *,
         memory_limit: int | None = None,
         guardrail: Guardrail | None = None,
+        dynamics: Dynamics | None = None,
     ) -> None:
         """memory_limit: bytes that a rollout may need beside the weights; see `wcsim.world.memory` for None.
-        guardrail: what watches the frames that are decoded; None for none, or that of `WCSIM_GUARDRAIL`."""
+        guardrail: what watches the frames that are decoded; None for none, or that of `WCSIM_GUARDRAIL`.
+        dynamics: what foretells the bodies of a chunk, for a transformer that was trained with it."""
         self.spec, self.memory_limit = spec, memory_limit
         self._guardrail = guardrail or default_guardrail()
         self.transformer = transformer.eval().requires_grad_(False)
         self.codec: Any = codec.eval().requires_grad_(False)
+        self.dynamics = None if dynamics is None else dynamics.eval().requires_grad_(False)
         self.device: torch.device = transformer.device  # where states and latents live, too; asking diffusers is slow
         nothing = torch.zeros(1, 1, transformer.text_width)
         self._texts = {name: transformer.read_text(text.to(self.device))
@@ -69,8 +73,9 @@ class World:
         if compiled:
             compile_blocks(transformer)
         kind = cls if spec.frames_per_latent == 1 else ClipWorld
+        dynamics = load_dynamics(folder, spec, transformer)
         return kind(spec, transformer.to(device), codec.to(device), load_texts(folder), memory_limit=memory_limit,
-                    guardrail=guardrail)
+                    guardrail=guardrail, dynamics=None if dynamics is None else dynamics.to(device))
 
     def guidance(self, scale: float, decide: Decide = "together", batched: bool = True) -> Guidance | None:
         """The guidance of that scale, None at 0; ConfigError where this world has no text to guide away from."""
@@ -158,7 +163,7 @@ class World:
             decisions.append(told)
             blocks.append(ran)
         caches = 2 if fidelity.guidance > 0 and fidelity.decide == "apart" else 1
-        trace = _trace(decisions, blocks, caches * self.transformer.depth, spans)
+        trace = trace_of(decisions, blocks, caches * self.transformer.depth, spans)
         return state, torch.cat(latents, dim=1), trace
 
     def _split(self, state: WorldState, actions: Tensor, chunk: int) -> Sequence[Tensor]:
@@ -179,13 +184,17 @@ class World:
             lanes = (lengths == length).nonzero().squeeze(1)
             some = state.select(lanes)
             known = torch.ones(len(lanes), count, dtype=torch.bool, device=self.device)
+            seen = some.latents[:, -length:]
+            with spans("embed"):
+                control = None if self.dynamics is None else self.dynamics.control(seen, actions[lanes])
             window = Window(
-                context=some.latents[:, -length:],
+                context=seen,
                 noise=noise[lanes].to(some.latents),
                 actions=torch.cat([some.actions[:, -length:], actions[lanes]], dim=1),
                 known=torch.cat([some.known[:, -length:], known], dim=1),
                 text=self._texts[CONDITIONAL],
                 guidance=self.guidance(fidelity.guidance, fidelity.decide, fidelity.batched),
+                control=control,
             )
             scheduler = make_scheduler(fidelity.solver, fidelity.steps, self.spec.flow_shift)
             parts.append((lanes, *denoise(self.transformer, window, scheduler, fidelity.cache,
@@ -239,58 +248,3 @@ def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
     if spec.frames_per_latent > 1 and fidelity.chunk not in (None, spec.max_chunk):
         raise ConfigError(f"fidelity.chunk is {fidelity.chunk}; world {spec.name!r} makes chunks of {spec.max_chunk}")
     return fidelity.context or spec.max_context, fidelity.chunk or spec.max_chunk
-
-
-def merge_lanes(
-    parts: Sequence[tuple[Tensor, Tensor, list[Decision], Tensor]]
-) -> tuple[Tensor, list[Decision], Tensor]:
-    """Groups of lanes as one batch in lane order.  A part: its lanes `[B]`, then what `denoise` returned for them."""
-    order = torch.cat([lanes for lanes, *_ in parts]).argsort()
-    latents = torch.cat([new for _, new, _, _ in parts])[order]
-    decisions = [_merge(step, order) for step in zip(*(told for _, _, told, _ in parts), strict=True)]
-    return latents, decisions, torch.cat([ran for *_, ran in parts], dim=1)[:, order]
-
-
-def _merge(decisions: tuple[Decision, ...], order: Tensor) -> Decision:
-    """Decisions of several lane groups as one, in lane order."""
-    if len(decisions) == 1:
-        return decisions[0]
-    merged = {name: torch.cat([getattr(d, name).cpu() for d in decisions])[order]
-              for name in ("hit", "drift", "threshold", "gain")}
-    branches = {name: torch.cat([d.by_branch[name].cpu() for d in decisions])[order] for name in decisions[0].by_branch}
-    return Decision(**merged, by_branch=branches)
-
-
-def _trace(decisions: list[list[Decision]], blocks: list[Tensor], depth: int, spans: Spans) -> Trace:
-    """Everything that was decided, moved to the host once, at the end."""
-
-    def table(read: Callable[[Decision], Tensor]) -> np.ndarray:
-        rows = [torch.stack([read(step) for step in chunk]) for chunk in decisions]
-        values: np.ndarray = torch.stack(rows).cpu().numpy()
-        return values
-
-    spans_ms = spans.ms()
-    # The policy's own share is what its span holds beside the blocks that it ran.
-    spans_ms["policy"] = spans_ms.get("policy", 0.0) - spans_ms.get("probe", 0.0) - spans_ms.get("deep", 0.0)
-    return Trace(
-        hit=table(lambda step: step.hit), drift=table(lambda step: step.drift),
-        threshold=table(lambda step: step.threshold), gain=table(lambda step: step.gain),
-        blocks=torch.stack(blocks).cpu().numpy(), depth=depth, spans_ms=spans_ms,
-        by_branch={name: table(partial(_of_branch, name)) for name in decisions[0][0].by_branch},
-    )
-
-
-def _of_branch(name: str, decision: Decision) -> Tensor:
-    return decision.by_branch[name]
-
-
-def join_traces(traces: Sequence[Trace]) -> Trace:
-    """Traces of lots of lanes as one, in order; their times add up."""
-    if len(traces) == 1:
-        return traces[0]
-    tables = {name: np.concatenate([getattr(trace, name) for trace in traces], axis=-1)
-              for name in ("hit", "drift", "threshold", "gain", "blocks")}
-    spans_ms = {name: sum(trace.spans_ms.get(name, 0.0) for trace in traces) for name in traces[0].spans_ms}
-    branches = {name: np.concatenate([trace.by_branch[name] for trace in traces], axis=-1)
-                for name in traces[0].by_branch}
-    return Trace(**tables, depth=traces[0].depth, spans_ms=spans_ms, by_branch=branches)

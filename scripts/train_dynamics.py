@@ -1,0 +1,182 @@
+"""Train a world's dynamics: where the bodies are in a latent frame, and where they go.
+
+    python scripts/train_dynamics.py configs/train_pusht96.yaml
+
+The estimator learns on the latents of the trained codec with noise on them, the forward model on the simulator's poses
+with the estimator's own errors on them.  The recipe's landmarks are the bodies.  Resumes from `OUTPUT/dynamics.pt`;
+exports `OUTPUT/dynamics/`, and says how well bodies are read and foretold on held-out episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from dataset import LatentEpisodes, poses_of, save_atomically
+from recipe import DynamicsTraining, Recipe, Schedule
+from wcsim.envs.tasks import make_task
+from wcsim.world.codec import Codec
+from wcsim.world.dynamics import Dynamics, DynamicsConfig, columns, pose_loss, wrap
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Poses `[E, T+1, P]` and the actions' coordinates `[E, T+1, A]`, the t-th led to frame t."""
+
+    poses: Tensor
+    actions: Tensor
+
+
+def config_of(recipe: Recipe, codec: Codec) -> DynamicsConfig:
+    """The networks that a recipe asks for."""
+    task = make_task(recipe.task)
+    height, width = task.frame_size
+    return DynamicsConfig(
+        angled=tuple(landmark.angle is not None for landmark in recipe.codec.landmarks),
+        latent_shape=(codec.latent_channels, height // codec.compression, width // codec.compression),
+        actions=task.action.dim, **training_of(recipe).model,
+    )
+
+
+def training_of(recipe: Recipe) -> DynamicsTraining:
+    """The recipe's section; SystemExit without one."""
+    if recipe.dynamics is None:
+        raise SystemExit("the recipe has no section `dynamics`")
+    return recipe.dynamics
+
+
+def errors(config: DynamicsConfig, said: Tensor, true: Tensor) -> Tensor:
+    """Differences of poses `[..., P]`, angles wrapped."""
+    error = said - true
+    for _, own in columns(config.angled):
+        if own is not None:
+            error[..., own] = wrap(error[..., own])
+    return error
+
+
+def learn(
+    part: torch.nn.Module, schedule: Schedule, loss: Callable[[np.random.Generator], Tensor], state: dict[str, Any],
+    save: Callable[[], None], name: str,
+) -> None:
+    """Train one part from the step where `state` left it; `save` writes `state` down."""
+    optimizer = torch.optim.AdamW(part.parameters(), lr=0.0, weight_decay=0.01)
+    if name in state:
+        part.load_state_dict(state[name]["part"])
+        optimizer.load_state_dict(state[name]["optimizer"])
+    first = state[name]["step"] if name in state else 0
+    for step in tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=name, mininterval=5):
+        optimizer.param_groups[0]["lr"] = schedule.rate(step)
+        loss(np.random.default_rng([schedule.seed, step])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
+            state[name] = {"part": part.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            save()
+
+
+@torch.no_grad()
+def read_all(dynamics: Dynamics, latents: Tensor) -> Tensor:
+    """Poses `[E, T, P]` of latents `[E, T, C, h, w]`."""
+    return torch.stack([dynamics.estimator.read(episode.float()) for episode in latents])
+
+
+@torch.no_grad()
+def foretold(dynamics: Dynamics, first: Tensor, actions: Tensor) -> Tensor:
+    """Poses `[E, k, P]` after the two of `first` `[E, 2, P]` under actions `[E, k, A]`."""
+    poses = list(first.unbind(1))
+    for action in actions.unbind(1):
+        poses.append(dynamics.forward_model(poses[-2], poses[-1], action))
+    return torch.stack(poses[2:], dim=1)
+
+
+def report(dynamics: Dynamics, held_out: LatentEpisodes, steps: Steps, units: float) -> None:
+    """Median errors on held-out episodes: read, then foretold from true and from read poses."""
+    read = read_all(dynamics, held_out.latents)
+    starts = {"true": steps.poses[:, 2:4], "read": read[:, 2:4]}
+    sizes = [("read", errors(dynamics.config, read, steps.poses).flatten(0, 1), None)]
+    for name, start in starts.items():
+        said = foretold(dynamics, start, steps.actions[:, 4:])
+        wrong = errors(dynamics.config, said, steps.poses[:, 4:])
+        sizes += [(f"{name} + {k}", wrong[:, k - 1], k) for k in (1, 2, 4, 8, 16, 32) if k <= wrong.shape[1]]
+    for name, wrong, horizon in sizes:
+        told = []
+        for body, (place, own) in enumerate(columns(dynamics.config.angled)):
+            keep = torch.ones(len(wrong), dtype=torch.bool)
+            if horizon:
+                gone = (steps.poses[:, 3 : 4 + horizon, place] - steps.poses[:, 3:4, place]).norm(dim=-1).amax(1)
+                keep = gone * units > 2
+            far = wrong[keep][:, place].norm(dim=-1) * units
+            text = f"body {body}: {far.median():.1f} units"
+            if own is not None:
+                text += f", {wrong[keep][:, own].abs().rad2deg().median():.1f} degrees"
+            told.append(text)
+        print(f"{name}: {'; '.join(told)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="training recipe (YAML)")
+    recipe = Recipe.load(parser.parse_args().recipe)
+    training = training_of(recipe)
+    codec = Codec.load(recipe.output / "codec").eval()
+    splits = {split: LatentEpisodes.load(recipe, split, codec) for split in ("train", "validation")}
+    size = make_task(recipe.task).frame_size[1]
+    torch.manual_seed(training.estimator.seed)
+    dynamics = Dynamics(config_of(recipe, codec))
+    units = size / 2 / recipe.codec.pixels_per_unit
+    steps = {split: Steps(poses_of(episodes.recorded, recipe, size), episodes.actions[..., : dynamics.config.actions])
+             for split, episodes in splits.items()}
+
+    checkpoint = recipe.output / "dynamics.pt"
+    state: dict[str, Any] = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else {}
+
+    def save() -> None:
+        save_atomically(state, checkpoint)
+
+    latents, (poses, actions) = splits["train"].latents, (steps["train"].poses, steps["train"].actions)
+
+    def estimator_loss(rng: np.random.Generator) -> Tensor:
+        count = training.estimator.batch
+        place = (rng.integers(poses.shape[0], size=count), rng.integers(poses.shape[1], size=count))
+        noise = training.latent_noise * rng.random((count, 1, 1, 1)) * rng.standard_normal((count, *latents.shape[2:]))
+        return pose_loss(dynamics.estimator, latents[place].float() + torch.from_numpy(noise).float(), poses[place])
+
+    learn(dynamics.estimator, training.estimator, estimator_loss, state, save, "estimator")
+    # Half of what counts lies within the quartiles; a few wild readings shall not make noise of everything.
+    wrong = errors(dynamics.config, read_all(dynamics, splits["validation"].latents), steps["validation"].poses)
+    noise_scale = 1.4826 * wrong.flatten(0, 1).abs().median(0).values
+    forward = dynamics.forward_model
+    with torch.no_grad():
+        before, now, then = poses[:, :-2].flatten(0, 1), poses[:, 1:-1].flatten(0, 1), poses[:, 2:].flatten(0, 1)
+        action = actions[:, 2:].flatten(0, 1)
+        features = forward.features(before, now, action)
+        forward.offset.copy_(features.mean(0))
+        forward.scale.copy_(1 / features.std(0).clamp(min=1e-3))
+        forward.spread.copy_(forward.change(now, then).std(0))
+
+    def forward_loss(rng: np.random.Generator) -> Tensor:
+        count = training.forward.batch
+        chosen = torch.from_numpy(rng.integers(len(now), size=count))
+        noise = torch.from_numpy(rng.standard_normal((2, count, len(noise_scale)))).float() * noise_scale
+        noise = noise * torch.from_numpy(rng.random((count, 1))).float()
+        first, second = before[chosen] + noise[0], now[chosen] + noise[1]
+        first = torch.where(torch.from_numpy(rng.random((count, 1)) < training.single_share), second, first)
+        said = forward.predict(first, second, action[chosen])
+        return F.smooth_l1_loss(said, forward.change(second, then[chosen]) / forward.spread)
+
+    learn(forward, training.forward, forward_loss, state, save, "forward model")
+    dynamics.save(recipe.output / "dynamics")
+    report(dynamics, splits["validation"], steps["validation"], units)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What the transformer is told of the bodies: read where they are, moved as they would, drawn where they go."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wcsim.cache.none import NoCache
+from wcsim.errors import CheckpointError
+from wcsim.types import Fidelity
+from wcsim.world.checkpoints import hash_files, save_world
+from wcsim.world.dynamics import Dynamics, DynamicsConfig, ForwardModel, columns, turn, wrap
+from wcsim.world.tiny import tiny_dynamics, tiny_parts
+from wcsim.world.world import World
+
+PUSHT = DynamicsConfig(angled=(False, True), latent_shape=(4, 12, 12), actions=2, action_is_place=True, width=16)
+coordinate = st.floats(-0.9, 0.9)
+angle = st.floats(-3.0, 3.0)
+
+
+def poses(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, PUSHT.pose_size, generator=generator) * 1.6 - 0.8
+
+
+def told_world(**settings):
+    spec, transformer, codec = tiny_parts(control_channels=PUSHT.control_channels)
+    return World(spec, transformer, codec, dynamics=tiny_dynamics(), **settings)
+
+
+def test_columns_of_a_pose():
+    assert columns((False, True, True)) == [(slice(0, 2), None), (slice(2, 4), 4), (slice(5, 7), 7)]
+    assert PUSHT.pose_size == 5
+    assert PUSHT.control_channels == 4
+
+
+@given(coordinate, coordinate, angle)
+def test_maps_say_place_and_angle(x, y, turned):
+    dynamics = tiny_dynamics()
+    maps = dynamics.maps(torch.tensor([[0.0, 0.0, x, y, turned]]))[0]
+    assert maps.shape == (4, 12, 12)
+    bump = maps[1].double()
+    # Within the frame the bump's logarithm is a parabola, exactly: its gradient at any cell points at its centre.
+    centre = (torch.arange(12).double() + 0.5) / 6 - 1
+    step = bump[6, 1:].log() - bump[6, :-1].log()
+    found = (centre[1:] + centre[:-1]) / 2 + step / 6
+    assert found[4:7].mean().item() == pytest.approx(x, abs=2e-3)
+    assert torch.atan2(maps[2].sum(), maps[3].sum()).item() == pytest.approx(math.remainder(turned, math.tau), abs=1e-4)
+
+
+def test_the_estimator_finds_the_centre_of_a_map():
+    estimator = tiny_dynamics().estimator
+    with torch.no_grad():
+        estimator.places.weight.zero_()
+        estimator.places.bias.zero_()
+        estimator.places.weight[0, 0] = estimator.places.weight[1, PUSHT.keypoints] = 1.0  # x and y of the first map
+        estimator.features = torch.nn.Identity()
+        estimator.keypoints = torch.nn.Identity()
+        maps = torch.full((1, PUSHT.keypoints, 12, 12), -50.0)
+        maps[0, 0, 3, 7] = 50.0
+        places, _ = estimator(maps)
+    assert places[0, 0].tolist() == pytest.approx([(7 + 0.5) / 6 - 1, (3 + 0.5) / 6 - 1])
+
+
+@given(st.integers(0, 1000))
+def test_the_forward_model_takes_a_pose_where_its_layers_say(seed):
+    model = ForwardModel(PUSHT)
+    now, then = poses(1, seed), poses(1, seed + 1)
+    model.layers = torch.nn.Sequential()  # what it reads is then what it says
+    model.offset, model.scale = torch.zeros(1), torch.ones(1)
+    model.features = lambda *_: model.change(now, then)
+    reached = model(now, now, torch.zeros(1, 2))
+    torch.testing.assert_close(reached[:, :4], then[:, :4])
+    torch.testing.assert_close(wrap(reached[:, 4] - then[:, 4]), torch.zeros(1), atol=1e-5, rtol=0)
+
+
+@given(st.integers(0, 1000), coordinate, coordinate, angle)
+def test_a_push_is_the_same_push_wherever_on_the_table(seed, x, y, turned):
+    model = ForwardModel(PUSHT)
+    before, now = poses(1, seed), poses(1, seed + 1)
+
+    def moved(pose):
+        spots = [turn(pose[:, place], torch.tensor([turned])) + torch.tensor([[x, y]])
+                 for place in (slice(0, 2), slice(2, 4))]
+        return torch.cat([*spots, pose[:, 4:] + turned], dim=1)
+
+    torch.testing.assert_close(model.change(moved(before), moved(now)), model.change(before, now), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_lane_is_told_the_same_alone_and_among_others():
+    dynamics = tiny_dynamics()
+    generator = torch.Generator().manual_seed(0)
+    latents, actions = torch.randn(5, 3, 4, 12, 12, generator=generator), torch.randn(5, 4, 6, generator=generator)
+    all_lanes = dynamics.control(latents, actions)
+    assert all_lanes.shape == (5, 4, 7, 12, 12)
+    for lane in range(5):
+        assert dynamics.control(latents[lane : lane + 1], actions[lane : lane + 1]).equal(all_lanes[lane : lane + 1])
+
+
+@torch.no_grad()
+def test_one_frame_of_context_means_no_motion():
+    dynamics = tiny_dynamics()
+    latents, actions = torch.randn(2, 1, 4, 12, 12), torch.randn(2, 2, 6)
+    assert dynamics.foretell(latents, actions).equal(
+        dynamics.foretell(latents.expand(-1, 2, -1, -1, -1), actions)[:, 1:])
+
+
+def test_a_world_is_told_and_keeps_its_lanes_apart(tmp_path):
+    world = told_world()
+    frames = torch.randint(256, (3, 2, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    past, actions = torch.full((3, 1, 2), 100.0).numpy(), torch.full((3, 4, 2), 300.0).numpy()
+    state = world.init(frames.numpy(), past, [1, 2, 3])
+    _, together, _ = world.advance(state, actions, Fidelity(cache=NoCache(), steps=3))
+    _, alone, _ = world.advance(state.select(torch.tensor([1])), actions[1:2], Fidelity(cache=NoCache(), steps=3))
+    assert alone.equal(together[1:2])
+
+    spec, transformer, codec = tiny_parts(control_channels=PUSHT.control_channels)
+    save_world(tmp_path / "told", spec, transformer, codec, dynamics=tiny_dynamics(), dtype=None)
+    _, loaded, _ = World.load(tmp_path / "told").advance(state, actions, Fidelity(cache=NoCache(), steps=3))
+    assert loaded.equal(together)
+
+
+def test_what_is_drawn_must_be_what_is_read(tmp_path):
+    folder = tmp_path / "told"
+    spec, transformer, codec = tiny_parts()
+    save_world(folder, spec, transformer, codec, dynamics=tiny_dynamics())
+    with pytest.raises(CheckpointError, match="control channels: the transformer has 0, the dynamics draw 4"):
+        World.load(folder)
+    spec, transformer, codec = tiny_parts(control_channels=4)
+    save_world(folder, spec, transformer, codec,
+               dynamics=Dynamics(DynamicsConfig((False, True), (4, 12, 12), 3, width=16)))
+    with pytest.raises(CheckpointError, match="3 coordinates of an action"):
+        World.load(folder)
+    (folder / "dynamics" / "config.json").write_text("{}")
+    description = json.loads((folder / "world.json").read_text())
+    description["sha256"] = hash_files(folder)
+    (folder / "world.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="dynamics does not load"):
+        World.load(folder)

@@ -1,0 +1,266 @@
+"""Where bodies are, and where they go: a small network beside the transformer, which is told what it foretells.
+
+How a pushed body turns hangs on a unit or two and takes millions of pushes to learn; a network on poses sees a push for
+a ten-thousandth of what it costs a video transformer.  So `Estimator` reads the poses of the bodies from the clean
+latents of the context, `ForwardModel` takes them on under the actions, in the frame of the body itself, where a push is
+the same push wherever on the table it happens, and `maps` draws them for the transformer, whose tokens read them beside
+the latents (`control_channels`).  Pictures come from the transformer alone, and the next chunk begins from what is read
+in them: no pose is carried past them.
+
+Poses `[..., P]` hold x and y of every body in [-1, 1] over the frame and, where it has one, its angle in radians.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wcsim.world.steady import SteadyConv2d, steady
+
+MAP_GAIN = 3.0
+"""Height of a body's bump in its map."""
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicsConfig:
+    """angled: for every body, whether it has an angle.  latent_shape: C, h, w.  actions: coordinates of an action.
+    action_is_place: whether they are x and y of a place, in the same units as the bodies'.  keypoints: maps whose
+    centres the estimator reads.  width, depth: of the hidden layers; multiples of 64
+    keep activations in whole vectors, so that a lane rounds alone as among others."""
+
+    angled: tuple[bool, ...]
+    latent_shape: tuple[int, int, int]
+    actions: int
+    action_is_place: bool = False
+    keypoints: int = 32
+    channels: int = 64
+    width: int = 512
+    depth: int = 3
+
+    @property
+    def pose_size(self) -> int:
+        """Numbers in a pose of all bodies."""
+        return sum(2 + angle for angle in self.angled)
+
+    @property
+    def control_channels(self) -> int:
+        """Maps that show a pose: one per body, two more where it has an angle."""
+        return sum(1 + 2 * angle for angle in self.angled)
+
+
+def columns(angled: Sequence[bool]) -> list[tuple[slice, int | None]]:
+    """For every body, where its place and its angle (None without one) stand in a pose."""
+    found, first = [], 0
+    for angle in angled:
+        found.append((slice(first, first + 2), first + 2 if angle else None))
+        first += 2 + angle
+    return found
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """Angles in [-pi, pi)."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+
+
+def turn(vector: Tensor, angle: Tensor) -> Tensor:
+    """Vectors `[..., 2]` turned by `angle` `[...]`."""
+    cos, sin = angle.cos(), angle.sin()
+    x, y = vector.unbind(-1)
+    return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
+
+
+def hidden(sizes: Sequence[int], out: int) -> nn.Sequential:
+    """Linear layers with SiLU between them."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.SiLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], out))
+
+
+class Estimator(nn.Module):
+    """Reads poses from latent frames by the centres of learnt maps (spatial softmax; Finn et al. 2016,
+    arXiv 1509.06113)."""
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        channels, height, width = config.latent_shape
+        self.angled = config.angled
+        conv = [SteadyConv2d(before, config.channels, 3, padding=1)
+                for before in (channels, config.channels, config.channels)]
+        self.features = nn.Sequential(*(layer for each in conv for layer in (each, nn.SiLU())))
+        self.keypoints = SteadyConv2d(config.channels, config.keypoints, 1)
+        read = 2 * config.keypoints
+        self.places = nn.Linear(read, 2 * len(config.angled))
+        self.angles = hidden([read, config.width // 2, config.width // 2], 2 * sum(config.angled))
+        for name, size in (("rows", height), ("columns", width)):
+            self.register_buffer(name, (torch.arange(size) + 0.5) * 2 / size - 1, False)
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Of latents `[B, C, h, w]` the places `[B, bodies, 2]` in [-1, 1] and, for each angle, its cosine and sine
+        `[B, angles, 2]` up to length."""
+        weight = self.keypoints(self.features(latents)).flatten(2).softmax(-1).view(
+            len(latents), -1, len(self.rows), len(self.columns))
+        x, y = (weight.sum(2) * self.columns).sum(-1), (weight.sum(3) * self.rows).sum(-1)
+        centre = torch.cat([x, y], dim=1)
+        return self.places(centre).unflatten(1, (-1, 2)), self.angles(centre).unflatten(1, (-1, 2))
+
+    def read(self, latents: Tensor) -> Tensor:
+        """Poses `[..., P]` of latents `[..., C, h, w]`."""
+        places, angles = self(latents.flatten(0, -4))
+        turned = iter(torch.atan2(angles[..., 1], angles[..., 0]).unbind(1))
+        parts = [torch.cat([place, next(turned).unsqueeze(1)], dim=1) if angle else place
+                 for place, angle in zip(places.unbind(1), self.angled, strict=True)]
+        return torch.cat(parts, dim=1).unflatten(0, latents.shape[:-3])
+
+
+class ForwardModel(nn.Module):
+    """One step of the bodies, seen from the first that has an angle.
+
+    Features and changes are scaled to unit variance by buffers that training fills.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    spread: Tensor
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.config = config
+        example = torch.zeros(1, config.pose_size)
+        size = self.features(example, example, torch.zeros(1, config.actions)).shape[-1]
+        self.layers = hidden([size, *[config.width] * config.depth], config.pose_size)
+        self.register_buffer("offset", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+        self.register_buffer("spread", torch.ones(config.pose_size))
+
+    def _frame(self, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """Place `[..., 2]` and angle `[...]` of the body from which the scene is seen."""
+        for place, angle in columns(self.config.angled):
+            if angle is not None:
+                return pose[..., place], pose[..., angle]
+        return torch.zeros_like(pose[..., :2]), torch.zeros_like(pose[..., 0])
+
+    def features(self, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
+        """What the layers read of two poses `[..., P]` one step apart and an action `[..., A]`: everything as it is
+        on the table, and seen from the body."""
+        centre, angle = self._frame(now)
+
+        def seen(place: Tensor) -> Tensor:
+            return turn(place - centre, -angle)
+
+        told = [action]
+        for place, own in columns(self.config.angled):
+            told += [now[..., place], seen(now[..., place]), seen(before[..., place]),
+                     turn(now[..., place] - before[..., place], -angle)]
+            if own is not None:
+                told += [now[..., own : own + 1].cos(), now[..., own : own + 1].sin(),
+                         wrap(now[..., own : own + 1] - before[..., own : own + 1])]
+        if self.config.action_is_place:
+            told += [seen(action), *(turn(action - now[..., place], -angle) for place, _ in
+                                     columns(self.config.angled))]
+        return torch.cat(told, dim=-1)
+
+    def change(self, now: Tensor, then: Tensor) -> Tensor:
+        """From pose to pose `[..., P]`: how far every body goes, seen from the body, and how far it turns."""
+        _, angle = self._frame(now)
+        parts = []
+        for place, own in columns(self.config.angled):
+            parts.append(turn(then[..., place] - now[..., place], -angle))
+            if own is not None:
+                parts.append(wrap(then[..., own : own + 1] - now[..., own : own + 1]))
+        return torch.cat(parts, dim=-1)
+
+    def predict(self, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
+        """The change to come in units of its spread, `[..., P]`."""
+        read = (self.features(before, now, action) - self.offset) * self.scale
+        said: Tensor = self.layers(read)
+        return said
+
+    def forward(self, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
+        """The next pose `[..., P]`."""
+        change = self.predict(before, now, action) * self.spread
+        _, angle = self._frame(now)
+        parts = []
+        for place, own in columns(self.config.angled):
+            parts.append(now[..., place] + turn(change[..., place], angle))
+            if own is not None:
+                parts.append(now[..., own : own + 1] + change[..., own : own + 1])
+        return torch.cat(parts, dim=-1)
+
+
+class Dynamics(nn.Module):
+    """Estimator and forward model of a world; see the module."""
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.estimator, self.forward_model = Estimator(config), ForwardModel(config)
+        steady(self)
+
+    def foretell(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Poses `[N, c+k, P]`: those read in context latents `[N, c, C, h, w]`, c >= 1, and those of k frames to come.
+
+        actions: features `[N, k, F]` of the frames to come, their coordinates first.
+        """
+        poses = list(self.estimator.read(latents).unbind(1))
+        for action in actions[..., : self.config.actions].unbind(1):
+            before = poses[-2] if len(poses) > 1 else poses[-1]  # of a single frame no motion is known
+            poses.append(self.forward_model(before, poses[-1], action))
+        return torch.stack(poses, dim=1)
+
+    def control(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """The same as maps `[N, K, c+k, h, w]` for the transformer."""
+        return self.maps(self.foretell(latents, actions)).transpose(1, 2)
+
+    def maps(self, poses: Tensor) -> Tensor:
+        """Poses `[..., P]` as maps `[..., K, h, w]`: around each body a Gaussian bump one latent pixel wide, then,
+        where it has an angle, the bump times its sine and its cosine."""
+        rows, columns_ = self.estimator.rows, self.estimator.columns
+        drawn = []
+        for place, own in columns(self.config.angled):
+            x, y = poses[..., place].unbind(-1)
+            row = (rows - y.unsqueeze(-1)) * len(rows) / 2
+            column = (columns_ - x.unsqueeze(-1)) * len(columns_) / 2
+            bump = MAP_GAIN * torch.exp(-0.5 * (row.square().unsqueeze(-1) + column.square().unsqueeze(-2)))
+            drawn.append(bump)
+            if own is not None:
+                angle = poses[..., own, None, None]
+                drawn += [bump * angle.sin(), bump * angle.cos()]
+        return torch.stack(drawn, dim=-3)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and the weights, in float32."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        save_file(self.state_dict(), folder / "dynamics.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `save` has written."""
+        dynamics = cls(TypeAdapter(DynamicsConfig).validate_json((folder / "config.json").read_text()))
+        dynamics.load_state_dict(load_file(folder / "dynamics.safetensors"))
+        return dynamics.eval()
+
+
+def pose_loss(estimator: Estimator, latents: Tensor, poses: Tensor) -> Tensor:
+    """Distance of what the estimator reads from poses `[B, P]`, places and angles alike (Huber)."""
+    places, angles = estimator(latents)
+    error = torch.zeros((), device=latents.device)
+    turned = iter(angles.unbind(1))
+    for body, (place, own) in enumerate(columns(estimator.angled)):
+        error = error + F.smooth_l1_loss(places[:, body], poses[:, place], beta=0.01)
+        if own is not None:
+            target = torch.stack([poses[:, own].cos(), poses[:, own].sin()], dim=1)
+            error = error + 0.3 * F.smooth_l1_loss(next(turned), target, beta=0.02)
+    return error
