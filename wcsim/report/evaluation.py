@@ -113,10 +113,9 @@ def scatter(summary: Mapping[str, Any], score: str) -> Panel:
                            - centre) for side, centre in ((0, x), (1, y))]
             axes.errorbar(x, y, xerr=np.nan_to_num(bars[0]), yerr=np.nan_to_num(bars[1]), linestyle="none",
                           marker=marker, markersize=4.5, linewidth=0.8, color=colour(world), label=f"{world} world")
-        for policy in summary["policies"]:
-            axes.annotate(policy["name"], (policy["truth"][value], policy["uncached"][value]), xytext=(4, 4),
-                          textcoords="offset points", fontsize=7, color=colour("muted"))
         _diagonal(axes)
+        _name(axes, {policy["name"]: (policy["truth"][value], policy["uncached"][value])
+                     for policy in summary["policies"]})
         axes.set_xlabel(f"{title.lower()}, in the truth")
         axes.legend(loc="upper left")
         plain_numbers(axes)
@@ -124,6 +123,17 @@ def scatter(summary: Mapping[str, Any], score: str) -> Panel:
     return Panel(f"{title}: world against truth",
                  draw(f"scatter-{score}", f"{title} of every policy in the world against the truth", paint,
                       height_in=3.8))
+
+
+def _name(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Names beside the axes, each with a line to its point: policies may score alike, their names shall not overlap."""
+    low, high = axes.get_ylim()
+    height = -1.0
+    for name, point in sorted(points.items(), key=lambda item: item[1][1]):
+        height = max((point[1] - low) / (high - low), height + 0.07)
+        axes.annotate(name, point, xytext=(1.03, height), textcoords="axes fraction", fontsize=7, va="center",
+                      color=colour("muted"), annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": colour("muted"), "shrinkB": 3})
 
 
 def _diagonal(axes: Axes) -> None:
