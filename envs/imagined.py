@@ -38,9 +38,9 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     """A task played inside a world.
 
     task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a
-    preset's name or its settings.  steps, solver, context, guidance, decide: the other parts of the fidelity
-    (`wcsim.types.Fidelity`); None takes the world's default.  The attribute `task` is the task's name, as LeRobot wants
-    it; the task itself is `played`.
+    preset's name or its settings.  steps, solver, context, guidance, guidance_until, decide: the other parts of the
+    fidelity (`wcsim.types.Fidelity`); None takes the world's default.  The attribute `task` is the task's name, as
+    LeRobot wants it; the task itself is `played`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012
@@ -66,6 +66,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         solver: str = "euler",
         context: int | None = None,
         guidance: float = 0.0,
+        guidance_until: float = 0.0,
         decide: Decide = "together",
         task_options: Mapping[str, Any] | None = None,
         device: str = "cpu",
@@ -83,7 +84,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
             raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
                               f"{task!r} at {list(self.played.frame_size)}")
         fidelity = FidelityConfig(steps=steps, solver=solver, context=context, cache=parse_cache(cache),
-                                  guidance=guidance, decide=decide)
+                                  guidance=guidance, guidance_until=guidance_until, decide=decide)
         self.fidelity = fidelity.build(spec)
         self.imagination = Imagination(self.played, self.world, self.fidelity)
         self.caption = CAPTIONS[fidelity.cache.kind == "none"]

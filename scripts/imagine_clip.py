@@ -83,6 +83,7 @@ def imagine(arguments: argparse.Namespace) -> None:
     height, width = arguments.size
     request = ClipRequest(
         size=(height, width), frames=arguments.frames, steps=arguments.steps, guidance=arguments.guidance,
+        guidance_until=arguments.guidance_until,
         seed=arguments.seed, decide=arguments.decide, batched=not arguments.in_turn,
     )
     frames, decisions = imagine_clip(
@@ -109,6 +110,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=93, help="1 + 4 n")
     parser.add_argument("--steps", type=int, default=36)
     parser.add_argument("--guidance", type=float, default=7.0, help="0: the prompt alone, at half the cost")
+    parser.add_argument("--guidance-until", type=float, default=0.0,
+                        help="noise level below which the prompt goes on alone, at half the cost")
     parser.add_argument("--cache", default="none", help="a preset")
     parser.add_argument("--decide", choices=["together", "apart"], default="together",
                         help="whether the guided branches share the cache's decisions")

@@ -1,6 +1,7 @@
 """Official checkpoint files, made up from random weights under the official names, to worlds of ours."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,14 +11,15 @@ from typer.testing import CliRunner
 from official import stock_transformer
 from wcsim.cache import NoCache, parse_cache
 from wcsim.cli import app
-from wcsim.errors import CheckpointError
+from wcsim.errors import CheckpointError, ConfigError
+from wcsim.types import Fidelity
 from wcsim.world.checkpoints import find_world, load_parts, save_world
 from wcsim.world.convert import action_form, build, load_base, read_checkpoint, read_embedding, rename
 from wcsim.world.cosmos import PREDICT_2B, PREDICT_14B, RELEASES
 from wcsim.world.tiny import tiny_clip_world, tiny_cosmos
 from wcsim.world.transformer import ActionCosmosTransformer
 from wcsim.world.verify import verify_world
-from wcsim.world.world import World
+from wcsim.world.world import World, check_fidelity
 
 OURS_TO_OFFICIAL = (
     (r"^patch_embed\.proj\.", "x_embedder.proj.1."),
@@ -211,7 +213,11 @@ def test_prompts_travel_with_the_world_and_guide_it(tmp_path):
     texts = {"conditional": prompts[0].bfloat16(), "unconditional": prompts[1].bfloat16()}
     save_world(tmp_path / "told", world.spec, world.transformer, world.codec, texts=texts)
     told = World.load(tmp_path / "told")
-    assert told.guidance(7.0).scale == 7.0
-    assert told.guidance(0.0) is None
+    guided = Fidelity(2, NoCache(), guidance=7.0)
+    assert told.guidance(guided).scale == 7.0
+    for wrong in (Fidelity(2, NoCache(), guidance_until=0.5), replace(guided, guidance_until=1.5)):
+        with pytest.raises(ConfigError, match="a noise level from 0 to 1, and 0 where nothing is guided"):
+            check_fidelity(told.spec, wrong)
+    assert told.guidance(Fidelity(2, NoCache())) is None
     read = told.transformer.read_text(texts["unconditional"])
-    assert all(map(torch.equal, told.guidance(7.0).unconditional.values, read.values))
+    assert all(map(torch.equal, told.guidance(guided).unconditional.values, read.values))

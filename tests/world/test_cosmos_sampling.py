@@ -110,6 +110,7 @@ def test_a_cache_decides_for_both_branches_and_threshold_zero_is_no_cache(parts)
 
 
 EAGER = {"preset": "worldcache", "threshold": 0.5}
+NEVER = {"preset": "worldcache", "threshold": 0.0}
 
 
 @torch.no_grad()
@@ -154,6 +155,36 @@ def guided(parts, cache=EAGER, **choices):
     sampling = Sampling(STEPS, "unipc-karras", 5.0, 1e-4, Guidance(3.0, negative, **choices))
     return sample_clip(transformer, codec.encode(pictures), noise.transpose(1, 2), prompt, sampling,
                        parse_cache(cache).build())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decide", ["together", "apart"])
+def test_guidance_ends_at_a_noise_level(parts, decide):
+    whole, *_ = guided(parts, cache=NEVER, decide=decide)
+    never, _, blocks = guided(parts, cache=NEVER, decide=decide, until=1.0 + 1e-9)
+    alone, *_ = ours(parts, "image", 0.0)
+    assert torch.equal(never, alone)
+    assert (blocks == 3).all()
+    assert torch.equal(guided(parts, cache=NEVER, decide=decide, until=0.0)[0], whole)
+    ladder = make_scheduler("unipc-karras", STEPS, 5.0).sigmas
+    cut, told, blocks = guided(parts, cache=NEVER, decide=decide, until=float(ladder[2]) + 1e-6)
+    both = 3 if decide == "together" else 6  # branches that decide together count once
+    assert blocks.flatten().tolist() == [both] * 2 + [3] * (STEPS - 2)
+    assert not torch.allclose(cut, whole, **TOLERANCE)
+    assert not torch.allclose(cut, alone, **TOLERANCE)
+    assert len({tuple(sorted(decision.by_branch)) for decision in told}) == 1
+
+
+@torch.no_grad()
+def test_a_cache_goes_on_where_its_branch_does(parts):
+    """Apart, the conditional branch's state is its own and stays; together, the cache begins anew."""
+    until = float(make_scheduler("unipc-karras", STEPS, 5.0).sigmas[3]) + 1e-6
+    every_other = {"kind": "interval", "interval": 2, "order": 0, "min_warmup": 1}
+    _, told, _ = guided(parts, decide="apart", cache=every_other, until=until)
+    assert [bool(decision.by_branch["conditional"]) for decision in told] == [bool(k % 2) for k in range(STEPS)]
+    assert all(bool(decision.by_branch["unconditional"]) for decision in told[3:])
+    _, told, _ = guided(parts, decide="together", cache=every_other, until=until)
+    assert [bool(decision.hit) for decision in told] == [False, True, False, False, True, False]
 
 
 def test_the_branches_of_a_lane_lie_frame_by_frame():

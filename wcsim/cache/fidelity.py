@@ -20,12 +20,13 @@ class FidelityConfig(StrictConfig):
     chunk: int | None = Field(None, ge=1)
     cache: CacheConfig = NoCache.Config()
     guidance: float = Field(0.0, ge=0)
+    guidance_until: float = Field(0.0, ge=0, le=1)
     decide: Decide = "together"
 
     def build(self, spec: WorldSpec) -> Fidelity:
         """The fidelity for a world; ConfigError where the world cannot do it."""
         steps = self.steps or spec.default_steps
         fidelity = Fidelity(steps, self.cache.build(), self.solver, self.context, self.chunk, self.guidance,
-                            self.decide)
+                            self.decide, guidance_until=self.guidance_until)
         check_fidelity(spec, fidelity)
         return fidelity

@@ -156,7 +156,8 @@ class ClosedLoop:
         cache = config.fidelity.cache.model_dump() if name == "cached" else "none"
         env = ImaginedEnv(
             config.task.name, config.world, cache=cache, steps=config.fidelity.steps, solver=config.fidelity.solver,
-            context=config.fidelity.context, guidance=config.fidelity.guidance, decide=config.fidelity.decide,
+            context=config.fidelity.context, guidance=config.fidelity.guidance,
+            guidance_until=config.fidelity.guidance_until, decide=config.fidelity.decide,
             task_options=config.task.options, device=config.device,
         )
         return env

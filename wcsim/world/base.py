@@ -28,12 +28,13 @@ GIVEN = (0, 1, 5)
 @dataclass(frozen=True, slots=True)
 class ClipRequest:
     """size: H, W in pixels, multiples of 16.  frames: 1 + 4 n.  The defaults are the official ones; guidance: g of
-    v = c + g (c - u), 0 for one branch.  decide: see `wcsim.types.Fidelity`."""
+    v = c + g (c - u), 0 for one branch.  guidance_until, decide: see `wcsim.types.Fidelity`."""
 
     size: tuple[int, int] = (704, 1280)
     frames: int = 93
     steps: int = 36
     guidance: float = 7.0
+    guidance_until: float = 0.0
     seed: int = 0
     solver: str = "unipc-karras"
     decide: Decide = "together"
@@ -74,7 +75,8 @@ def imagine_clip(
         raise ConfigError(f"{request.frames} frames leave nothing to imagine behind those that are given")
     guidance = None
     if request.guidance > 0 and unconditional is not None:
-        guidance = Guidance(request.guidance, unconditional.to(device), request.batched, request.decide)
+        guidance = Guidance(request.guidance, unconditional.to(device), request.batched, request.decide,
+                            request.guidance_until)
     sampling = Sampling(request.steps, request.solver, guidance=guidance)
     latents, decisions, _ = sample_clip(transformer, context, noise, text.to(device), sampling, policy)
     frames: np.ndarray = codec.decode(latents)[0]

@@ -28,13 +28,14 @@ CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 class Guidance:
     """scale: g, above 0.  unconditional: text `[1 or N, S, E]`, maybe read.  batched: both branches in one batch, or
     one after the other, for half the memory.  decide: see `wcsim.types.Fidelity`; branches that decide apart run one
-    after the other.  order: of the branches; changes results by rounding at most, and nothing where they decide apart.
+    after the other.  until: noise level below which the conditional branch goes on alone.  order: of the branches; changes results by rounding at most, and nothing where they decide apart.
     """
 
     scale: float
     unconditional: Tensor | Text
     batched: bool = True
     decide: Decide = "together"
+    until: float = 0.0
     order: tuple[str, str] = (CONDITIONAL, UNCONDITIONAL)
 
     def __post_init__(self) -> None:
@@ -81,6 +82,12 @@ def merge_groups(groups: Sequence[Group], decisions: Sequence[Decision]) -> Deci
                  for name in group.branches}
     told = next(decision for group, decision in zip(groups, decisions, strict=True) if CONDITIONAL in group.branches)
     return replace(told, hit=torch.stack(list(by_branch.values())).all(0), by_branch=by_branch)
+
+
+def alone(decision: Decision) -> Decision:
+    """A decision of the conditional branch for two that decide apart: the other has ended, so nothing of it ran."""
+    by_branch = {CONDITIONAL: decision.hit, UNCONDITIONAL: torch.ones_like(decision.hit)}
+    return replace(decision, by_branch=by_branch)
 
 
 def beside(tokens_bNLD: Sequence[Tensor], frames: int) -> Tensor:

@@ -20,7 +20,7 @@ from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision
 from wcsim.world.attention import Text
 from wcsim.world.conditioning import Conditioning
-from wcsim.world.guidance import Group, Guidance, apart, beside, groups_of, guide, merge_groups
+from wcsim.world.guidance import Group, Guidance, alone, apart, beside, groups_of, guide, merge_groups
 from wcsim.world.transformer import ActionCosmosTransformer
 
 SOLVERS: dict[str, Callable[[float], Any]] = {
@@ -157,19 +157,23 @@ def denoise(
     groups = groups_of(constants.text, unconditional, window.guidance)
     states = {group.branches: policy.init(lanes, len(scheduler.timesteps)) for group in groups}
     x = window.noise if window.walk is None else torch.cat([window.walk, window.noise], dim=1)
-    decisions, blocks = [], []
+    decisions, blocks, guided, begun = list[Decision](), [], window.guidance is not None, 0
     ladder = scheduler.sigmas.tolist()
     sigma_S1 = torch.tensor(ladder[:-1], device=x.device).unsqueeze(1)
     levels_ST = torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigma_S1, sigma_S1)
     modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants)
     for step, timestep in enumerate(scheduler.timesteps):
+        if guided and window.guidance and ladder[step] < window.guidance.until:
+            guided, groups = False, groups_of(constants.text, None, None)
+            if groups[0].branches not in states:  # branches that decide together share a state; none can take its part
+                begun, states = step, {groups[0].branches: policy.init(lanes, len(scheduler.timesteps) - step)}
         with spans("embed"):
             latents = torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2)
             tokens, given = transformer.embed_step(latents, next(modulations), clean_T, constants)
         stacks = [TransformerStack(transformer, given, context, spans, sigmas=(ladder[step], ladder[step + 1]),
                                    passes=group.passes) for group in groups]
         with spans("policy"):
-            outputs, decision = _decide(groups, stacks, policy, step, tokens, states)
+            outputs, decision = _decide(groups, stacks, policy, step - begun, tokens, states)
         with spans("head"):
             levels_1T = levels_ST[step : step + 1]
             velocities = {name: transformer.velocity(transformer.unembed(output, given), latents, levels_1T)
@@ -179,6 +183,8 @@ def denoise(
             if window.walk is not None:
                 velocity = torch.cat([window.walk - window.context, velocity], dim=1)
             x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
+        if decisions and decisions[0].by_branch and not decision.by_branch:
+            decision = alone(decision)
         decisions.append(decision)
         blocks.append(torch.stack([stack.blocks for stack in stacks]).sum(0))
     return x, decisions, torch.stack(blocks)

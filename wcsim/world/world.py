@@ -18,7 +18,7 @@ from torch import Tensor
 from wcsim.actions import check_action, features
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.spans import Spans
-from wcsim.types import Decide, Decision, Fidelity, Trace, WorldSpec, WorldState
+from wcsim.types import Decision, Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world, load_dynamics, load_parts, load_texts
 from wcsim.world.codec import WanCodec
 from wcsim.world.dynamics import Dynamics
@@ -77,14 +77,15 @@ class World:
         return kind(spec, transformer.to(device), codec.to(device), load_texts(folder), memory_limit=memory_limit,
                     guardrail=guardrail, dynamics=None if dynamics is None else dynamics.to(device))
 
-    def guidance(self, scale: float, decide: Decide = "together", batched: bool = True) -> Guidance | None:
-        """The guidance of that scale, None at 0; ConfigError where this world has no text to guide away from."""
+    def guidance(self, fidelity: Fidelity) -> Guidance | None:
+        """What a fidelity asks for, None at scale 0; ConfigError where this world has no text to guide away from."""
+        scale = fidelity.guidance
         if scale == 0:
             return None
         if UNCONDITIONAL not in self._texts:
             raise ConfigError(f"fidelity.guidance is {scale:g}; world {self.spec.name!r} has no {UNCONDITIONAL} text "
                               "and allows only 0")
-        return Guidance(scale, self._texts[UNCONDITIONAL], batched, decide)
+        return Guidance(scale, self._texts[UNCONDITIONAL], fidelity.batched, fidelity.decide, fidelity.guidance_until)
 
     def memory(self, fidelity: Fidelity) -> Need:
         """Bytes that `advance` needs beside the weights, estimated from the geometry."""
@@ -140,7 +141,7 @@ class World:
             raise WcsimError(f"actions have shape {list(np.shape(actions))}; {state.num_lanes} lanes need "
                              f"[{state.num_lanes}, k >= 1, {self.spec.action.dim}]")
         check_fidelity(self.spec, fidelity)
-        self.guidance(fidelity.guidance)
+        self.guidance(fidelity)
         features_NkF = torch.from_numpy(encoded).to(self.device)
         limit = memory_limit(self.device) if self.memory_limit is None else self.memory_limit
         if limit is None:
@@ -193,7 +194,7 @@ class World:
                 actions=torch.cat([some.actions[:, -length:], actions[lanes]], dim=1),
                 known=torch.cat([some.known[:, -length:], known], dim=1),
                 text=self._texts[CONDITIONAL],
-                guidance=self.guidance(fidelity.guidance, fidelity.decide, fidelity.batched),
+                guidance=self.guidance(fidelity),
                 control=control,
             )
             scheduler = make_scheduler(fidelity.solver, fidelity.steps, self.spec.flow_shift)
@@ -245,6 +246,9 @@ def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
             raise ConfigError(f"fidelity.{name} is {asked}; world {spec.name!r} allows 1 to {most}")
     if fidelity.guidance < 0:
         raise ConfigError(f"fidelity.guidance is {fidelity.guidance:g}; it must be 0 or more")
+    if not 0 <= fidelity.guidance_until <= 1 or (fidelity.guidance_until and not fidelity.guidance):
+        raise ConfigError(f"fidelity.guidance_until is {fidelity.guidance_until:g} at guidance {fidelity.guidance:g}; it "
+                          "must be a noise level from 0 to 1, and 0 where nothing is guided")
     if spec.frames_per_latent > 1 and fidelity.chunk not in (None, spec.max_chunk):
         raise ConfigError(f"fidelity.chunk is {fidelity.chunk}; world {spec.name!r} makes chunks of {spec.max_chunk}")
     return fidelity.context or spec.max_context, fidelity.chunk or spec.max_chunk
