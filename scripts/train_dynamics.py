@@ -102,7 +102,7 @@ def report(dynamics: Dynamics, held_out: LatentEpisodes, steps: Steps, units: fl
     """Median errors on held-out episodes: read, then foretold from true and from read poses."""
     read = read_all(dynamics, held_out.latents)
     starts = {"true": steps.poses[:, 2:4], "read": read[:, 2:4]}
-    sizes = [("read", errors(dynamics.config, read, steps.poses).flatten(0, 1), None)]
+    sizes = [("read", errors(dynamics.config, read, steps.poses).flatten(0, 1), 0)]
     for name, start in starts.items():
         said = foretold(dynamics, start, steps.actions[:, 4:])
         wrong = errors(dynamics.config, said, steps.poses[:, 4:])

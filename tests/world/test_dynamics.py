@@ -12,7 +12,7 @@ from wcsim.cache.none import NoCache
 from wcsim.errors import CheckpointError
 from wcsim.types import Fidelity
 from wcsim.world.checkpoints import hash_files, save_world
-from wcsim.world.dynamics import Dynamics, DynamicsConfig, ForwardModel, columns, turn, wrap
+from wcsim.world.dynamics import Dynamics, DynamicsConfig, ForwardModel, columns, pose_loss, turn, wrap
 from wcsim.world.tiny import tiny_dynamics, tiny_parts
 from wcsim.world.world import World
 
@@ -99,6 +99,15 @@ def test_a_lane_is_told_the_same_alone_and_among_others():
     assert all_lanes.shape == (5, 4, 7, 12, 12)
     for lane in range(5):
         assert dynamics.control(latents[lane : lane + 1], actions[lane : lane + 1]).equal(all_lanes[lane : lane + 1])
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_bodies_may_have_no_angle():
+    config = DynamicsConfig((False, False), (4, 12, 12), 3, width=64)
+    dynamics = Dynamics(config).eval()
+    assert dynamics.control(torch.randn(2, 2, 4, 12, 12), torch.randn(2, 1, 9)).shape == (2, 2, 3, 12, 12)
+    assert pose_loss(dynamics.estimator, torch.randn(2, 4, 12, 12), torch.zeros(2, 4)).isfinite()
 
 
 @torch.no_grad()

@@ -92,6 +92,9 @@ class Estimator(nn.Module):
     """Reads poses from latent frames by the centres of learnt maps (spatial softmax; Finn et al. 2016,
     arXiv 1509.06113)."""
 
+    rows: Tensor
+    columns: Tensor
+
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         channels, height, width = config.latent_shape
@@ -113,7 +116,8 @@ class Estimator(nn.Module):
             len(latents), -1, len(self.rows), len(self.columns))
         x, y = (weight.sum(2) * self.columns).sum(-1), (weight.sum(3) * self.rows).sum(-1)
         centre = torch.cat([x, y], dim=1)
-        return self.places(centre).unflatten(1, (-1, 2)), self.angles(centre).unflatten(1, (-1, 2))
+        return (self.places(centre).unflatten(1, (len(self.angled), 2)),
+                self.angles(centre).unflatten(1, (sum(self.angled), 2)))
 
     def read(self, latents: Tensor) -> Tensor:
         """Poses `[..., P]` of latents `[..., C, h, w]`."""
@@ -121,7 +125,8 @@ class Estimator(nn.Module):
         turned = iter(torch.atan2(angles[..., 1], angles[..., 0]).unbind(1))
         parts = [torch.cat([place, next(turned).unsqueeze(1)], dim=1) if angle else place
                  for place, angle in zip(places.unbind(1), self.angled, strict=True)]
-        return torch.cat(parts, dim=1).unflatten(0, latents.shape[:-3])
+        poses: Tensor = torch.cat(parts, dim=1).unflatten(0, latents.shape[:-3])
+        return poses
 
 
 class ForwardModel(nn.Module):
