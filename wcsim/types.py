@@ -189,9 +189,9 @@ class Fidelity:
 
     steps: denoise steps.  cache: the policy.  solver: `euler` or `unipc`.  context: most clean frames to look back on,
     None for all that the world allows.  chunk: most frames generated together, None likewise.  guidance: g of
-    v = c + g (c - u), the velocities with and without the prompt; 0 needs one branch alone.  guidance_until: noise level
-    in [0, 1] below which the branch with the prompt goes on alone (Kynkaanniemi et al. 2024, arXiv 2404.07724, whose
-    interval it ends); 0 guides to the end.  decide: whether the cache
+    v = c + g (c - u), the velocities with and without the prompt; 0 needs one branch alone.  guidance_until: noise
+    level in [0, 1] below which the branch with the prompt goes on alone (Kynkaanniemi et al. 2024, arXiv 2404.07724,
+    whose interval it ends); 0 guides to the end.  decide: whether the cache
     skips in both branches or in neither (`together`), or each branch has a cache of its own (`apart`).  batched:
     whether branches that decide together share a batch; where memory is short they do not.
     """

@@ -26,9 +26,10 @@ CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """scale: g, above 0.  unconditional: text `[1 or N, S, E]`, maybe read.  batched: both branches in one batch, or
-    one after the other, for half the memory.  decide: see `wcsim.types.Fidelity`; branches that decide apart run one
-    after the other.  until: noise level below which the conditional branch goes on alone.  order: of the branches; changes results by rounding at most, and nothing where they decide apart.
+    """scale: g, above 0.  unconditional: text `[1 or N, S, E]`, maybe read.  batched: both branches in one batch,
+    or one after the other, for half the memory.  decide: see `wcsim.types.Fidelity`; branches that decide apart run
+    one after the other.  until: noise level below which the conditional branch goes on alone.  order: of the
+    branches; changes results by rounding at most, and nothing where they decide apart.
     """
 
     scale: float
