@@ -25,7 +25,7 @@ from dataset import LatentEpisodes, poses_of, save_atomically
 from recipe import DynamicsTraining, Recipe, Schedule
 from wcsim.envs.tasks import make_task
 from wcsim.world.codec import Codec
-from wcsim.world.dynamics import Dynamics, DynamicsConfig, columns, pose_loss, wrap
+from wcsim.world.dynamics import Dynamics, DynamicsConfig, columns, difference, pose_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,6 @@ def training_of(recipe: Recipe) -> DynamicsTraining:
     if recipe.dynamics is None:
         raise SystemExit("the recipe has no section `dynamics`")
     return recipe.dynamics
-
-
-def errors(config: DynamicsConfig, said: Tensor, true: Tensor) -> Tensor:
-    """Differences of poses `[..., P]`, angles wrapped."""
-    error = said - true
-    for _, own in columns(config.angled):
-        if own is not None:
-            error[..., own] = wrap(error[..., own])
-    return error
 
 
 def learn(
@@ -102,10 +93,10 @@ def report(dynamics: Dynamics, held_out: LatentEpisodes, steps: Steps, units: fl
     """Median errors on held-out episodes: read, then foretold from true and from read poses."""
     read = read_all(dynamics, held_out.latents)
     starts = {"true": steps.poses[:, 2:4], "read": read[:, 2:4]}
-    sizes = [("read", errors(dynamics.config, read, steps.poses).flatten(0, 1), 0)]
+    sizes = [("read", difference(dynamics.config.angled, read, steps.poses).flatten(0, 1), 0)]
     for name, start in starts.items():
         said = foretold(dynamics, start, steps.actions[:, 4:])
-        wrong = errors(dynamics.config, said, steps.poses[:, 4:])
+        wrong = difference(dynamics.config.angled, said, steps.poses[:, 4:])
         sizes += [(f"{name} + {k}", wrong[:, k - 1], k) for k in (1, 2, 4, 8, 16, 32) if k <= wrong.shape[1]]
     for name, wrong, horizon in sizes:
         told = []
@@ -152,7 +143,8 @@ def main() -> None:
 
     learn(dynamics.estimator, training.estimator, estimator_loss, state, save, "estimator")
     # Half of what counts lies within the quartiles; a few wild readings shall not make noise of everything.
-    wrong = errors(dynamics.config, read_all(dynamics, splits["validation"].latents), steps["validation"].poses)
+    read = read_all(dynamics, splits["validation"].latents)
+    wrong = difference(dynamics.config.angled, read, steps["validation"].poses)
     noise_scale = 1.4826 * wrong.flatten(0, 1).abs().median(0).values
     forward = dynamics.forward_model
     with torch.no_grad():

@@ -73,7 +73,7 @@ def imagine_context(
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     latents[:, old:] = torch.randn(latents[:, old:].shape, generator=generator)
     is_context = torch.arange(old + new) < old
-    control = control_of(dynamics, latents[:, :old], window.actions[:, first + old : last])
+    control = control_of(dynamics, latents[:, :old], window.actions[:, frames], window.known[:, frames])
     time = np.linspace(1.0, 0.0, int(rng.integers(1, training.imagined_steps + 1)) + 1)
     for sigma, next_sigma in pairwise(training.shift * time / (1 + (training.shift - 1) * time)):
         sigmas = torch.where(is_context, training.context_sigma, sigma).expand(len(latents), -1).float()

@@ -70,9 +70,9 @@ def patches(latents_BTChw: Tensor, patch: tuple[int, int, int], kept: Tensor) ->
 
 
 @torch.no_grad()
-def control_of(dynamics: Dynamics | None, context: Tensor, actions: Tensor) -> Tensor | None:
+def control_of(dynamics: Dynamics | None, context: Tensor, actions: Tensor, known: Tensor) -> Tensor | None:
     """The control maps of a window; None without dynamics."""
-    return None if dynamics is None else dynamics.control(context, actions)
+    return None if dynamics is None else dynamics.control(context, actions, known)
 
 
 def losses_of(
@@ -98,7 +98,7 @@ def losses_of(
                         (1 - level) * clean + level * noise)
     sigmas = torch.where(is_context, training.context_sigma, sigma.unsqueeze(1))
     latents = mixed.transpose(1, 2)
-    control = control_of(dynamics, mixed[:, : window.context], window.actions[:, window.context :])
+    control = control_of(dynamics, mixed[:, : window.context], window.actions, window.known)
     tokens, given = model.embed(
         latents, sigmas, window.actions, window.known, torch.zeros(count, 1, model.config.text_embed_dim),
         is_context.float(), model.position(latents), control,

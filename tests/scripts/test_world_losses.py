@@ -53,7 +53,7 @@ def test_the_dynamics_see_the_context_alone_and_learn_nothing(training, window):
     _, model, _ = tiny_parts(control_channels=4)
     window.actions.resize_(3, 4, model.config.action_features)
     dynamics, reader = tiny_dynamics(), StateReader(model.width, 8)
-    told = control_of(dynamics, window.latents[:, :2], window.actions[:, 2:])
+    told = control_of(dynamics, window.latents[:, :2], window.actions, window.known)
     assert told.shape == (3, 4, 4, 12, 12)
     losses = losses_of(model, reader, window, training, torch.Generator().manual_seed(1), dynamics=dynamics)
     losses[0].backward()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from wcsim.cache.none import NoCache
 from wcsim.errors import CheckpointError
 from wcsim.types import Fidelity
 from wcsim.world.checkpoints import hash_files, save_world
-from wcsim.world.dynamics import Dynamics, DynamicsConfig, ForwardModel, columns, pose_loss, turn, wrap
+from wcsim.world.dynamics import Dynamics, DynamicsConfig, ForwardModel, columns, difference, pose_loss, turn, wrap
+from wcsim.world.steady import steady
 from wcsim.world.tiny import tiny_dynamics, tiny_parts
 from wcsim.world.world import World
 
@@ -24,6 +26,11 @@ angle = st.floats(-3.0, 3.0)
 def poses(count, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, PUSHT.pose_size, generator=generator) * 1.6 - 0.8
+
+
+def replaced(dynamics, trust):
+    dynamics.config = replace(dynamics.config, trust=trust)
+    return dynamics
 
 
 def told_world(**settings):
@@ -94,11 +101,13 @@ def test_a_push_is_the_same_push_wherever_on_the_table(seed, x, y, turned):
 def test_a_lane_is_told_the_same_alone_and_among_others():
     dynamics = tiny_dynamics()
     generator = torch.Generator().manual_seed(0)
-    latents, actions = torch.randn(5, 3, 4, 12, 12, generator=generator), torch.randn(5, 4, 6, generator=generator)
-    all_lanes = dynamics.control(latents, actions)
+    latents, actions = torch.randn(5, 3, 4, 12, 12, generator=generator), torch.randn(5, 7, 6, generator=generator)
+    known = torch.ones(5, 7, dtype=torch.bool)
+    all_lanes = dynamics.control(latents, actions, known)
     assert all_lanes.shape == (5, 4, 7, 12, 12)
     for lane in range(5):
-        assert dynamics.control(latents[lane : lane + 1], actions[lane : lane + 1]).equal(all_lanes[lane : lane + 1])
+        one = slice(lane, lane + 1)
+        assert dynamics.control(latents[one], actions[one], known[one]).equal(all_lanes[one])
 
 
 @torch.no_grad()
@@ -106,20 +115,44 @@ def test_a_lane_is_told_the_same_alone_and_among_others():
 def test_bodies_may_have_no_angle():
     config = DynamicsConfig((False, False), (4, 12, 12), 3, width=64)
     dynamics = Dynamics(config).eval()
-    assert dynamics.control(torch.randn(2, 2, 4, 12, 12), torch.randn(2, 1, 9)).shape == (2, 2, 3, 12, 12)
+    assert dynamics.control(torch.randn(2, 2, 4, 12, 12), torch.randn(2, 3, 9),
+                            torch.ones(2, 3, dtype=torch.bool)).shape == (2, 2, 3, 12, 12)
     assert pose_loss(dynamics.estimator, torch.randn(2, 4, 12, 12), torch.zeros(2, 4)).isfinite()
 
 
 @torch.no_grad()
 def test_one_frame_of_context_means_no_motion():
     dynamics = tiny_dynamics()
-    latents, actions = torch.randn(2, 1, 4, 12, 12), torch.randn(2, 2, 6)
-    assert dynamics.foretell(latents, actions).equal(
-        dynamics.foretell(latents.expand(-1, 2, -1, -1, -1), actions)[:, 1:])
+    latents, actions, known = torch.randn(2, 1, 4, 12, 12), torch.randn(2, 4, 6), torch.ones(2, 4, dtype=torch.bool)
+    still = dynamics.foretell(latents.expand(-1, 2, -1, -1, -1), actions, known)
+    assert dynamics.foretell(latents, actions[:, 1:], known[:, 1:]).equal(still[:, 1:])
+
+
+@torch.no_grad()
+def test_what_is_read_and_what_was_foretold_are_mixed():
+    latents, actions = torch.randn(2, 3, 4, 12, 12), torch.randn(2, 4, 6)
+    known = torch.ones(2, 4, dtype=torch.bool)
+    known[1, 2] = False
+    read, mixed, foretold = (
+        replaced(tiny_dynamics(), trust).foretell(latents, actions, known) for trust in (0.0, 0.25, 1.0))
+    expected = tiny_dynamics().forward_model(read[:, 0], read[:, 1], actions[:, 2, :2])
+    torch.testing.assert_close(foretold[0, 2, :4], expected[0, :4])
+    torch.testing.assert_close(mixed[0, 2, :4], 0.75 * read[0, 2, :4] + 0.25 * expected[0, :4])
+    assert mixed[1].equal(read[1])  # what led there is not known
+    assert mixed[:, :2].equal(read[:, :2])
+
+
+@given(angle, angle, coordinate)
+def test_angles_differ_the_short_way_round(one, other, x):
+    poses_ = torch.tensor([[x, x, x, x, one]]), torch.tensor([[0.0, 0.0, 0.0, 0.0, other]])
+    less = difference((False, True), *poses_)[0]
+    assert less[:4].tolist() == pytest.approx([x] * 4)
+    assert less[4].item() == pytest.approx(math.remainder(one - other, math.tau), abs=1e-5)
 
 
 def test_a_world_is_told_and_keeps_its_lanes_apart(tmp_path):
     world = told_world()
+    steady(world.transformer)
     frames = torch.randint(256, (3, 2, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     past, actions = torch.full((3, 1, 2), 100.0).numpy(), torch.full((3, 4, 2), 300.0).numpy()
     state = world.init(frames.numpy(), past, [1, 2, 3])
@@ -129,7 +162,9 @@ def test_a_world_is_told_and_keeps_its_lanes_apart(tmp_path):
 
     spec, transformer, codec = tiny_parts(control_channels=PUSHT.control_channels)
     save_world(tmp_path / "told", spec, transformer, codec, dynamics=tiny_dynamics(), dtype=None)
-    _, loaded, _ = World.load(tmp_path / "told").advance(state, actions, Fidelity(cache=NoCache(), steps=3))
+    again = World.load(tmp_path / "told")
+    steady(again.transformer)
+    _, loaded, _ = again.advance(state, actions, Fidelity(cache=NoCache(), steps=3))
     assert loaded.equal(together)
 
 

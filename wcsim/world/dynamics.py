@@ -1,7 +1,7 @@
 """Where bodies are, and where they go: a small network beside the transformer, which is told what it foretells.
 
 How a pushed body turns hangs on a unit or two and takes millions of pushes to learn; a network on poses sees a push for
-a ten-thousandth of what it costs a video transformer.  So `Estimator` reads the poses of the bodies from the clean
+a thousandth of what it costs a video transformer.  So `Estimator` reads the poses of the bodies from the clean
 latents of the context, `ForwardModel` takes them on under the actions, in the frame of the body itself, where a push is
 the same push wherever on the table it happens, and `maps` draws them for the transformer, whose tokens read them beside
 the latents (`control_channels`).  Pictures come from the transformer alone, and the next chunk begins from what is read
@@ -35,7 +35,8 @@ MAP_GAIN = 3.0
 @dataclass(frozen=True, slots=True)
 class DynamicsConfig:
     """angled: for every body, whether it has an angle.  latent_shape: C, h, w.  actions: coordinates of an action.
-    action_is_place: whether they are x and y of a place, in the same units as the bodies'.  keypoints: maps whose
+    action_is_place: whether they are x and y of a place, in the same units as the bodies'.  trust: how much of the pose
+    of a context frame is what the frames before it foretell; the rest is read.  keypoints: maps whose
     centres the estimator reads.  width, depth: of the hidden layers; multiples of 64
     keep activations in whole vectors, so that a lane rounds alone as among others."""
 
@@ -43,6 +44,7 @@ class DynamicsConfig:
     latent_shape: tuple[int, int, int]
     actions: int
     action_is_place: bool = False
+    trust: float = 0.6
     keypoints: int = 32
     channels: int = 64
     width: int = 512
@@ -71,6 +73,16 @@ def columns(angled: Sequence[bool]) -> list[tuple[slice, int | None]]:
 def wrap(angle: Tensor) -> Tensor:
     """Angles in [-pi, pi)."""
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+
+
+def difference(angled: Sequence[bool], said: Tensor, true: Tensor) -> Tensor:
+    """One pose `[..., P]` less another, angles the short way round."""
+    parts = []
+    for place, own in columns(angled):
+        parts.append(said[..., place] - true[..., place])
+        if own is not None:
+            parts.append(wrap(said[..., own : own + 1] - true[..., own : own + 1]))
+    return torch.cat(parts, dim=-1)
 
 
 def turn(vector: Tensor, angle: Tensor) -> Tensor:
@@ -213,20 +225,27 @@ class Dynamics(nn.Module):
         self.estimator, self.forward_model = Estimator(config), ForwardModel(config)
         steady(self)
 
-    def foretell(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Poses `[N, c+k, P]`: those read in context latents `[N, c, C, h, w]`, c >= 1, and those of k frames to come.
+    def foretell(self, latents: Tensor, actions: Tensor, known: Tensor) -> Tensor:
+        """Poses `[N, c+k, P]` of the frames of context latents `[N, c, C, h, w]`, c >= 1, and of k frames to come.
 
-        actions: features `[N, k, F]` of the frames to come, their coordinates first.
+        actions: features `[N, c+k, F]` of what led to every frame, their coordinates first.  known: `[N, c+k]`, whether
+        it is known.  What is read in a frame carries the noise of its picture, so from the third on it is mixed with
+        what follows from the two before (a filter of fixed gain).
         """
+        context, coordinates = latents.shape[1], actions[..., : self.config.actions]
         poses = list(self.estimator.read(latents).unbind(1))
-        for action in actions[..., : self.config.actions].unbind(1):
+        for frame in range(2, context):
+            seen, expected = poses[frame], self.forward_model(*poses[frame - 2 : frame], coordinates[:, frame])
+            mixed = seen + self.config.trust * difference(self.config.angled, expected, seen)
+            poses[frame] = torch.where(known[:, frame : frame + 1], mixed, seen)
+        for frame in range(context, actions.shape[1]):
             before = poses[-2] if len(poses) > 1 else poses[-1]  # of a single frame no motion is known
-            poses.append(self.forward_model(before, poses[-1], action))
+            poses.append(self.forward_model(before, poses[-1], coordinates[:, frame]))
         return torch.stack(poses, dim=1)
 
-    def control(self, latents: Tensor, actions: Tensor) -> Tensor:
+    def control(self, latents: Tensor, actions: Tensor, known: Tensor) -> Tensor:
         """The same as maps `[N, K, c+k, h, w]` for the transformer."""
-        return self.maps(self.foretell(latents, actions)).transpose(1, 2)
+        return self.maps(self.foretell(latents, actions, known)).transpose(1, 2)
 
     def maps(self, poses: Tensor) -> Tensor:
         """Poses `[..., P]` as maps `[..., K, h, w]`: around each body a Gaussian bump one latent pixel wide, then,

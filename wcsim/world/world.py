@@ -185,14 +185,15 @@ class World:
             lanes = (lengths == length).nonzero().squeeze(1)
             some = state.select(lanes)
             known = torch.ones(len(lanes), count, dtype=torch.bool, device=self.device)
-            seen = some.latents[:, -length:]
+            seen, known = some.latents[:, -length:], torch.cat([some.known[:, -length:], known], dim=1)
+            taken = torch.cat([some.actions[:, -length:], actions[lanes]], dim=1)
             with spans("embed"):
-                control = None if self.dynamics is None else self.dynamics.control(seen, actions[lanes])
+                control = None if self.dynamics is None else self.dynamics.control(seen, taken, known)
             window = Window(
                 context=seen,
                 noise=noise[lanes].to(some.latents),
-                actions=torch.cat([some.actions[:, -length:], actions[lanes]], dim=1),
-                known=torch.cat([some.known[:, -length:], known], dim=1),
+                actions=taken,
+                known=known,
                 text=self._texts[CONDITIONAL],
                 guidance=self.guidance(fidelity),
                 control=control,
