@@ -134,7 +134,7 @@ def test_branches_share_a_batch_where_memory_allows(monkeypatch):
     actions, fidelity = np.full((2, 2, 2), 256.0), Fidelity(3, NoCache(), guidance=2.0)
     seen = []
     guidance = World.guidance
-    monkeypatch.setattr(World, "guidance", lambda *given: seen.append(given[-1]) or guidance(*given))
+    monkeypatch.setattr(World, "guidance", lambda *given: seen.append(given[-1].batched) or guidance(*given))
     _, together, _ = told.advance(state, actions, fidelity)
     assert seen[-1] is True
     told.memory_limit = told.memory(replace(fidelity, batched=False)).total(1)
