@@ -24,6 +24,7 @@ from tqdm import tqdm
 from dataset import Episodes, save_atomically
 from recipe import CodecTraining, Recipe
 from wcsim.world.codec import Codec, to_pixels
+from wcsim.world.dynamics import bump_maps
 
 CHANGED = 24
 """Summed absolute RGB difference from which a pixel counts as changed."""
@@ -95,11 +96,7 @@ def landmark_maps(pairs: Pairs, training: CodecTraining, cells: int, compression
         x, y = (pairs.states[:, column] * training.pixels_per_unit for column in landmark.columns)
         rows = (centre + pairs.corner[:, :1] - y.unsqueeze(1)) / compression
         columns = (centre + pairs.corner[:, 1:] - x.unsqueeze(1)) / compression
-        bump = torch.exp(-0.5 * (rows.square().unsqueeze(2) + columns.square().unsqueeze(1)))
-        maps.append(bump)
-        if landmark.angle is not None:
-            angle = pairs.states[:, landmark.angle].view(-1, 1, 1)
-            maps += [bump * angle.sin(), bump * angle.cos()]
+        maps += bump_maps(rows, columns, None if landmark.angle is None else pairs.states[:, landmark.angle])
     return torch.stack(maps, dim=1)
 
 

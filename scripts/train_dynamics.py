@@ -25,7 +25,7 @@ from dataset import LatentEpisodes, poses_of, save_atomically
 from recipe import DynamicsTraining, Recipe, Schedule
 from wcsim.envs.tasks import make_task
 from wcsim.world.codec import Codec
-from wcsim.world.dynamics import Dynamics, DynamicsConfig, columns, difference, pose_loss
+from wcsim.world.dynamics import Dynamics, DynamicsConfig, Estimator, columns, difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,19 @@ def learn(
             save()
 
 
+def pose_loss(estimator: Estimator, latents: Tensor, poses: Tensor) -> Tensor:
+    """Distance of what the estimator reads from poses `[B, P]`, places and angles alike (Huber)."""
+    places, angles = estimator(latents)
+    error = torch.zeros((), device=latents.device)
+    turned = iter(angles.unbind(1))
+    for body, (place, own) in enumerate(columns(estimator.angled)):
+        error = error + F.smooth_l1_loss(places[:, body], poses[:, place], beta=0.01)
+        if own is not None:
+            target = torch.stack([poses[:, own].cos(), poses[:, own].sin()], dim=1)
+            error = error + 0.3 * F.smooth_l1_loss(next(turned), target, beta=0.02)
+    return error
+
+
 @torch.no_grad()
 def read_all(dynamics: Dynamics, latents: Tensor) -> Tensor:
     """Poses `[E, T, P]` of latents `[E, T, C, h, w]`."""
@@ -81,21 +94,13 @@ def read_all(dynamics: Dynamics, latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def foretold(dynamics: Dynamics, first: Tensor, actions: Tensor) -> Tensor:
-    """Poses `[E, k, P]` after the two of `first` `[E, 2, P]` under actions `[E, k, A]`."""
-    poses = list(first.unbind(1))
-    for action in actions.unbind(1):
-        poses.append(dynamics.forward_model(poses[-2], poses[-1], action))
-    return torch.stack(poses[2:], dim=1)
-
-
 def report(dynamics: Dynamics, held_out: LatentEpisodes, steps: Steps, units: float) -> None:
     """Median errors on held-out episodes: read, then foretold from true and from read poses."""
     read = read_all(dynamics, held_out.latents)
     starts = {"true": steps.poses[:, 2:4], "read": read[:, 2:4]}
     sizes = [("read", difference(dynamics.config.angled, read, steps.poses).flatten(0, 1), 0)]
     for name, start in starts.items():
-        said = foretold(dynamics, start, steps.actions[:, 4:])
+        said = torch.stack(dynamics.forward_model.play(start.unbind(1), steps.actions[:, 4:])[2:], dim=1)
         wrong = difference(dynamics.config.angled, said, steps.poses[:, 4:])
         sizes += [(f"{name} + {k}", wrong[:, k - 1], k) for k in (1, 2, 4, 8, 16, 32) if k <= wrong.shape[1]]
     for name, wrong, horizon in sizes:

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from wcsim.world.dynamics import DynamicsConfig, Estimator
 from wcsim.world.tiny import tiny_dynamics, tiny_parts
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from recipe import Recipe
+from train_dynamics import pose_loss
 from world_losses import StateReader, Window, control_of, losses_of, patches, thin
 
 
@@ -59,6 +61,21 @@ def test_the_dynamics_see_the_context_alone_and_learn_nothing(training, window):
     losses[0].backward()
     assert model.control_embedder.proj.weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in dynamics.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("angled", [(False, False), (False, True)])
+def test_the_estimator_learns_to_read(angled):
+    estimator = Estimator(DynamicsConfig(angled, (4, 12, 12), 2, width=64))
+    poses = torch.rand(2, sum(2 + angle for angle in angled)) - 0.5
+    latents = torch.randn(2, 4, 12, 12, generator=torch.Generator().manual_seed(0))
+    optimizer, losses = torch.optim.Adam(estimator.parameters(), 1e-2), []
+    for _ in range(40):
+        losses.append(pose_loss(estimator, latents, poses))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.3 * losses[0]
 
 
 @torch.no_grad()

@@ -166,6 +166,9 @@ def load_dynamics(folder: Path, spec: WorldSpec, transformer: ActionCosmosTransf
             dynamics = Dynamics.load(folder / "dynamics")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{folder / 'dynamics'} does not load: {error}") from error
+    if dynamics is not None and spec.frames_per_latent > 1:
+        raise CheckpointError(f"world {spec.name!r}: dynamics foretell frame by frame; here {spec.frames_per_latent} "
+                              "frames share a latent")
     told = 0 if dynamics is None else dynamics.config.control_channels
     if told != transformer.config.control_channels:
         raise CheckpointError(f"world {spec.name!r}: control channels: the transformer has "

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -90,6 +89,26 @@ def turn(vector: Tensor, angle: Tensor) -> Tensor:
     cos, sin = angle.cos(), angle.sin()
     x, y = vector.unbind(-1)
     return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
+
+
+def turn_places(angled: Sequence[bool], pose: Tensor, angle: Tensor) -> Tensor:
+    """Poses, or differences of them, `[..., P]` with every place turned by `angle` `[...]`; angles stay."""
+    parts = []
+    for place, own in columns(angled):
+        parts.append(turn(pose[..., place], angle))
+        if own is not None:
+            parts.append(pose[..., own : own + 1])
+    return torch.cat(parts, dim=-1)
+
+
+def bump_maps(rows: Tensor, columns: Tensor, angle: Tensor | None, height: float = 1.0) -> list[Tensor]:
+    """A body as maps `[..., h, w]`: a Gaussian bump one cell wide and, with an angle `[...]`, the bump times its sine
+    and its cosine.  rows, columns: `[..., h]` and `[..., w]`, how many cells each row and column lies from the body."""
+    bump = height * torch.exp(-0.5 * (rows.square().unsqueeze(-1) + columns.square().unsqueeze(-2)))
+    if angle is None:
+        return [bump]
+    turned = angle[..., None, None]
+    return [bump, bump * turned.sin(), bump * turned.cos()]
 
 
 def hidden(sizes: Sequence[int], out: int) -> nn.Sequential:
@@ -190,13 +209,8 @@ class ForwardModel(nn.Module):
 
     def change(self, now: Tensor, then: Tensor) -> Tensor:
         """From pose to pose `[..., P]`: how far every body goes, seen from the body, and how far it turns."""
-        _, angle = self._frame(now)
-        parts = []
-        for place, own in columns(self.config.angled):
-            parts.append(turn(then[..., place] - now[..., place], -angle))
-            if own is not None:
-                parts.append(wrap(then[..., own : own + 1] - now[..., own : own + 1]))
-        return torch.cat(parts, dim=-1)
+        angled = self.config.angled
+        return turn_places(angled, difference(angled, then, now), -self._frame(now)[1])
 
     def predict(self, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
         """The change to come in units of its spread, `[..., P]`."""
@@ -207,13 +221,15 @@ class ForwardModel(nn.Module):
     def forward(self, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
         """The next pose `[..., P]`."""
         change = self.predict(before, now, action) * self.spread
-        _, angle = self._frame(now)
-        parts = []
-        for place, own in columns(self.config.angled):
-            parts.append(now[..., place] + turn(change[..., place], angle))
-            if own is not None:
-                parts.append(now[..., own : own + 1] + change[..., own : own + 1])
-        return torch.cat(parts, dim=-1)
+        return now + turn_places(self.config.angled, change, self._frame(now)[1])
+
+    def play(self, poses: Sequence[Tensor], actions: Tensor) -> list[Tensor]:
+        """Poses `[N, P]`, at least one, and those that follow under actions `[N, k, A]`, one by one."""
+        played = list(poses)
+        for action in actions.unbind(1):
+            before = played[-2] if len(played) > 1 else played[-1]  # of a single frame no motion is known
+            played.append(self(before, played[-1], action))
+        return played
 
 
 class Dynamics(nn.Module):
@@ -238,29 +254,20 @@ class Dynamics(nn.Module):
             seen, expected = poses[frame], self.forward_model(*poses[frame - 2 : frame], coordinates[:, frame])
             mixed = seen + self.config.trust * difference(self.config.angled, expected, seen)
             poses[frame] = torch.where(known[:, frame : frame + 1], mixed, seen)
-        for frame in range(context, actions.shape[1]):
-            before = poses[-2] if len(poses) > 1 else poses[-1]  # of a single frame no motion is known
-            poses.append(self.forward_model(before, poses[-1], coordinates[:, frame]))
-        return torch.stack(poses, dim=1)
+        return torch.stack(self.forward_model.play(poses, coordinates[:, context:]), dim=1)
 
     def control(self, latents: Tensor, actions: Tensor, known: Tensor) -> Tensor:
         """The same as maps `[N, K, c+k, h, w]` for the transformer."""
         return self.maps(self.foretell(latents, actions, known)).transpose(1, 2)
 
     def maps(self, poses: Tensor) -> Tensor:
-        """Poses `[..., P]` as maps `[..., K, h, w]`: around each body a Gaussian bump one latent pixel wide, then,
-        where it has an angle, the bump times its sine and its cosine."""
+        """Poses `[..., P]` as maps `[..., K, h, w]`, body after body (`bump_maps`)."""
         rows, columns_ = self.estimator.rows, self.estimator.columns
         drawn = []
         for place, own in columns(self.config.angled):
             x, y = poses[..., place].unbind(-1)
-            row = (rows - y.unsqueeze(-1)) * len(rows) / 2
-            column = (columns_ - x.unsqueeze(-1)) * len(columns_) / 2
-            bump = MAP_GAIN * torch.exp(-0.5 * (row.square().unsqueeze(-1) + column.square().unsqueeze(-2)))
-            drawn.append(bump)
-            if own is not None:
-                angle = poses[..., own, None, None]
-                drawn += [bump * angle.sin(), bump * angle.cos()]
+            away = (rows - y.unsqueeze(-1)) * len(rows) / 2, (columns_ - x.unsqueeze(-1)) * len(columns_) / 2
+            drawn += bump_maps(*away, None if own is None else poses[..., own], MAP_GAIN)
         return torch.stack(drawn, dim=-3)
 
     def save(self, folder: Path) -> None:
@@ -275,16 +282,3 @@ class Dynamics(nn.Module):
         dynamics = cls(TypeAdapter(DynamicsConfig).validate_json((folder / "config.json").read_text()))
         dynamics.load_state_dict(load_file(folder / "dynamics.safetensors"))
         return dynamics.eval()
-
-
-def pose_loss(estimator: Estimator, latents: Tensor, poses: Tensor) -> Tensor:
-    """Distance of what the estimator reads from poses `[B, P]`, places and angles alike (Huber)."""
-    places, angles = estimator(latents)
-    error = torch.zeros((), device=latents.device)
-    turned = iter(angles.unbind(1))
-    for body, (place, own) in enumerate(columns(estimator.angled)):
-        error = error + F.smooth_l1_loss(places[:, body], poses[:, place], beta=0.01)
-        if own is not None:
-            target = torch.stack([poses[:, own].cos(), poses[:, own].sin()], dim=1)
-            error = error + 0.3 * F.smooth_l1_loss(next(turned), target, beta=0.02)
-    return error
