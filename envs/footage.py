@@ -60,7 +60,12 @@ class Playback:
         """The frame at this place."""
         number, tick = self._place
         frames, _ = self._footage.recording(number)
-        return Look(frames[tick], np.array([number, tick], np.float64), nothing_seen(1))
+        return Look(frames[tick], self.state, nothing_seen(1))
+
+    @property
+    def state(self) -> np.ndarray:
+        """Which recording, and which of its frames."""
+        return np.array(self._place, np.float64)
 
     def snapshot(self) -> tuple[int, int]:
         """This place."""

@@ -83,8 +83,13 @@ class PendulumTruth:
         self._env.last_u = None
         screen = np.ascontiguousarray(self._env.render())
         pixels = cv2.resize(screen, (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_AREA)
+        return PendulumFrame(pixels, self.state)
+
+    @property
+    def state(self) -> np.ndarray:
+        """The present as `PendulumFrame.state` has it, without rendering."""
         angle, speed = self._env.state
-        return PendulumFrame(pixels, np.array([angle, speed, *tips(np.array([angle]))[0]]))
+        return np.array([angle, speed, *tips(np.array([angle]))[0]])
 
     def snapshot(self) -> tuple[float, float]:
         """Angle and speed."""
@@ -171,7 +176,7 @@ class Pendulum:
         while True:
             kind, drawn = rng.integers(3), rng.uniform(-2.0, 2.0, 1)
             for _ in range(rng.integers(2, 12)):
-                angle, speed, *_ = truth.look().state
+                angle, speed, *_ = truth.state
                 angle = float(wrap(np.array(angle)))
                 if kind == 0:
                     yield drawn

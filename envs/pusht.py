@@ -134,7 +134,7 @@ class PushT:
 
     def explore(self, rng: np.random.Generator, truth: Truth) -> Iterator[np.ndarray]:
         """See `wcsim.envs.exploration`."""
-        return explore(rng, lambda: truth.look().state, table=TABLE_PX, goal=GOAL_POSE)
+        return explore(rng, lambda: truth.state, table=TABLE_PX, goal=GOAL_POSE)
 
     def _draw_near(self, seed: int) -> tuple[float, ...]:
         """A reset state with the block close to its goal and the agent beside it."""

@@ -71,6 +71,11 @@ class TruthFrame(Protocol):
 class Truth(Protocol):
     """A simulator that can go back: after `restore` its future is bit-equal to the one before."""
 
+    @property
+    def state(self) -> np.ndarray:
+        """The present as `TruthFrame.state` has it, without rendering."""
+        ...
+
     def restore(self, snapshot: Any) -> TruthFrame: ...
 
     def step(self, action: np.ndarray) -> TruthFrame: ...

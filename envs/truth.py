@@ -113,8 +113,13 @@ class PushTTruth:
         env.obs_type = "pixels"
         pixels = env.get_obs()
         env.obs_type = "state"
-        state = np.array([*env.agent.position, *env.block.position, env.block.angle, *env.agent.velocity])
-        return TruthFrame(np.ascontiguousarray(pixels), state, coverage_of(env))
+        return TruthFrame(np.ascontiguousarray(pixels), self.state, coverage_of(env))
+
+    @property
+    def state(self) -> np.ndarray:
+        """The present as `TruthFrame.state` has it, without rendering."""
+        env = self._env
+        return np.array([*env.agent.position, *env.block.position, env.block.angle, *env.agent.velocity])
 
     def snapshot(self) -> TruthSnapshot:
         """The present, as a value that any `PushTTruth` can restore."""

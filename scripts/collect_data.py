@@ -2,7 +2,8 @@
 
     python scripts/collect_data.py configs/train_pusht96.yaml
 
-Writes `DATA/SPLIT/shard_0000.npz` (frames `[E, T+1, H, W, 3]` uint8, actions `[E, T, A]`, states `[E, T+1, S]`).
+Writes `DATA/SPLIT/shard_0000.npz` (actions `[E, T, A]`, states `[E, T+1, S]` and, where the split keeps them, frames
+`[E, T+1, H, W, 3]` uint8).
 Splits have disjoint seeds; a finished shard is never written again, so an interrupted collection resumes.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -22,18 +24,22 @@ RESERVED_SEED = 900_000
 """Simulator seeds from here on belong to nobody."""
 
 
-def collect_shard(path: Path, task_name: str, seeds: range, steps: int) -> Path:
+def collect_shard(path: Path, task_name: str, seeds: range, steps: int, with_frames: bool) -> Path:
     """Play one episode per seed and write them as one file."""
     task = make_task(task_name)
     frames, actions, states = [], [], []
     for seed in seeds:
         seen, done = play_exploration(task, seed, steps)
-        frames.append([frame.pixels for frame in seen])
+        if with_frames:
+            frames.append([frame.pixels for frame in seen])
         states.append([frame.state for frame in seen])
         actions.append(done)
     partial = path.with_suffix(".tmp.npz")
-    np.savez_compressed(partial, frames=np.array(frames), actions=np.array(actions),
-                        states=np.array(states, dtype=np.float32), first_seed=seeds.start)
+    kept: dict[str, Any] = {"actions": np.array(actions), "states": np.array(states, dtype=np.float32),
+                            "first_seed": seeds.start}
+    if with_frames:
+        kept["frames"] = np.array(frames)
+    np.savez_compressed(partial, **kept)
     partial.rename(path)
     return path
 
@@ -42,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="training recipe (YAML)")
     recipe = Recipe.load(parser.parse_args().recipe)
-    jobs: list[tuple[Path, str, range, int]] = []
+    jobs: list[tuple[Path, str, range, int, bool]] = []
     for split, spec in recipe.data.splits.items():
         seeds = range(spec.first_seed, spec.first_seed + spec.episodes)
         if seeds.stop > RESERVED_SEED:
@@ -53,7 +59,7 @@ def main() -> None:
             path = folder / f"shard_{number // recipe.data.shard_episodes:04d}.npz"
             if not path.exists():
                 jobs.append((path, recipe.task, seeds[number : number + recipe.data.shard_episodes],
-                             recipe.data.steps))
+                             recipe.data.steps, spec.frames))
     with ProcessPoolExecutor(recipe.data.workers) as pool:
         shards = pool.map(collect_shard, *zip(*jobs, strict=True)) if jobs else []
         for _ in tqdm(shards, total=len(jobs), unit="shard"):

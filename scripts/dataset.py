@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,17 @@ class Episodes:
     @classmethod
     def load(cls, data: Data, split: str) -> Episodes:
         """The episodes of one split that the recipe asks for."""
-        count = -(-data.splits[split].episodes // data.shard_episodes)
-        paths = [data.folder / split / f"shard_{number:04d}.npz" for number in range(count)]
-        if missing := [str(path) for path in paths if not path.exists()]:
-            raise SystemExit(f"missing: {', '.join(missing)}; run scripts/collect_data.py first")
-        shards = [np.load(path) for path in paths]
-        return cls(*(np.concatenate([shard[key] for shard in shards]) for key in ("frames", "actions", "states")))
+        return cls(*read_split(data, split, ("frames", "actions", "states")))
+
+
+def read_split(data: Data, split: str, keys: Sequence[str]) -> list[np.ndarray]:
+    """Some of what was collected of a split, shards joined."""
+    count = -(-data.splits[split].episodes // data.shard_episodes)
+    paths = [data.folder / split / f"shard_{number:04d}.npz" for number in range(count)]
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise SystemExit(f"missing: {', '.join(missing)}; run scripts/collect_data.py first")
+    shards = [np.load(path) for path in paths]
+    return [np.concatenate([shard[key] for shard in shards]) for key in keys]
 
 
 @dataclass(frozen=True, slots=True)

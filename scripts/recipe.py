@@ -16,6 +16,8 @@ class Strict(BaseModel):
 class Split(Strict):
     first_seed: int = Field(ge=0)
     episodes: int = Field(gt=0)
+    frames: bool = True
+    """Whether pictures are kept beside actions and states; without them a split takes a thousandth of the room."""
 
 
 class Data(Strict):
@@ -92,12 +94,12 @@ class CodecTraining(Strict):
 class DynamicsTraining(Strict):
     model: dict[str, Any] = {}
     """Keyword arguments of `DynamicsConfig` beside what codec and task say."""
+    split: str = "train"
+    """The split whose steps the forward model learns; it needs no frames."""
     estimator: Schedule
     forward: Schedule
     latent_noise: float = Field(0.1, ge=0)
     """Largest standard deviation of the noise on the latents from which the estimator learns to read."""
-    single_share: float = Field(0.15, ge=0, le=1)
-    """Share of the steps before which a single frame is known, so that nothing seems to move."""
 
 
 class WorldTraining(Strict):

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset import LatentEpisodes, poses_of, save_atomically
+from dataset import LatentEpisodes, poses_of, read_split, save_atomically
 from recipe import DynamicsTraining, Recipe, Schedule
+from wcsim.actions import features
 from wcsim.envs.tasks import make_task
 from wcsim.world.codec import Codec
 from wcsim.world.dynamics import Dynamics, DynamicsConfig, Estimator, columns, difference
@@ -30,10 +31,18 @@ from wcsim.world.dynamics import Dynamics, DynamicsConfig, Estimator, columns, d
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Poses `[E, T+1, P]` and the actions' coordinates `[E, T+1, A]`, the t-th led to frame t."""
+    """Poses `[E, T+1, P]` and the actions' coordinates `[E, T, A]`, the t-th leads to frame t+1."""
 
     poses: Tensor
     actions: Tensor
+
+    @classmethod
+    def load(cls, recipe: Recipe, split: str) -> Steps:
+        """What was recorded of a split."""
+        task = make_task(recipe.task)
+        actions, states = read_split(recipe.data, split, ("actions", "states"))
+        coordinates = torch.from_numpy(features(task.action, actions)[..., : task.action.dim])
+        return cls(poses_of(states, recipe, task.frame_size[1]), coordinates)
 
 
 def config_of(recipe: Recipe, codec: Codec) -> DynamicsConfig:
@@ -100,7 +109,7 @@ def report(dynamics: Dynamics, held_out: LatentEpisodes, steps: Steps, units: fl
     starts = {"true": steps.poses[:, 2:4], "read": read[:, 2:4]}
     sizes = [("read", difference(dynamics.config.angled, read, steps.poses).flatten(0, 1), 0)]
     for name, start in starts.items():
-        said = torch.stack(dynamics.forward_model.play(start.unbind(1), steps.actions[:, 4:])[2:], dim=1)
+        said = torch.stack(dynamics.forward_model.play(start[:, 0], start[:, 1], steps.actions[:, 3:]), dim=1)
         wrong = difference(dynamics.config.angled, said, steps.poses[:, 4:])
         sizes += [(f"{name} + {k}", wrong[:, k - 1], k) for k in (1, 2, 4, 8, 16, 32) if k <= wrong.shape[1]]
     for name, wrong, horizon in sizes:
@@ -129,8 +138,7 @@ def main() -> None:
     torch.manual_seed(training.estimator.seed)
     dynamics = Dynamics(config_of(recipe, codec))
     units = size / 2 / recipe.codec.pixels_per_unit
-    steps = {split: Steps(poses_of(episodes.recorded, recipe, size), episodes.actions[..., : dynamics.config.actions])
-             for split, episodes in splits.items()}
+    steps = {split: Steps.load(recipe, split) for split in {*splits, training.split}}
 
     checkpoint = recipe.output / "dynamics.pt"
     state: dict[str, Any] = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else {}
@@ -138,7 +146,7 @@ def main() -> None:
     def save() -> None:
         save_atomically(state, checkpoint)
 
-    latents, (poses, actions) = splits["train"].latents, (steps["train"].poses, steps["train"].actions)
+    latents, poses = splits["train"].latents, steps["train"].poses
 
     def estimator_loss(rng: np.random.Generator) -> Tensor:
         count = training.estimator.batch
@@ -151,13 +159,14 @@ def main() -> None:
     read = read_all(dynamics, splits["validation"].latents)
     wrong = difference(dynamics.config.angled, read, steps["validation"].poses)
     noise_scale = 1.4826 * wrong.flatten(0, 1).abs().median(0).values
-    forward = dynamics.forward_model
+    forward, learnt = dynamics.forward_model, steps[training.split]
+    # Nothing moves before an episode begins.
+    before = torch.cat([learnt.poses[:, :1], learnt.poses[:, :-2]], dim=1).flatten(0, 1)
+    now, then, action = (each.flatten(0, 1) for each in (learnt.poses[:, :-1], learnt.poses[:, 1:], learnt.actions))
     with torch.no_grad():
-        before, now, then = poses[:, :-2].flatten(0, 1), poses[:, 1:-1].flatten(0, 1), poses[:, 2:].flatten(0, 1)
-        action = actions[:, 2:].flatten(0, 1)
-        features = forward.features(before, now, action)
-        forward.offset.copy_(features.mean(0))
-        forward.scale.copy_(1 / features.std(0).clamp(min=1e-3))
+        features_ = forward.features(before, now, action)
+        forward.offset.copy_(features_.mean(0))
+        forward.scale.copy_(1 / features_.std(0).clamp(min=1e-3))
         forward.spread.copy_(forward.change(now, then).std(0))
 
     def forward_loss(rng: np.random.Generator) -> Tensor:
@@ -165,8 +174,8 @@ def main() -> None:
         chosen = torch.from_numpy(rng.integers(len(now), size=count))
         noise = torch.from_numpy(rng.standard_normal((2, count, len(noise_scale)))).float() * noise_scale
         noise = noise * torch.from_numpy(rng.random((count, 1))).float()
-        first, second = before[chosen] + noise[0], now[chosen] + noise[1]
-        first = torch.where(torch.from_numpy(rng.random((count, 1)) < training.single_share), second, first)
+        begins = (chosen % learnt.actions.shape[1] == 0).unsqueeze(1)  # what was read is then read once
+        first, second = before[chosen] + torch.where(begins, noise[1], noise[0]), now[chosen] + noise[1]
         said = forward.predict(first, second, action[chosen])
         return F.smooth_l1_loss(said, forward.change(second, then[chosen]) / forward.spread)
 

@@ -82,10 +82,10 @@ class WorldState:
     """Where every lane's rollout stands: all that the future depends on, indexable by lane.
 
     As here for worlds of single frames; `wcsim.world.clip_world` says what the fields hold in a world of clips.
-    latents: `[N, max_context, C, h, w]` newest last.  actions: `[N, max_context, F]` features of the action that led to
-    each frame, zero where none is known.  known: `[N, max_context]` bool, whether an action is known.  length: `[N]`
-    how many of the frames are real (the newest ones).  frame: `[N]` episode index of the newest frame, which numbers
-    the noise.  seed: `[N]`.  All integers are int64.
+    latents: `[N, past, C, h, w]` of the newest `World.history` frames, the newest last.  actions: `[N, past, F]`
+    features of the action that led to each frame, zero where none is known.  known: `[N, past]` bool, whether an
+    action is known.  length: `[N]` how many of the frames are real (the newest ones).  frame: `[N]` episode index of
+    the newest frame, which numbers the noise.  seed: `[N]`.  All integers are int64.
     """
 
     latents: Tensor

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -120,11 +121,22 @@ def test_bodies_may_have_no_angle():
 
 
 @torch.no_grad()
-def test_one_frame_of_context_means_no_motion():
+def test_what_is_read_of_one_frame_is_at_rest():
     dynamics = tiny_dynamics()
     latents, actions, known = torch.randn(2, 1, 4, 12, 12), torch.randn(2, 4, 6), torch.ones(2, 4, dtype=torch.bool)
-    still = dynamics.foretell(latents.expand(-1, 2, -1, -1, -1), actions, known)
-    assert dynamics.foretell(latents, actions[:, 1:], known[:, 1:]).equal(still[:, 1:])
+    told = dynamics.foretell(latents, actions, known)
+    read = dynamics.estimator.read(latents)[:, 0]
+    torch.testing.assert_close(told[:, 0], read)
+    torch.testing.assert_close(told[:, 1], dynamics.forward_model(read, read, actions[:, 1, :2]))
+
+
+@torch.no_grad()
+def test_nothing_is_read_before_a_frame_whose_action_is_not_known():
+    dynamics = tiny_dynamics()
+    latents, actions, known = torch.randn(2, 6, 4, 12, 12), torch.randn(2, 8, 6), torch.ones(2, 8, dtype=torch.bool)
+    known[:, 2] = False
+    told = dynamics.foretell(latents, actions, known)
+    torch.testing.assert_close(told[:, 2:], dynamics.foretell(latents[:, 2:], actions[:, 2:], known[:, 2:]))
 
 
 @torch.no_grad()
@@ -139,6 +151,21 @@ def test_what_is_read_and_what_was_foretold_are_mixed():
     torch.testing.assert_close(mixed[0, 2, :4], 0.75 * read[0, 2, :4] + 0.25 * expected[0, :4])
     assert mixed[1].equal(read[1])  # what led there is not known
     assert mixed[:, :2].equal(read[:, :2])
+
+
+@pytest.mark.parametrize(("older", "same"), [(0, False), (1, True)])
+def test_the_dynamics_remember_further_than_the_transformer_sees(older, same):
+    world, rng = told_world(), np.random.default_rng(0)
+    replaced(world.dynamics, 1.0)
+    spec, most = world.spec, world.history
+    assert most == world.dynamics.config.memory > spec.max_context
+    frames = rng.integers(0, 256, (2, most + older, *spec.frame_size, 3), dtype=np.uint8)
+    frames[1, 1:] = frames[0, 1:]
+    actions = rng.uniform(spec.action.low, spec.action.high, (1, most + older, 2)).repeat(2, axis=0)
+    # Noise is numbered by seed and frame, so lanes of one seed differ by what is remembered alone.
+    state = world.init(frames, actions[:, :-1], [5, 5])
+    _, latents, _ = world.advance(state, actions[:, -1:], Fidelity(2, NoCache(), context=1))
+    assert latents[0].equal(latents[1]) == same
 
 
 @given(angle, angle, coordinate)

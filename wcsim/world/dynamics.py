@@ -2,10 +2,10 @@
 
 How a pushed body turns hangs on a unit or two and takes millions of pushes to learn; a network on poses sees a push for
 a thousandth of what it costs a video transformer.  So `Estimator` reads the poses of the bodies from the clean
-latents of the context, `ForwardModel` takes them on under the actions, in the frame of the body itself, where a push is
+latents of past frames, `ForwardModel` takes them on under the actions, in the frame of the body itself, where a push is
 the same push wherever on the table it happens, and `maps` draws them for the transformer, whose tokens read them beside
-the latents (`control_channels`).  Pictures come from the transformer alone, and the next chunk begins from what is read
-in them: no pose is carried past them.
+the latents (`control_channels`).  Pictures come from the transformer alone, and a chunk begins from what is read in the
+last of them: no pose is carried past them.
 
 Poses `[..., P]` hold x and y of every body in [-1, 1] over the frame and, where it has one, its angle in radians.
 """
@@ -35,15 +35,16 @@ MAP_GAIN = 3.0
 class DynamicsConfig:
     """angled: for every body, whether it has an angle.  latent_shape: C, h, w.  actions: coordinates of an action.
     action_is_place: whether they are x and y of a place, in the same units as the bodies'.  trust: how much of the pose
-    of a context frame is what the frames before it foretell; the rest is read.  keypoints: maps whose
-    centres the estimator reads.  width, depth: of the hidden layers; multiples of 64
-    keep activations in whole vectors, so that a lane rounds alone as among others."""
+    of a past frame is what the frames before it foretell; the rest is read.  memory: past frames that are read, however
+    few the transformer sees.  keypoints: maps whose centres the estimator reads.  width, depth: of the hidden layers;
+    multiples of 64 keep activations in whole vectors, so that a lane rounds alone as among others."""
 
     angled: tuple[bool, ...]
     latent_shape: tuple[int, int, int]
     actions: int
     action_is_place: bool = False
-    trust: float = 0.6
+    trust: float = 0.9
+    memory: int = 16
     keypoints: int = 32
     channels: int = 64
     width: int = 512
@@ -223,13 +224,12 @@ class ForwardModel(nn.Module):
         change = self.predict(before, now, action) * self.spread
         return now + turn_places(self.config.angled, change, self._frame(now)[1])
 
-    def play(self, poses: Sequence[Tensor], actions: Tensor) -> list[Tensor]:
-        """Poses `[N, P]`, at least one, and those that follow under actions `[N, k, A]`, one by one."""
-        played = list(poses)
+    def play(self, before: Tensor, now: Tensor, actions: Tensor) -> list[Tensor]:
+        """The poses `[N, P]` that follow two, one step apart, under actions `[N, k, A]`, one by one."""
+        played = [before, now]
         for action in actions.unbind(1):
-            before = played[-2] if len(played) > 1 else played[-1]  # of a single frame no motion is known
-            played.append(self(before, played[-1], action))
-        return played
+            played.append(self(*played[-2:], action))
+        return played[2:]
 
 
 class Dynamics(nn.Module):
@@ -242,22 +242,24 @@ class Dynamics(nn.Module):
         steady(self)
 
     def foretell(self, latents: Tensor, actions: Tensor, known: Tensor) -> Tensor:
-        """Poses `[N, c+k, P]` of the frames of context latents `[N, c, C, h, w]`, c >= 1, and of k frames to come.
+        """Poses `[N, m+k, P]` of m >= 1 past frames with latents `[N, m, C, h, w]`, and of k frames to come.
 
-        actions: features `[N, c+k, F]` of what led to every frame, their coordinates first.  known: `[N, c+k]`, whether
-        it is known.  What is read in a frame carries the noise of its picture, so from the third on it is mixed with
-        what follows from the two before (a filter of fixed gain).
+        actions: features `[N, m+k, F]` of what led to every frame, their coordinates first.  known: `[N, m+k]`, whether
+        it is known; where it is not, the bodies are at rest and earlier frames say nothing.  What is read in a frame
+        carries the noise of its picture, so it is mixed with what follows from the two before (a filter of fixed gain).
         """
-        context, coordinates = latents.shape[1], actions[..., : self.config.actions]
+        past, coordinates = latents.shape[1], actions[..., : self.config.actions]
         poses = list(self.estimator.read(latents).unbind(1))
-        for frame in range(2, context):
+        for frame in range(2, past):
             seen, expected = poses[frame], self.forward_model(*poses[frame - 2 : frame], coordinates[:, frame])
             mixed = seen + self.config.trust * difference(self.config.angled, expected, seen)
-            poses[frame] = torch.where(known[:, frame : frame + 1], mixed, seen)
-        return torch.stack(self.forward_model.play(poses, coordinates[:, context:]), dim=1)
+            poses[frame] = torch.where(known[:, frame - 1 : frame + 1].all(1, keepdim=True), mixed, seen)
+        moving = known[:, past - 1 : past] & (past > 1)
+        before = torch.where(moving, poses[max(past - 2, 0)], poses[-1])
+        return torch.stack([*poses, *self.forward_model.play(before, poses[-1], coordinates[:, past:])], dim=1)
 
     def control(self, latents: Tensor, actions: Tensor, known: Tensor) -> Tensor:
-        """The same as maps `[N, K, c+k, h, w]` for the transformer."""
+        """The same as maps `[N, K, m+k, h, w]` for the transformer."""
         return self.maps(self.foretell(latents, actions, known)).transpose(1, 2)
 
     def maps(self, poses: Tensor) -> Tensor:

@@ -87,6 +87,11 @@ class World:
                               "and allows only 0")
         return Guidance(scale, self._texts[UNCONDITIONAL], fidelity.batched, fidelity.decide, fidelity.guidance_until)
 
+    @property
+    def history(self) -> int:
+        """Frames that a state keeps: what the transformer sees at most, or more where the dynamics remember more."""
+        return max(self.spec.max_context, 0 if self.dynamics is None else self.dynamics.config.memory)
+
     def memory(self, fidelity: Fidelity) -> Need:
         """Bytes that `advance` needs beside the weights, estimated from the geometry."""
         config = self.transformer.config
@@ -185,15 +190,17 @@ class World:
             lanes = (lengths == length).nonzero().squeeze(1)
             some = state.select(lanes)
             known = torch.ones(len(lanes), count, dtype=torch.bool, device=self.device)
-            seen, known = some.latents[:, -length:], torch.cat([some.known[:, -length:], known], dim=1)
-            taken = torch.cat([some.actions[:, -length:], actions[lanes]], dim=1)
+            known = torch.cat([some.known, known], dim=1)
+            taken = torch.cat([some.actions, actions[lanes]], dim=1)
+            frames = slice(self.history - length, None)
             with spans("embed"):
-                control = None if self.dynamics is None else self.dynamics.control(seen, taken, known)
+                control = None if self.dynamics is None else (
+                    self.dynamics.control(some.latents, taken, known)[:, :, frames])
             window = Window(
-                context=seen,
+                context=some.latents[:, frames],
                 noise=noise[lanes].to(some.latents),
-                actions=taken,
-                known=known,
+                actions=taken[:, frames],
+                known=known[:, frames],
                 text=self._texts[CONDITIONAL],
                 guidance=self.guidance(fidelity),
                 control=control,
@@ -207,7 +214,7 @@ class World:
 
     def _empty(self, seeds: Tensor) -> WorldState:
         """Lanes without any frame yet; the next frame has index 0."""
-        lanes, past = len(seeds), self.spec.max_context
+        lanes, past = len(seeds), self.history
         if (seeds < 0).any():
             raise WcsimError(f"seeds must not be negative, got {seeds.tolist()}")
         zeros = torch.zeros(lanes, dtype=torch.int64)
@@ -219,8 +226,8 @@ class World:
         )
 
     def _append(self, state: WorldState, latents: Tensor, actions: Tensor, known: Tensor) -> WorldState:
-        """The state after `[N, k]` more frames: the newest `max_context` are kept."""
-        past, count = self.spec.max_context, latents.shape[1]
+        """The state after `[N, k]` more frames: the newest `history` are kept."""
+        past, count = self.history, latents.shape[1]
         return replace(
             state,
             latents=torch.cat([state.latents, latents], dim=1)[:, -past:],
