@@ -47,6 +47,11 @@ class Playback:
 
     def step(self, action: np.ndarray) -> Look:
         """The next frame, whatever the action was."""
+        self.advance(action)
+        return self.look()
+
+    def advance(self, action: np.ndarray) -> None:
+        """As `step`, without a look."""
         del action
         number, tick = self._place
         frames, _ = self._footage.recording(number)
@@ -54,7 +59,6 @@ class Playback:
             raise ConfigError(f"recording {self._footage.files[number].name} ends after {tick} actions; ask for fewer "
                               "max_steps")
         self._place = number, tick + 1
-        return self.look()
 
     def look(self) -> Look:
         """The frame at this place."""

@@ -75,8 +75,12 @@ class PendulumTruth:
 
     def step(self, action: np.ndarray) -> PendulumFrame:
         """Apply a torque `[1]` for 0.05 s."""
-        self._env.step(np.asarray(action, dtype=np.float64))
+        self.advance(action)
         return self.look()
+
+    def advance(self, action: np.ndarray) -> None:
+        """As `step`, without rendering."""
+        self._env.step(np.asarray(action, dtype=np.float64))
 
     def look(self) -> PendulumFrame:
         """Render the present, without the arrow that shows the last torque."""

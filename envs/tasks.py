@@ -6,17 +6,19 @@ nothing but pixels, so the same code scores the simulator, the world and the cac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import gymnasium as gym
 import numpy as np
 
 from wcsim.envs.judge import Judgement
 from wcsim.errors import ConfigError
+
+Seen = TypeVar("Seen")
 
 if TYPE_CHECKING:
     from wcsim.types import ActionSpec
@@ -80,6 +82,10 @@ class Truth(Protocol):
 
     def step(self, action: np.ndarray) -> TruthFrame: ...
 
+    def advance(self, action: np.ndarray) -> None:
+        """As `step`, without rendering."""
+        ...
+
     def look(self) -> TruthFrame: ...
 
     def snapshot(self) -> Any: ...
@@ -141,14 +147,22 @@ class Task(Protocol):
 
 def play_exploration(task: Task, seed: int, steps: int) -> tuple[list[TruthFrame], np.ndarray]:
     """One recorded episode of exploration from the start of `seed`: `steps + 1` looks and actions `[steps, A]`."""
+    return watch_exploration(task, seed, steps, lambda truth: truth.look())
+
+
+def watch_exploration(
+    task: Task, seed: int, steps: int, see: Callable[[Truth], Seen]
+) -> tuple[list[Seen], np.ndarray]:
+    """As `play_exploration`, with what `see` makes of the truth at every tick; without a look nothing is rendered."""
     truth = task.make_truth()
     try:
-        seen = [truth.restore(task.start(seed).truth)]
+        truth.restore(task.start(seed).truth)
+        seen, actions = [see(truth)], []
         behaviour = task.explore(np.random.default_rng([seed, 1]), truth)
-        actions = []
         for _ in range(steps):
             actions.append(next(behaviour))
-            seen.append(truth.step(actions[-1]))
+            truth.advance(actions[-1])
+            seen.append(see(truth))
         return seen, np.array(actions)
     finally:
         truth.close()

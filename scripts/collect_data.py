@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recipe import Recipe
-from wcsim.envs.tasks import make_task, play_exploration
+from wcsim.envs.tasks import Truth, make_task, watch_exploration
 
 RESERVED_SEED = 900_000
 """Simulator seeds from here on belong to nobody."""
@@ -28,11 +28,14 @@ def collect_shard(path: Path, task_name: str, seeds: range, steps: int, with_fra
     """Play one episode per seed and write them as one file."""
     task = make_task(task_name)
     frames, actions, states = [], [], []
+
+    def see(truth: Truth) -> tuple[np.ndarray, np.ndarray | None]:
+        return truth.state, truth.look().pixels if with_frames else None
+
     for seed in seeds:
-        seen, done = play_exploration(task, seed, steps)
-        if with_frames:
-            frames.append([frame.pixels for frame in seen])
-        states.append([frame.state for frame in seen])
+        seen, done = watch_exploration(task, seed, steps, see)
+        states.append([state for state, _ in seen])
+        frames.append([pixels for _, pixels in seen])
         actions.append(done)
     partial = path.with_suffix(".tmp.npz")
     kept: dict[str, Any] = {"actions": np.array(actions), "states": np.array(states, dtype=np.float32),
