@@ -71,8 +71,14 @@ def patches(latents_BTChw: Tensor, patch: tuple[int, int, int], kept: Tensor) ->
 
 @torch.no_grad()
 def control_of(dynamics: Dynamics | None, context: Tensor, actions: Tensor, known: Tensor) -> Tensor | None:
-    """The control maps of a window; None without dynamics."""
-    return None if dynamics is None else dynamics.control(context, actions, known)
+    """The control maps `[B, K, T, h, w]` of a window that begins with a context `[B, m, C, h, w]`; None without
+    dynamics."""
+    if dynamics is None:
+        return None
+    past = context.shape[1]
+    empty = context.new_zeros(len(context), 0, dynamics.config.pose_size)
+    poses = dynamics.estimate(empty, context, actions[:, :past], known[:, :past])
+    return dynamics.control(poses, known[:, :past], actions[:, past:])
 
 
 def losses_of(

@@ -82,13 +82,15 @@ class WorldState:
     """Where every lane's rollout stands: all that the future depends on, indexable by lane.
 
     As here for worlds of single frames; `wcsim.world.clip_world` says what the fields hold in a world of clips.
-    latents: `[N, past, C, h, w]` of the newest `World.history` frames, the newest last.  actions: `[N, past, F]`
-    features of the action that led to each frame, zero where none is known.  known: `[N, past]` bool, whether an
-    action is known.  length: `[N]` how many of the frames are real (the newest ones).  frame: `[N]` episode index of
+    latents: `[N, past, C, h, w]` of the newest `max_context` frames, the newest last.  poses: `[N, past, P]` of the
+    bodies in them, as the world's dynamics estimate them; P is 0 without dynamics.  actions: `[N, past, F]` features of
+    the action that led to each frame, zero where none is known.  known: `[N, past]` bool, whether an action is known.
+    length: `[N]` how many of the frames are real (the newest ones).  frame: `[N]` episode index of
     the newest frame, which numbers the noise.  seed: `[N]`.  All integers are int64.
     """
 
     latents: Tensor
+    poses: Tensor
     actions: Tensor
     known: Tensor
     length: Tensor

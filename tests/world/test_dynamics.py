@@ -98,54 +98,74 @@ def test_a_push_is_the_same_push_wherever_on_the_table(seed, x, y, turned):
     torch.testing.assert_close(model.change(moved(before), moved(now)), model.change(before, now), atol=1e-5, rtol=1e-4)
 
 
+def estimated(dynamics, latents, actions, known):
+    """Poses of frames before which there are none."""
+    return dynamics.estimate(torch.zeros(len(latents), 0, dynamics.config.pose_size), latents, actions, known)
+
+
 @torch.no_grad()
 def test_a_lane_is_told_the_same_alone_and_among_others():
     dynamics = tiny_dynamics()
     generator = torch.Generator().manual_seed(0)
     latents, actions = torch.randn(5, 3, 4, 12, 12, generator=generator), torch.randn(5, 7, 6, generator=generator)
-    known = torch.ones(5, 7, dtype=torch.bool)
-    all_lanes = dynamics.control(latents, actions, known)
+    known = torch.ones(5, 3, dtype=torch.bool)
+
+    def told(lanes):
+        past = estimated(dynamics, latents[lanes], actions[lanes, :3], known[lanes])
+        return dynamics.control(past, known[lanes], actions[lanes, 3:])
+
+    all_lanes = told(slice(None))
     assert all_lanes.shape == (5, 4, 7, 12, 12)
     for lane in range(5):
-        one = slice(lane, lane + 1)
-        assert dynamics.control(latents[one], actions[one], known[one]).equal(all_lanes[one])
+        assert told(slice(lane, lane + 1)).equal(all_lanes[lane : lane + 1])
 
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_bodies_may_have_no_angle():
-    config = DynamicsConfig((False, False), (4, 12, 12), 3, width=64)
-    dynamics = Dynamics(config).eval()
-    assert dynamics.control(torch.randn(2, 2, 4, 12, 12), torch.randn(2, 3, 9),
-                            torch.ones(2, 3, dtype=torch.bool)).shape == (2, 2, 3, 12, 12)
+    dynamics = Dynamics(DynamicsConfig((False, False), (4, 12, 12), 3, width=64)).eval()
+    known = torch.ones(2, 2, dtype=torch.bool)
+    past = estimated(dynamics, torch.randn(2, 2, 4, 12, 12), torch.randn(2, 2, 9), known)
+    assert dynamics.control(past, known, torch.randn(2, 1, 9)).shape == (2, 2, 3, 12, 12)
 
 
 @torch.no_grad()
-def test_what_is_read_of_one_frame_is_at_rest():
+@pytest.mark.parametrize(("count", "known"), [(1, True), (2, False)])
+def test_bodies_are_at_rest_where_nothing_is_known_to_have_moved_them(count, known):
     dynamics = tiny_dynamics()
-    latents, actions, known = torch.randn(2, 1, 4, 12, 12), torch.randn(2, 4, 6), torch.ones(2, 4, dtype=torch.bool)
-    told = dynamics.foretell(latents, actions, known)
-    read = dynamics.estimator.read(latents)[:, 0]
-    torch.testing.assert_close(told[:, 0], read)
-    torch.testing.assert_close(told[:, 1], dynamics.forward_model(read, read, actions[:, 1, :2]))
+    past, actions = poses(2 * count).view(2, count, 5), torch.randn(2, 3, 6)
+    told = dynamics.foretell(past, torch.full((2, count), known), actions)
+    assert told[:, :count].equal(past)
+    now = past[:, -1]
+    torch.testing.assert_close(told[:, count], dynamics.forward_model(now, now, actions[:, 0, :2]))
 
 
 @torch.no_grad()
-def test_nothing_is_read_before_a_frame_whose_action_is_not_known():
+def test_bodies_that_move_go_on_moving():
     dynamics = tiny_dynamics()
-    latents, actions, known = torch.randn(2, 6, 4, 12, 12), torch.randn(2, 8, 6), torch.ones(2, 8, dtype=torch.bool)
+    past, actions = poses(6).view(2, 3, 5), torch.randn(2, 3, 6)
+    told = dynamics.foretell(past, torch.ones(2, 3, dtype=torch.bool), actions)
+    for k in range(3):
+        expected = dynamics.forward_model(told[:, 1 + k], told[:, 2 + k], actions[:, k, :2])
+        torch.testing.assert_close(told[:, 3 + k], expected)
+
+
+@torch.no_grad()
+def test_earlier_frames_say_nothing_where_an_action_is_not_known():
+    dynamics = tiny_dynamics()
+    latents, actions, known = torch.randn(2, 6, 4, 12, 12), torch.randn(2, 6, 6), torch.ones(2, 6, dtype=torch.bool)
     known[:, 2] = False
-    told = dynamics.foretell(latents, actions, known)
-    torch.testing.assert_close(told[:, 2:], dynamics.foretell(latents[:, 2:], actions[:, 2:], known[:, 2:]))
+    all_frames = estimated(dynamics, latents, actions, known)
+    torch.testing.assert_close(all_frames[:, 2:], estimated(dynamics, latents[:, 2:], actions[:, 2:], known[:, 2:]))
 
 
 @torch.no_grad()
-def test_what_is_read_and_what_was_foretold_are_mixed():
-    latents, actions = torch.randn(2, 3, 4, 12, 12), torch.randn(2, 4, 6)
-    known = torch.ones(2, 4, dtype=torch.bool)
+def test_what_is_read_corrects_what_was_foretold():
+    latents, actions, known = torch.randn(2, 3, 4, 12, 12), torch.randn(2, 3, 6), torch.ones(2, 3, dtype=torch.bool)
     known[1, 2] = False
     read, mixed, foretold = (
-        replaced(tiny_dynamics(), trust).foretell(latents, actions, known) for trust in (0.0, 0.25, 1.0))
+        estimated(replaced(tiny_dynamics(), trust), latents, actions, known) for trust in (0.0, 0.25, 1.0))
+    assert read.equal(tiny_dynamics().estimator.read(latents))
     expected = tiny_dynamics().forward_model(read[:, 0], read[:, 1], actions[:, 2, :2])
     torch.testing.assert_close(foretold[0, 2, :4], expected[0, :4])
     torch.testing.assert_close(mixed[0, 2, :4], 0.75 * read[0, 2, :4] + 0.25 * expected[0, :4])
@@ -153,19 +173,33 @@ def test_what_is_read_and_what_was_foretold_are_mixed():
     assert mixed[:, :2].equal(read[:, :2])
 
 
-@pytest.mark.parametrize(("older", "same"), [(0, False), (1, True)])
-def test_the_dynamics_remember_further_than_the_transformer_sees(older, same):
+@torch.no_grad()
+@given(st.integers(1, 5))
+def test_frames_may_come_one_by_one_or_together(first):
+    dynamics = tiny_dynamics()
+    generator = torch.Generator().manual_seed(0)
+    latents, actions = torch.randn(2, 6, 4, 12, 12, generator=generator), torch.randn(2, 6, 6, generator=generator)
+    known = torch.ones(2, 6, dtype=torch.bool)
+    known[:, 0] = False
+    together = estimated(dynamics, latents, actions, known)
+    past = estimated(dynamics, latents[:, :first], actions[:, :first], known[:, :first])
+    rest = dynamics.estimate(past, latents[:, first:], actions[:, first:], known)
+    torch.testing.assert_close(torch.cat([past, rest], dim=1), together)
+
+
+@pytest.mark.parametrize("trust", [0.0, 1.0])
+def test_the_dynamics_remember_further_than_the_transformer_sees(trust):
     world, rng = told_world(), np.random.default_rng(0)
-    replaced(world.dynamics, 1.0)
-    spec, most = world.spec, world.history
-    assert most == world.dynamics.config.memory > spec.max_context
-    frames = rng.integers(0, 256, (2, most + older, *spec.frame_size, 3), dtype=np.uint8)
-    frames[1, 1:] = frames[0, 1:]
-    actions = rng.uniform(spec.action.low, spec.action.high, (1, most + older, 2)).repeat(2, axis=0)
+    replaced(world.dynamics, trust)
+    spec = world.spec
+    count = spec.max_context + 4
+    frames = rng.integers(0, 256, (2, count, *spec.frame_size, 3), dtype=np.uint8)
+    frames[1, 2:] = frames[0, 2:]
+    actions = rng.uniform(spec.action.low, spec.action.high, (1, count, 2)).repeat(2, axis=0)
     # Noise is numbered by seed and frame, so lanes of one seed differ by what is remembered alone.
     state = world.init(frames, actions[:, :-1], [5, 5])
     _, latents, _ = world.advance(state, actions[:, -1:], Fidelity(2, NoCache(), context=1))
-    assert latents[0].equal(latents[1]) == same
+    assert latents[0].equal(latents[1]) == (trust == 0)
 
 
 @given(angle, angle, coordinate)

@@ -2,10 +2,11 @@
 
 How a pushed body turns hangs on a unit or two and takes millions of pushes to learn; a network on poses sees a push for
 a thousandth of what it costs a video transformer.  So `Estimator` reads the poses of the bodies from the clean
-latents of past frames, `ForwardModel` takes them on under the actions, in the frame of the body itself, where a push is
+latents of a frame, `ForwardModel` takes them on under the actions, in the frame of the body itself, where a push is
 the same push wherever on the table it happens, and `maps` draws them for the transformer, whose tokens read them beside
-the latents (`control_channels`).  Pictures come from the transformer alone, and a chunk begins from what is read in the
-last of them: no pose is carried past them.
+the latents (`control_channels`).  Pictures come from the transformer alone.  What is read in one carries its noise, so
+the pose of a frame is estimated by an observer of fixed gain: what follows from the estimates of the two frames before,
+corrected by what is read.
 
 Poses `[..., P]` hold x and y of every body in [-1, 1] over the frame and, where it has one, its angle in radians.
 """
@@ -34,17 +35,16 @@ MAP_GAIN = 3.0
 @dataclass(frozen=True, slots=True)
 class DynamicsConfig:
     """angled: for every body, whether it has an angle.  latent_shape: C, h, w.  actions: coordinates of an action.
-    action_is_place: whether they are x and y of a place, in the same units as the bodies'.  trust: how much of the pose
-    of a past frame is what the frames before it foretell; the rest is read.  memory: past frames that are read, however
-    few the transformer sees.  keypoints: maps whose centres the estimator reads.  width, depth: of the hidden layers;
-    multiples of 64 keep activations in whole vectors, so that a lane rounds alone as among others."""
+    action_is_place: whether they are x and y of a place, in the same units as the bodies'.  trust: how much of a
+    frame's pose is what the frames before it foretell; the rest is read.  keypoints: maps whose centres the estimator
+    reads.  width, depth: of the hidden layers; multiples of 64 keep activations in whole vectors, so that a lane rounds
+    alone as among others."""
 
     angled: tuple[bool, ...]
     latent_shape: tuple[int, int, int]
     actions: int
     action_is_place: bool = False
     trust: float = 0.9
-    memory: int = 16
     keypoints: int = 32
     channels: int = 64
     width: int = 512
@@ -241,26 +241,33 @@ class Dynamics(nn.Module):
         self.estimator, self.forward_model = Estimator(config), ForwardModel(config)
         steady(self)
 
-    def foretell(self, latents: Tensor, actions: Tensor, known: Tensor) -> Tensor:
-        """Poses `[N, m+k, P]` of m >= 1 past frames with latents `[N, m, C, h, w]`, and of k frames to come.
+    def estimate(self, past: Tensor, latents: Tensor, actions: Tensor, known: Tensor) -> Tensor:
+        """Poses `[N, k, P]` of k new frames with latents `[N, k, C, h, w]` that follow m with the poses `[N, m, P]`.
 
-        actions: features `[N, m+k, F]` of what led to every frame, their coordinates first.  known: `[N, m+k]`, whether
-        it is known; where it is not, the bodies are at rest and earlier frames say nothing.  What is read in a frame
-        carries the noise of its picture, so it is mixed with what follows from the two before (a filter of fixed gain).
+        actions: features `[N, k, F]` of what led to the new frames, their coordinates first.  known: `[N, m+k]`,
+        whether the action that led to a frame is known; a frame is read alone unless it and the one before have one.
         """
-        past, coordinates = latents.shape[1], actions[..., : self.config.actions]
-        poses = list(self.estimator.read(latents).unbind(1))
-        for frame in range(2, past):
-            seen, expected = poses[frame], self.forward_model(*poses[frame - 2 : frame], coordinates[:, frame])
-            mixed = seen + self.config.trust * difference(self.config.angled, expected, seen)
-            poses[frame] = torch.where(known[:, frame - 1 : frame + 1].all(1, keepdim=True), mixed, seen)
-        moving = known[:, past - 1 : past] & (past > 1)
-        before = torch.where(moving, poses[max(past - 2, 0)], poses[-1])
-        return torch.stack([*poses, *self.forward_model.play(before, poses[-1], coordinates[:, past:])], dim=1)
+        poses, coordinates = list(past.unbind(1)), actions[..., : self.config.actions]
+        for seen, action in zip(self.estimator.read(latents).unbind(1), coordinates.unbind(1), strict=True):
+            frame = len(poses)
+            if frame >= 2:
+                expected = self.forward_model(*poses[-2:], action)
+                mixed = seen + self.config.trust * difference(self.config.angled, expected, seen)
+                seen = torch.where(known[:, frame - 1 : frame + 1].all(1, keepdim=True), mixed, seen)
+            poses.append(seen)
+        return torch.stack(poses[past.shape[1] :], dim=1)
 
-    def control(self, latents: Tensor, actions: Tensor, known: Tensor) -> Tensor:
+    def foretell(self, past: Tensor, known: Tensor, actions: Tensor) -> Tensor:
+        """Poses `[N, m+k, P]`: those `[N, m, P]` of m >= 1 past frames, and what follows under k actions' features
+        `[N, k, F]`.  known: `[N, m]`; the bodies are at rest in a frame to which no known action led."""
+        moving = known[:, -1:] & (past.shape[1] > 1)
+        before = torch.where(moving, past[:, -2:][:, 0], past[:, -1])
+        told = self.forward_model.play(before, past[:, -1], actions[..., : self.config.actions])
+        return torch.cat([past, torch.stack(told, dim=1)], dim=1)
+
+    def control(self, past: Tensor, known: Tensor, actions: Tensor) -> Tensor:
         """The same as maps `[N, K, m+k, h, w]` for the transformer."""
-        return self.maps(self.foretell(latents, actions, known)).transpose(1, 2)
+        return self.maps(self.foretell(past, known, actions)).transpose(1, 2)
 
     def maps(self, poses: Tensor) -> Tensor:
         """Poses `[..., P]` as maps `[..., K, h, w]`, body after body (`bump_maps`)."""

@@ -87,11 +87,6 @@ class World:
                               "and allows only 0")
         return Guidance(scale, self._texts[UNCONDITIONAL], fidelity.batched, fidelity.decide, fidelity.guidance_until)
 
-    @property
-    def history(self) -> int:
-        """Frames that a state keeps: what the transformer sees at most, or more where the dynamics remember more."""
-        return max(self.spec.max_context, 0 if self.dynamics is None else self.dynamics.config.memory)
-
     def memory(self, fidelity: Fidelity) -> Need:
         """Bytes that `advance` needs beside the weights, estimated from the geometry."""
         config = self.transformer.config
@@ -185,22 +180,19 @@ class World:
         lengths = state.length.clamp(max=context)
         count = actions.shape[1]
         noise = chunk_noise(state.seed, state.frame + 1, count, self.spec.latent_shape)
+        known = torch.ones(actions.shape[:2], dtype=torch.bool, device=self.device)
         parts = []
         for length in lengths.unique().tolist():
             lanes = (lengths == length).nonzero().squeeze(1)
-            some = state.select(lanes)
-            known = torch.ones(len(lanes), count, dtype=torch.bool, device=self.device)
-            known = torch.cat([some.known, known], dim=1)
-            taken = torch.cat([some.actions, actions[lanes]], dim=1)
-            frames = slice(self.history - length, None)
+            some, taken = state.select(lanes), actions[lanes]
             with spans("embed"):
                 control = None if self.dynamics is None else (
-                    self.dynamics.control(some.latents, taken, known)[:, :, frames])
+                    self.dynamics.control(some.poses, some.known, taken)[:, :, -length - count :])
             window = Window(
-                context=some.latents[:, frames],
+                context=some.latents[:, -length:],
                 noise=noise[lanes].to(some.latents),
-                actions=taken[:, frames],
-                known=known[:, frames],
+                actions=torch.cat([some.actions[:, -length:], taken], dim=1),
+                known=torch.cat([some.known[:, -length:], known[lanes]], dim=1),
                 text=self._texts[CONDITIONAL],
                 guidance=self.guidance(fidelity),
                 control=control,
@@ -209,30 +201,37 @@ class World:
             parts.append((lanes, *denoise(self.transformer, window, scheduler, fidelity.cache,
                                           context_sigma=self.spec.context_sigma, spans=spans)))
         latents, decisions, blocks = merge_lanes(parts)
-        known = torch.ones(actions.shape[:2], dtype=torch.bool, device=self.device)
-        return self._append(state, latents, actions, known), latents, decisions, blocks
+        with spans("embed"):
+            after = self._append(state, latents, actions, known)
+        return after, latents, decisions, blocks
 
     def _empty(self, seeds: Tensor) -> WorldState:
         """Lanes without any frame yet; the next frame has index 0."""
-        lanes, past = len(seeds), self.history
+        lanes, past = len(seeds), self.spec.max_context
         if (seeds < 0).any():
             raise WcsimError(f"seeds must not be negative, got {seeds.tolist()}")
         zeros = torch.zeros(lanes, dtype=torch.int64)
         return WorldState(
             latents=torch.zeros(lanes, past, *self.spec.latent_shape, device=self.device),
+            poses=torch.zeros(lanes, past, 0 if self.dynamics is None else self.dynamics.config.pose_size,
+                              device=self.device),
             actions=torch.zeros(lanes, past, self.spec.action.num_features, device=self.device),
             known=torch.zeros(lanes, past, dtype=torch.bool, device=self.device),
             length=zeros, frame=zeros - 1, seed=seeds,
         )
 
     def _append(self, state: WorldState, latents: Tensor, actions: Tensor, known: Tensor) -> WorldState:
-        """The state after `[N, k]` more frames: the newest `history` are kept."""
-        past, count = self.history, latents.shape[1]
+        """The state after `[N, k]` more frames."""
+        past, count = self.spec.max_context, latents.shape[1]
+        known = torch.cat([state.known, known], dim=1)
+        poses = (latents.new_zeros(*latents.shape[:2], 0) if self.dynamics is None
+                 else self.dynamics.estimate(state.poses, latents, actions, known))
         return replace(
             state,
             latents=torch.cat([state.latents, latents], dim=1)[:, -past:],
+            poses=torch.cat([state.poses, poses], dim=1)[:, -past:],
             actions=torch.cat([state.actions, actions], dim=1)[:, -past:],
-            known=torch.cat([state.known, known], dim=1)[:, -past:],
+            known=known[:, -past:],
             length=(state.length + count).clamp(max=past),
             frame=state.frame + count,
         )
