@@ -6,7 +6,7 @@ D width, C latent channels, h w latent pixels, H W frame pixels, A action.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, Self
 
@@ -129,25 +129,37 @@ class WorldState:
                                 for name, value in self.tensors().items()})
 
 
+Attend = Callable[[int, Callable[[], Tensor]], Tensor]
+"""What stands in for a block's self-attention, `[B, L, D]`: it is given the block's number, and what computes it."""
+
+
 class BlockStack(Protocol):
     """The transformer blocks at one denoise step, as a cache policy sees them.
 
     depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are ordered so.  branches: how many
     guided branches share the tokens: of every frame first the one, then the next, so that `grid[0]` counts each frame
-    once per branch.  context: how many of those leading frames are clean history, constant over the denoise steps.
+    once per branch.  conditional: which of the branches is that with the prompt.  context: how many of those leading
+    frames are clean history, constant over the denoise steps.
     sigma, next_sigma: noise level of the other frames at this step and after it, in [0, 1].
     """
 
     depth: int
     grid: tuple[int, int, int]
     branches: int
+    conditional: int
     context: int
     sigma: float
     next_sigma: float
 
-    def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
+    def run(
+        self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None, attend: Attend | None = None
+    ) -> Tensor:
         """Blocks `first` up to but not including `last`, on tokens `[B, L, D]` of `lanes` `[B]` (an index on their
-        device; None: all lanes)."""
+        device; None: all lanes).  attend: asked for every self-attention, in a stack of one branch."""
+        ...
+
+    def branch(self, number: int) -> BlockStack:
+        """One of the branches alone, for tokens `[N, L / branches, D]`."""
         ...
 
     def modulated(self, tokens: Tensor) -> Tensor:

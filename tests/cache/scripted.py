@@ -16,7 +16,7 @@ class ScriptedStack:
         next_sigma: float = 0.0, branches: int = 1,
     ) -> None:  # fmt: skip
         self.depth, self.grid, self.context = len(amounts), grid, context
-        self.sigma, self.next_sigma, self.branches = sigma, next_sigma, branches
+        self.sigma, self.next_sigma, self.branches, self.conditional = sigma, next_sigma, branches, 0
         self.amounts = amounts
         self.block_lanes = 0
         self.calls: list[tuple[int, int, list[int] | None]] = []

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from wcsim.cache import CacheConfig, DiCache, NoCache, WorldCache, parse_cache, preset, presets
 from wcsim.cache.curve import Curve
 from wcsim.cache.easycache import EasyCache
+from wcsim.cache.fastercache import FasterCache
 from wcsim.cache.firstblock import FirstBlock
 from wcsim.cache.interval import Interval
 from wcsim.cache.magcache import MagCache
@@ -32,6 +33,7 @@ def test_presets_build_their_policies():
         "seacache": SeaCache,
         "magcache": MagCache,
         "easycache": EasyCache,
+        "fastercache": FasterCache,
         "taylorseer": TaylorSeer,
         "interval": Interval,
         "wcsim": Curve,
@@ -40,7 +42,8 @@ def test_presets_build_their_policies():
 
 def test_defaults_are_the_recommended_presets():
     assert preset("wcsim") == Curve.Config()
-    for kind in ("worldcache", "dicache", "firstblock", "seacache", "easycache", "taylorseer", "interval"):
+    for kind in ("worldcache", "dicache", "firstblock", "seacache", "easycache", "fastercache", "taylorseer",
+                 "interval"):
         assert preset(kind) == KINDS[kind]()
 
 

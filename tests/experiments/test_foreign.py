@@ -90,6 +90,17 @@ def test_magcache_is_ours_for_any_lanes(threshold):
     torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-5)
 
 
+def test_fastercache_is_the_attention_half_of_ours_until_it_continues_what_it_continued():
+    for below, same in ((150, True), (668, False)):
+        theirs = foreign("diffusers", "fastercache", {"below": below, "weight": 0.5}).build()
+        its, told, _ = roll(theirs, [0, 1, 2])
+        first = hits(told)[:, 0].tolist().index(True)
+        ours = parse_cache({"preset": "fastercache", "weights": [0.5, 0.5], "warmup": first / STEPS}).build()
+        mine, decided, _ = roll(ours, [0, 1, 2])
+        assert torch.equal(hits(decided), hits(told))
+        assert torch.allclose(mine, its, rtol=1e-5, atol=1e-5) == same
+
+
 @pytest.mark.parametrize("lite", [False, True])
 def test_taylorseer_keeps_another_rhythm_than_ours(lite):
     theirs = foreign("diffusers", "taylorseer", {"interval": 4, "lite": lite}).build()

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
-from wcsim.types import CachePolicy, Decision
+from wcsim.types import Attend, CachePolicy, Decision
 from wcsim.world.attention import Text
 from wcsim.world.conditioning import Conditioning
-from wcsim.world.guidance import Group, Guidance, alone, apart, beside, groups_of, guide, merge_groups
+from wcsim.world.guidance import CONDITIONAL, Group, Guidance, alone, apart, beside, groups_of, guide, merge_groups
 from wcsim.world.transformer import ActionCosmosTransformer
 
 SOLVERS: dict[str, Callable[[float], Any]] = {
@@ -78,9 +78,9 @@ class Window:
 class TransformerStack:
     """The real transformer as a `BlockStack` at one denoise step; counts what runs and times it.
 
-    passes: one per batch in which the branches run, each its text and how many branches share the batch; the text of
-    `given` where there are none.  sigmas: noise level now and after this step.  blocks: `[N]` blocks run so far, each
-    counted once however many branches it ran on.
+    group: the branches, their texts and batches; None for one branch, under the text of `given`.  sigmas: noise level
+    now and after this step.  blocks: `[N]` blocks run so far, each counted once however many branches it ran on: of a
+    branch alone, where it is the conditional one.
     """
 
     def __init__(
@@ -91,22 +91,39 @@ class TransformerStack:
         spans: Spans,
         *,
         sigmas: tuple[float, float],
-        passes: Sequence[tuple[Text, int]] = (),
+        group: Group | None = None,
     ) -> None:
+        group = group or Group((CONDITIONAL,), (given.text,), ((given.text, 1),))
         self.depth = transformer.depth
-        self.branches = sum(count for _, count in passes) or 1
+        self.branches, self.conditional = len(group.branches), group.conditional
         self.grid = (given.grid[0] * self.branches, *given.grid[1:])
         self.context = context * self.branches
         self.sigma, self.next_sigma = sigmas
         self.blocks = torch.zeros(given.lanes, dtype=torch.int64, device=given.modulation.time.device)
         self._transformer, self._spans, self._frames = transformer, spans, given.grid[0]
-        self._passes = [(given.branch(text, count), count) for text, count in passes] or [(given, 1)]
+        self._given, self._group, self._context = given, group, context
+        self._passes = [(given.branch(text, count), count) for text, count in group.passes]
 
-    def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
+    def run(
+        self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None, attend: Attend | None = None
+    ) -> Tensor:
         """See `wcsim.types.BlockStack`."""
         self.blocks[slice(None) if lanes is None else lanes] += last - first
         with self._spans("probe" if first == 0 and last < self.depth else "deep"):
-            return self._each(tokens, lanes, lambda some, given: self._transformer.run_blocks(some, first, last, given))
+            return self._each(
+                tokens, lanes, lambda some, given: self._transformer.run_blocks(some, first, last, given, attend))
+
+    def branch(self, number: int) -> TransformerStack:
+        """See `wcsim.types.BlockStack`."""
+        if self.branches == 1:
+            return self
+        text = self._group.texts[number]
+        group = Group((self._group.branches[number],), (text,), ((text, 1),))
+        alone = TransformerStack(self._transformer, self._given, self._context, self._spans,
+                                 sigmas=(self.sigma, self.next_sigma), group=group)
+        if number == self.conditional:
+            alone.blocks = self.blocks
+        return alone
 
     def act(self, tokens: Tensor, index: int, block: Callable[[Any, Tensor, Conditioning], Tensor]) -> Tensor:
         """Block `index` done by another hand, on all lanes: `block` is given diffusers' module, tokens `[B, L, D]` and
@@ -171,7 +188,7 @@ def denoise(
             latents = torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2)
             tokens, given = transformer.embed_step(latents, next(modulations), clean_T, constants)
         stacks = [TransformerStack(transformer, given, context, spans, sigmas=(ladder[step], ladder[step + 1]),
-                                   passes=group.passes) for group in groups]
+                                   group=group) for group in groups]
         with spans("policy"):
             outputs, decision = _decide(groups, stacks, policy, step - begun, tokens, states)
         with spans("head"):

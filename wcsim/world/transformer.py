@@ -9,7 +9,8 @@ stock forward expands it to every token first, for the same numbers (`wcsim.worl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_cosmos import CosmosPatchEmbed
 from torch import Tensor
 
+from wcsim.types import Attend
 from wcsim.world.attention import Position, Text, cross_attention, read_text, self_attention
 from wcsim.world.conditioning import Conditioning, Constants
 from wcsim.world.embedders import ActionEmbedder, moments
@@ -199,15 +201,18 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             tokens = tokens + constants.control
         return tokens.flatten(1, 3), Conditioning(modulation, constants.position, constants.text, grid)
 
-    def run_blocks(self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning) -> Tensor:
-        """Blocks `first` up to but not including `last`."""
+    def run_blocks(
+        self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning, attend: Attend | None = None
+    ) -> Tensor:
+        """Blocks `first` up to but not including `last`.  attend: asked for every self-attention."""
         frames = given.grid[0]
         x = tokens_BLD.unflatten(1, (frames, -1))
         for index in range(first, last):
             block = self.transformer_blocks[index]
             x = given.position.add_to(x)
             normed, gate = modulate(block.norm1, x, given, 3 * index)
-            attended = self_attention(block.attn1, normed.flatten(1, 2), given.position.rope)
+            answer = partial(self_attention, block.attn1, normed.flatten(1, 2), given.position.rope)
+            attended = answer() if attend is None else attend(index, answer)
             x = x + gate * attended.unflatten(1, (frames, -1))
             normed, gate = modulate(block.norm2, x, given, 3 * index + 1)
             attended = cross_attention(block.attn2, normed.flatten(1, 2), given.text, index)
@@ -257,10 +262,20 @@ def set_precision(transformer: ActionCosmosTransformer, dtype: torch.dtype) -> N
 def compile_blocks(transformer: Any, **options: Any) -> None:
     """Let `torch.compile` (which takes the options) make one graph of every block range that a cache asks for.
 
-    The cache itself, which reads the host, stays outside.  Each range, and each number of lanes, compiles once.
+    The cache itself, which reads the host, stays outside, and blocks of which it reaches inside run as they are.  Each
+    range, and each number of lanes, compiles once.
     """
-    plain = type(transformer).run_blocks.__get__(transformer)
-    transformer.run_blocks = torch.compile(plain, fullgraph=True, **options)
+    plain: Callable[..., Tensor] = type(transformer).run_blocks.__get__(transformer)
+    compiled: Callable[..., Tensor] = torch.compile(plain, fullgraph=True, **options)
+
+    def run_blocks(
+        tokens_BLD: Tensor, first: int, last: int, given: Conditioning, attend: Attend | None = None
+    ) -> Tensor:
+        if attend is not None:
+            return plain(tokens_BLD, first, last, given, attend)
+        return compiled(tokens_BLD, first, last, given)
+
+    transformer.run_blocks = run_blocks
 
 
 def modulate(norm: Any, x_BTPD: Tensor, given: Conditioning, index: int) -> tuple[Tensor, Tensor]:
