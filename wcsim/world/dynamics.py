@@ -44,7 +44,7 @@ class DynamicsConfig:
     latent_shape: tuple[int, int, int]
     actions: int
     action_is_place: bool = False
-    trust: float = 0.9
+    trust: float = 0.95
     keypoints: int = 32
     channels: int = 64
     width: int = 512
