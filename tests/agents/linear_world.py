@@ -53,8 +53,10 @@ class LinearWorld:
         latents = torch.zeros(lanes, 2, 2, 1, 1, dtype=torch.float64)
         latents[:, -1] = self.encode(frames)[:, -1]
         ones = torch.ones(lanes, dtype=torch.int64)
-        return WorldState(latents, torch.zeros(lanes, 2, 2), torch.zeros(lanes, 2, dtype=torch.bool), ones, 0 * ones,
-                          torch.as_tensor(seeds))
+        return WorldState(
+            latents=latents, poses=torch.zeros(lanes, 2, 0), actions=torch.zeros(lanes, 2, 2),
+            known=torch.zeros(lanes, 2, dtype=torch.bool), length=ones, frame=0 * ones, seed=torch.as_tensor(seeds),
+        )
 
     def observe(self, state: WorldState, latents: Tensor, actions: np.ndarray) -> WorldState:
         assert actions.shape == (state.num_lanes, 2)
