@@ -104,11 +104,6 @@ class FasterCache:
         """Factor of the low frequencies above noise level `turn` and of the high ones below it."""
         turn: float = Field(default=0.3, ge=0, le=1)
 
-        @property
-        def may_hit(self) -> bool:
-            """See `StepConfig`."""
-            return self.interval > 1 or self.branch_interval > 1
-
         def build(self) -> FasterCache:
             """The policy."""
             return FasterCache(self)
