@@ -67,7 +67,6 @@ class LatentEpisodes:
             np.save(path.with_suffix(".tmp.npy"), np.array(encoded))
             path.with_suffix(".tmp.npy").rename(path)
         actions = features(make_task(recipe.task).action, episodes.actions)
-        change = np.abs(np.diff(episodes.states[..., recipe.transformer.moving_columns], axis=1)).max(-1)
         angles = episodes.states[..., recipe.transformer.angle_columns]
         states = np.concatenate([np.delete(episodes.states, recipe.transformer.angle_columns, axis=-1),
                                  np.sin(angles), np.cos(angles)], axis=-1)
@@ -77,13 +76,20 @@ class LatentEpisodes:
             torch.from_numpy(np.pad(actions, ((0, 0), (1, 0), (0, 0)))),
             torch.from_numpy((states - states.mean((0, 1))) / states.std((0, 1))),
             torch.from_numpy(changes / changes.std((0, 1))),
-            np.pad(change > recipe.transformer.moving_change, ((0, 0), (1, 0))),
+            np.pad(moves(episodes.states, recipe), ((0, 0), (1, 0))),
             episodes.states,
         )
 
 
+def moves(states: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Whether what matters moves in each step, `[E, T]` bool, of recorded states `[E, T+1, S]`."""
+    change = np.abs(np.diff(states[..., recipe.transformer.moving_columns], axis=1)).max(-1)
+    moving: np.ndarray = change > recipe.transformer.moving_change
+    return moving
+
+
 def poses_of(states: np.ndarray, recipe: Recipe, frame_px: int) -> Tensor:
-    """Poses `[..., P]` of the recipe's landmarks, as `wcsim.world.dynamics` has them, from recorded states."""
+    """Poses `[..., P]` of the recipe's landmarks, as `wcsim.world.poses` has them, from recorded states."""
     parts = []
     for landmark in recipe.codec.landmarks:
         parts.append(states[..., list(landmark.columns)] * recipe.codec.pixels_per_unit * 2 / frame_px - 1)

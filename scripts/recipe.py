@@ -96,6 +96,8 @@ class DynamicsTraining(Strict):
     """Keyword arguments of `DynamicsConfig` beside what codec and task say."""
     split: str = "train"
     """The split whose steps the forward model learns; it needs no frames."""
+    moving_share: float = Field(0.6, ge=0, le=1)
+    """Share of those steps that are drawn from the ones in which what matters moves; the rest are drawn from all."""
     estimator: Schedule
     forward: Schedule
     latent_noise: float = Field(0.1, ge=0)

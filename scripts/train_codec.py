@@ -24,7 +24,7 @@ from tqdm import tqdm
 from dataset import Episodes, save_atomically
 from recipe import CodecTraining, Recipe
 from wcsim.world.codec import Codec, to_pixels
-from wcsim.world.dynamics import bump_maps
+from wcsim.world.poses import bump_maps
 
 CHANGED = 24
 """Summed absolute RGB difference from which a pixel counts as changed."""

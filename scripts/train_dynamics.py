@@ -21,20 +21,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset import LatentEpisodes, poses_of, read_split, save_atomically
+from dataset import LatentEpisodes, moves, poses_of, read_split, save_atomically
 from recipe import DynamicsTraining, Recipe, Schedule
 from wcsim.actions import features
 from wcsim.envs.tasks import make_task
 from wcsim.world.codec import Codec
-from wcsim.world.dynamics import Dynamics, DynamicsConfig, Estimator, columns, difference
+from wcsim.world.dynamics import Dynamics, DynamicsConfig, Estimator, led
+from wcsim.world.poses import columns, difference
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Poses `[E, T+1, P]` and the actions' coordinates `[E, T, A]`, the t-th leads to frame t+1."""
+    """Poses `[E, T+1, P]`, the actions' coordinates `[E, T, A]`, the t-th leads to frame t+1, and whether what matters
+    moves on the way `[E, T]` bool."""
 
     poses: Tensor
     actions: Tensor
+    moving: np.ndarray
 
     @classmethod
     def load(cls, recipe: Recipe, split: str) -> Steps:
@@ -42,7 +45,18 @@ class Steps:
         task = make_task(recipe.task)
         actions, states = read_split(recipe.data, split, ("actions", "states"))
         coordinates = torch.from_numpy(features(task.action, actions)[..., : task.action.dim])
-        return cls(poses_of(states, recipe, task.frame_size[1]), coordinates)
+        return cls(poses_of(states, recipe, task.frame_size[1]), coordinates, moves(states, recipe))
+
+    @property
+    def before(self) -> Tensor:
+        """Poses `[E, T, P]` one step before each frame but the last; nothing moves before an episode begins."""
+        return torch.cat([self.poses[:, :1], self.poses[:, :-2]], dim=1)
+
+    @property
+    def led(self) -> Tensor:
+        """What led to each frame but the last, `[E, T, A+1]`: to the first, nothing that is known."""
+        known = torch.arange(self.actions.shape[1]).expand(self.actions.shape[:2]) > 0
+        return led(self.actions.roll(1, dims=1), known)
 
 
 def config_of(recipe: Recipe, codec: Codec) -> DynamicsConfig:
@@ -109,7 +123,8 @@ def report(dynamics: Dynamics, held_out: LatentEpisodes, steps: Steps, units: fl
     starts = {"true": steps.poses[:, 2:4], "read": read[:, 2:4]}
     sizes = [("read", difference(dynamics.config.angled, read, steps.poses).flatten(0, 1), 0)]
     for name, start in starts.items():
-        said = torch.stack(dynamics.forward_model.play(start[:, 0], start[:, 1], steps.actions[:, 3:]), dim=1)
+        said = torch.stack(dynamics.forward_model.play(
+            start[:, 0], start[:, 1], steps.led[:, 3], steps.actions[:, 3:]), dim=1)
         wrong = difference(dynamics.config.angled, said, steps.poses[:, 4:])
         sizes += [(f"{name} + {k}", wrong[:, k - 1], k) for k in (1, 2, 4, 8, 16, 32) if k <= wrong.shape[1]]
     for name, wrong, horizon in sizes:
@@ -160,24 +175,26 @@ def main() -> None:
     wrong = difference(dynamics.config.angled, read, steps["validation"].poses)
     noise_scale = 1.4826 * wrong.flatten(0, 1).abs().median(0).values
     forward, learnt = dynamics.forward_model, steps[training.split]
-    # Nothing moves before an episode begins.
-    before = torch.cat([learnt.poses[:, :1], learnt.poses[:, :-2]], dim=1).flatten(0, 1)
-    now, then, action = (each.flatten(0, 1) for each in (learnt.poses[:, :-1], learnt.poses[:, 1:], learnt.actions))
+    before, now, last, action, then = (each.flatten(0, 1) for each in (
+        learnt.before, learnt.poses[:, :-1], learnt.led, learnt.actions, learnt.poses[:, 1:]))
+    pushes = np.flatnonzero(learnt.moving) if learnt.moving.any() else np.arange(learnt.moving.size)
     with torch.no_grad():
-        features_ = forward.features(before, now, action)
+        features_ = forward.features(before, now, last, action)
         forward.offset.copy_(features_.mean(0))
         forward.scale.copy_(1 / features_.std(0).clamp(min=1e-3))
         forward.spread.copy_(forward.change(now, then).std(0))
 
     def forward_loss(rng: np.random.Generator) -> Tensor:
         count = training.forward.batch
-        chosen = torch.from_numpy(rng.integers(len(now), size=count))
+        chosen = torch.from_numpy(np.where(rng.random(count) < training.moving_share,
+                                           rng.choice(pushes, size=count), rng.integers(len(now), size=count)))
         noise = torch.from_numpy(rng.standard_normal((2, count, len(noise_scale)))).float() * noise_scale
         noise = noise * torch.from_numpy(rng.random((count, 1))).float()
         begins = (chosen % learnt.actions.shape[1] == 0).unsqueeze(1)  # what was read is then read once
         first, second = before[chosen] + torch.where(begins, noise[1], noise[0]), now[chosen] + noise[1]
-        said = forward.predict(first, second, action[chosen])
-        return F.smooth_l1_loss(said, forward.change(second, then[chosen]) / forward.spread)
+        said = forward.predict(first, second, last[chosen], action[chosen])
+        # A hit that is nearly a miss is wrong by far whatever is learnt, and shall not outweigh the pushes.
+        return F.smooth_l1_loss(said, forward.change(second, then[chosen]) / forward.spread, beta=0.3)
 
     learn(forward, training.forward, forward_loss, state, save, "forward model")
     dynamics.save(recipe.output / "dynamics")

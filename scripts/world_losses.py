@@ -77,8 +77,8 @@ def control_of(dynamics: Dynamics | None, context: Tensor, actions: Tensor, know
         return None
     past = context.shape[1]
     empty = context.new_zeros(len(context), 0, dynamics.config.pose_size)
-    poses = dynamics.estimate(empty, context, actions[:, :past], known[:, :past])
-    return dynamics.control(poses, known[:, :past], actions[:, past:])
+    poses = dynamics.estimate(empty, context, actions[:, :past], known[:, :past], seen=True)
+    return dynamics.control(poses, actions, known[:, :past])
 
 
 def losses_of(

@@ -14,7 +14,8 @@ from wcsim.cache.none import NoCache
 from wcsim.errors import CheckpointError
 from wcsim.types import Fidelity
 from wcsim.world.checkpoints import hash_files, save_world
-from wcsim.world.dynamics import Dynamics, DynamicsConfig, ForwardModel, columns, difference, turn, wrap
+from wcsim.world.dynamics import Dynamics, DynamicsConfig, ForwardModel, led
+from wcsim.world.poses import columns, difference, turn, wrap
 from wcsim.world.steady import steady
 from wcsim.world.tiny import tiny_dynamics, tiny_parts
 from wcsim.world.world import World
@@ -30,7 +31,7 @@ def poses(count, seed=0):
 
 
 def replaced(dynamics, trust):
-    dynamics.config = replace(dynamics.config, trust=trust)
+    dynamics.config = replace(dynamics.config, trust=trust, trust_seen=trust)
     return dynamics
 
 
@@ -80,7 +81,7 @@ def test_the_forward_model_takes_a_pose_where_its_layers_say(seed):
     model.layers = torch.nn.Sequential()  # what it reads is then what it says
     model.offset, model.scale = torch.zeros(1), torch.ones(1)
     model.features = lambda *_: model.change(now, then)
-    reached = model(now, now, torch.zeros(1, 2))
+    reached = model(now, now, torch.zeros(1, 3), torch.zeros(1, 2))
     torch.testing.assert_close(reached[:, :4], then[:, :4])
     torch.testing.assert_close(wrap(reached[:, 4] - then[:, 4]), torch.zeros(1), atol=1e-5, rtol=0)
 
@@ -100,7 +101,8 @@ def test_a_push_is_the_same_push_wherever_on_the_table(seed, x, y, turned):
 
 def estimated(dynamics, latents, actions, known):
     """Poses of frames before which there are none."""
-    return dynamics.estimate(torch.zeros(len(latents), 0, dynamics.config.pose_size), latents, actions, known)
+    past = torch.zeros(len(latents), 0, dynamics.config.pose_size)
+    return dynamics.estimate(past, latents, actions, known, seen=False)
 
 
 @torch.no_grad()
@@ -112,7 +114,7 @@ def test_a_lane_is_told_the_same_alone_and_among_others():
 
     def told(lanes):
         past = estimated(dynamics, latents[lanes], actions[lanes, :3], known[lanes])
-        return dynamics.control(past, known[lanes], actions[lanes, 3:])
+        return dynamics.control(past, actions[lanes], known[lanes])
 
     all_lanes = told(slice(None))
     assert all_lanes.shape == (5, 4, 7, 12, 12)
@@ -126,28 +128,41 @@ def test_bodies_may_have_no_angle():
     dynamics = Dynamics(DynamicsConfig((False, False), (4, 12, 12), 3, width=64)).eval()
     known = torch.ones(2, 2, dtype=torch.bool)
     past = estimated(dynamics, torch.randn(2, 2, 4, 12, 12), torch.randn(2, 2, 9), known)
-    assert dynamics.control(past, known, torch.randn(2, 1, 9)).shape == (2, 2, 3, 12, 12)
+    assert dynamics.control(past, torch.randn(2, 3, 9), known).shape == (2, 2, 3, 12, 12)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("count", "known"), [(1, True), (2, False)])
 def test_bodies_are_at_rest_where_nothing_is_known_to_have_moved_them(count, known):
     dynamics = tiny_dynamics()
-    past, actions = poses(2 * count).view(2, count, 5), torch.randn(2, 3, 6)
-    told = dynamics.foretell(past, torch.full((2, count), known), actions)
+    past, actions = poses(2 * count).view(2, count, 5), torch.randn(2, count + 3, 6)
+    told = dynamics.foretell(past, actions, torch.full((2, count), known))
     assert told[:, :count].equal(past)
     now = past[:, -1]
-    torch.testing.assert_close(told[:, count], dynamics.forward_model(now, now, actions[:, 0, :2]))
+    expected = dynamics.forward_model(now, now, torch.zeros(2, 3), actions[:, count, :2])
+    torch.testing.assert_close(told[:, count], expected)
 
 
 @torch.no_grad()
 def test_bodies_that_move_go_on_moving():
     dynamics = tiny_dynamics()
-    past, actions = poses(6).view(2, 3, 5), torch.randn(2, 3, 6)
-    told = dynamics.foretell(past, torch.ones(2, 3, dtype=torch.bool), actions)
-    for k in range(3):
-        expected = dynamics.forward_model(told[:, 1 + k], told[:, 2 + k], actions[:, k, :2])
-        torch.testing.assert_close(told[:, 3 + k], expected)
+    past, actions = poses(6).view(2, 3, 5), torch.randn(2, 6, 6)
+    told = dynamics.foretell(past, actions, torch.ones(2, 3, dtype=torch.bool))
+    for k in range(3, 6):
+        last = led(actions[:, k - 1, :2], torch.ones(2))
+        expected = dynamics.forward_model(told[:, k - 2], told[:, k - 1], last, actions[:, k, :2])
+        torch.testing.assert_close(told[:, k], expected)
+
+
+def test_what_led_to_a_pose_says_where_a_body_is_still_going():
+    model, action = ForwardModel(PUSHT), torch.zeros(1, 2)
+    pose = poses(1)
+    unknown, one, other = (led(torch.full((1, 2), place), torch.tensor([known])) for place, known in
+                           ((0.3, False), (0.3, True), (-0.3, True)))
+    said = [model.features(pose, pose, last, action) for last in (unknown, one, other)]
+    assert not said[1].equal(said[2])
+    assert not said[0].equal(said[1])
+    assert led(torch.full((1, 2), 0.7), torch.tensor([False])).equal(torch.zeros(1, 3))
 
 
 @torch.no_grad()
@@ -166,7 +181,8 @@ def test_what_is_read_corrects_what_was_foretold():
     read, mixed, foretold = (
         estimated(replaced(tiny_dynamics(), trust), latents, actions, known) for trust in (0.0, 0.25, 1.0))
     assert read.equal(tiny_dynamics().estimator.read(latents))
-    expected = tiny_dynamics().forward_model(read[:, 0], read[:, 1], actions[:, 2, :2])
+    last = led(actions[:, 1, :2], known[:, 1])
+    expected = tiny_dynamics().forward_model(read[:, 0], read[:, 1], last, actions[:, 2, :2])
     torch.testing.assert_close(foretold[0, 2, :4], expected[0, :4])
     torch.testing.assert_close(mixed[0, 2, :4], 0.75 * read[0, 2, :4] + 0.25 * expected[0, :4])
     assert mixed[1].equal(read[1])  # what led there is not known
@@ -174,7 +190,22 @@ def test_what_is_read_corrects_what_was_foretold():
 
 
 @torch.no_grad()
-@given(st.integers(1, 5))
+def test_a_frame_that_opens_a_rollout_alone_opens_it_at_rest():
+    dynamics = tiny_dynamics()
+    latents, actions = torch.randn(2, 2, 4, 12, 12), torch.randn(2, 2, 6)
+    known = torch.tensor([[False, True], [False, False]])
+    opened = estimated(dynamics, latents[:, :1], actions[:, :1], known[:, :1])
+    then = dynamics.estimate(opened, latents[:, 1:], actions, known, seen=False)
+    read = dynamics.estimator.read(latents)
+    expected = dynamics.foretell(opened, actions, known[:, :1])[:, 1]
+    torch.testing.assert_close(then[0, 0, :4], 0.02 * read[0, 1, :4] + 0.98 * expected[0, :4])
+    assert then[1, 0].equal(read[1, 1])  # what led there is not known
+    # Two frames that open it together may show bodies that move already.
+    assert estimated(dynamics, latents, actions, known).equal(read)
+
+
+@torch.no_grad()
+@given(st.integers(2, 5))
 def test_frames_may_come_one_by_one_or_together(first):
     dynamics = tiny_dynamics()
     generator = torch.Generator().manual_seed(0)
@@ -183,8 +214,21 @@ def test_frames_may_come_one_by_one_or_together(first):
     known[:, 0] = False
     together = estimated(dynamics, latents, actions, known)
     past = estimated(dynamics, latents[:, :first], actions[:, :first], known[:, :first])
-    rest = dynamics.estimate(past, latents[:, first:], actions[:, first:], known)
+    rest = dynamics.estimate(past, latents[:, first:], actions, known, seen=False)
     torch.testing.assert_close(torch.cat([past, rest], dim=1), together)
+
+
+@torch.no_grad()
+def test_what_is_seen_corrects_more_than_what_is_imagined():
+    dynamics = tiny_dynamics()
+    dynamics.config = replace(dynamics.config, trust=1.0, trust_seen=0.0)
+    latents, actions, known = torch.randn(2, 3, 4, 12, 12), torch.randn(2, 4, 6), torch.ones(2, 4, dtype=torch.bool)
+    past = poses(2).view(2, 1, 5)
+    read = dynamics.estimator.read(latents)
+    assert dynamics.estimate(past, latents, actions, known, seen=True).equal(read)
+    foretold = dynamics.foretell(past, actions, known[:, :1])[:, 1:]
+    imagined = dynamics.estimate(past, latents, actions, known, seen=False)
+    torch.testing.assert_close(imagined[..., :4], foretold[..., :4])
 
 
 @pytest.mark.parametrize("trust", [0.0, 1.0])

@@ -6,15 +6,17 @@ latents of a frame, `ForwardModel` takes them on under the actions, in the frame
 the same push wherever on the table it happens, and `maps` draws them for the transformer, whose tokens read them beside
 the latents (`control_channels`).  Pictures come from the transformer alone.  What is read in one carries its noise, so
 the pose of a frame is estimated by an observer of fixed gain: what follows from the estimates of the two frames before,
-corrected by what is read.
+corrected by what is read.  An imagined frame was drawn as foretold, and corrects little; a seen one is the truth.
 
-Poses `[..., P]` hold x and y of every body in [-1, 1] over the frame and, where it has one, its angle in radians.
+Two poses do not say how fast a body is that is still on its way to where the last action sent it: they say how far it
+came.  So the forward model is told the action that led to the newer pose, too.
+
+Poses are as `wcsim.world.poses` has them.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -26,6 +28,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from wcsim.world.poses import bump_maps, columns, difference, turn, turn_places, wrap
 from wcsim.world.steady import SteadyConv2d, steady
 
 MAP_GAIN = 3.0
@@ -35,16 +38,17 @@ MAP_GAIN = 3.0
 @dataclass(frozen=True, slots=True)
 class DynamicsConfig:
     """angled: for every body, whether it has an angle.  latent_shape: C, h, w.  actions: coordinates of an action.
-    action_is_place: whether they are x and y of a place, in the same units as the bodies'.  trust: how much of a
-    frame's pose is what the frames before it foretell; the rest is read.  keypoints: maps whose centres the estimator
-    reads.  width, depth: of the hidden layers; multiples of 64 keep activations in whole vectors, so that a lane rounds
-    alone as among others."""
+    action_is_place: whether they are x and y of a place, in the same units as the bodies'.  trust, trust_seen: how much
+    of the pose of an imagined frame, and of a seen one, is what the frames before it foretell; the rest is read.
+    keypoints: maps whose centres the estimator reads.  width, depth: of the hidden layers; multiples of 64 keep
+    activations in whole vectors, so that a lane rounds alone as among others."""
 
     angled: tuple[bool, ...]
     latent_shape: tuple[int, int, int]
     actions: int
     action_is_place: bool = False
-    trust: float = 0.95
+    trust: float = 0.98
+    trust_seen: float = 0.4
     keypoints: int = 32
     channels: int = 64
     width: int = 512
@@ -61,55 +65,10 @@ class DynamicsConfig:
         return sum(1 + 2 * angle for angle in self.angled)
 
 
-def columns(angled: Sequence[bool]) -> list[tuple[slice, int | None]]:
-    """For every body, where its place and its angle (None without one) stand in a pose."""
-    found, first = [], 0
-    for angle in angled:
-        found.append((slice(first, first + 2), first + 2 if angle else None))
-        first += 2 + angle
-    return found
-
-
-def wrap(angle: Tensor) -> Tensor:
-    """Angles in [-pi, pi)."""
-    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
-
-
-def difference(angled: Sequence[bool], said: Tensor, true: Tensor) -> Tensor:
-    """One pose `[..., P]` less another, angles the short way round."""
-    parts = []
-    for place, own in columns(angled):
-        parts.append(said[..., place] - true[..., place])
-        if own is not None:
-            parts.append(wrap(said[..., own : own + 1] - true[..., own : own + 1]))
-    return torch.cat(parts, dim=-1)
-
-
-def turn(vector: Tensor, angle: Tensor) -> Tensor:
-    """Vectors `[..., 2]` turned by `angle` `[...]`."""
-    cos, sin = angle.cos(), angle.sin()
-    x, y = vector.unbind(-1)
-    return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
-
-
-def turn_places(angled: Sequence[bool], pose: Tensor, angle: Tensor) -> Tensor:
-    """Poses, or differences of them, `[..., P]` with every place turned by `angle` `[...]`; angles stay."""
-    parts = []
-    for place, own in columns(angled):
-        parts.append(turn(pose[..., place], angle))
-        if own is not None:
-            parts.append(pose[..., own : own + 1])
-    return torch.cat(parts, dim=-1)
-
-
-def bump_maps(rows: Tensor, columns: Tensor, angle: Tensor | None, height: float = 1.0) -> list[Tensor]:
-    """A body as maps `[..., h, w]`: a Gaussian bump one cell wide and, with an angle `[...]`, the bump times its sine
-    and its cosine.  rows, columns: `[..., h]` and `[..., w]`, how many cells each row and column lies from the body."""
-    bump = height * torch.exp(-0.5 * (rows.square().unsqueeze(-1) + columns.square().unsqueeze(-2)))
-    if angle is None:
-        return [bump]
-    turned = angle[..., None, None]
-    return [bump, bump * turned.sin(), bump * turned.cos()]
+def led(actions: Tensor, known: Tensor) -> Tensor:
+    """What led to frames, `[..., A + 1]`: coordinates `[..., A]` and, as 1 or 0, whether they are `known` `[...]`."""
+    said = known.unsqueeze(-1).to(actions)
+    return torch.cat([actions * said, said], dim=-1)
 
 
 def hidden(sizes: Sequence[int], out: int) -> nn.Sequential:
@@ -175,7 +134,8 @@ class ForwardModel(nn.Module):
         super().__init__()
         self.config = config
         example = torch.zeros(1, config.pose_size)
-        size = self.features(example, example, torch.zeros(1, config.actions)).shape[-1]
+        action = torch.zeros(1, config.actions)
+        size = self.features(example, example, led(action, torch.ones(1)), action).shape[-1]
         self.layers = hidden([size, *[config.width] * config.depth], config.pose_size)
         self.register_buffer("offset", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
@@ -188,15 +148,15 @@ class ForwardModel(nn.Module):
                 return pose[..., place], pose[..., angle]
         return torch.zeros_like(pose[..., :2]), torch.zeros_like(pose[..., 0])
 
-    def features(self, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
-        """What the layers read of two poses `[..., P]` one step apart and an action `[..., A]`: everything as it is
-        on the table, and seen from the body."""
+    def features(self, before: Tensor, now: Tensor, last: Tensor, action: Tensor) -> Tensor:
+        """What the layers read of two poses `[..., P]` one step apart, what `led` from one to the other `[..., A+1]`
+        and an action `[..., A]`: everything as it is on the table, and seen from the body."""
         centre, angle = self._frame(now)
 
         def seen(place: Tensor) -> Tensor:
             return turn(place - centre, -angle)
 
-        told = [action]
+        told = [action, last]
         for place, own in columns(self.config.angled):
             told += [now[..., place], seen(now[..., place]), seen(before[..., place]),
                      turn(now[..., place] - before[..., place], -angle)]
@@ -204,8 +164,9 @@ class ForwardModel(nn.Module):
                 told += [now[..., own : own + 1].cos(), now[..., own : own + 1].sin(),
                          wrap(now[..., own : own + 1] - before[..., own : own + 1])]
         if self.config.action_is_place:
-            told += [seen(action), *(turn(action - now[..., place], -angle) for place, _ in
-                                     columns(self.config.angled))]
+            spots, known = [place for place, _ in columns(self.config.angled)], last[..., -1:]
+            told += [seen(action), *(turn(action - now[..., spot], -angle) for spot in spots)]
+            told += [known * turn(last[..., :-1] - pose[..., spot], -angle) for pose in (before, now) for spot in spots]
         return torch.cat(told, dim=-1)
 
     def change(self, now: Tensor, then: Tensor) -> Tensor:
@@ -213,22 +174,24 @@ class ForwardModel(nn.Module):
         angled = self.config.angled
         return turn_places(angled, difference(angled, then, now), -self._frame(now)[1])
 
-    def predict(self, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
+    def predict(self, before: Tensor, now: Tensor, last: Tensor, action: Tensor) -> Tensor:
         """The change to come in units of its spread, `[..., P]`."""
-        read = (self.features(before, now, action) - self.offset) * self.scale
+        read = (self.features(before, now, last, action) - self.offset) * self.scale
         said: Tensor = self.layers(read)
         return said
 
-    def forward(self, before: Tensor, now: Tensor, action: Tensor) -> Tensor:
+    def forward(self, before: Tensor, now: Tensor, last: Tensor, action: Tensor) -> Tensor:
         """The next pose `[..., P]`."""
-        change = self.predict(before, now, action) * self.spread
+        change = self.predict(before, now, last, action) * self.spread
         return now + turn_places(self.config.angled, change, self._frame(now)[1])
 
-    def play(self, before: Tensor, now: Tensor, actions: Tensor) -> list[Tensor]:
-        """The poses `[N, P]` that follow two, one step apart, under actions `[N, k, A]`, one by one."""
+    def play(self, before: Tensor, now: Tensor, last: Tensor, actions: Tensor) -> list[Tensor]:
+        """The poses `[N, P]` that follow two, one step apart, under actions `[N, k, A]`, one by one; `last` `[N, A+1]`
+        is what `led` to the second."""
         played = [before, now]
         for action in actions.unbind(1):
-            played.append(self(*played[-2:], action))
+            played.append(self(*played[-2:], last, action))
+            last = led(action, torch.ones_like(action[:, 0]))
         return played[2:]
 
 
@@ -241,33 +204,46 @@ class Dynamics(nn.Module):
         self.estimator, self.forward_model = Estimator(config), ForwardModel(config)
         steady(self)
 
-    def estimate(self, past: Tensor, latents: Tensor, actions: Tensor, known: Tensor) -> Tensor:
+    def estimate(self, past: Tensor, latents: Tensor, actions: Tensor, known: Tensor, *, seen: bool) -> Tensor:
         """Poses `[N, k, P]` of k new frames with latents `[N, k, C, h, w]` that follow m with the poses `[N, m, P]`.
+        seen: whether they are frames of the truth, or imagined.
 
-        actions: features `[N, k, F]` of what led to the new frames, their coordinates first.  known: `[N, m+k]`,
-        whether the action that led to a frame is known; a frame is read alone unless it and the one before have one.
+        actions: features `[N, m+k, F]` of what led to each frame, their coordinates first.  known: `[N, m+k]`, whether
+        it is known.  A frame is read alone where its own action is not known, or where nothing says how the bodies
+        moved before; they were at rest in a past frame to which no known action led.
         """
+        trust = self.config.trust_seen if seen else self.config.trust
         poses, coordinates = list(past.unbind(1)), actions[..., : self.config.actions]
-        for seen, action in zip(self.estimator.read(latents).unbind(1), coordinates.unbind(1), strict=True):
+        for index, read in enumerate(self.estimator.read(latents).unbind(1)):
             frame = len(poses)
-            if frame >= 2:
-                expected = self.forward_model(*poses[-2:], action)
-                mixed = seen + self.config.trust * difference(self.config.angled, expected, seen)
-                seen = torch.where(known[:, frame - 1 : frame + 1].all(1, keepdim=True), mixed, seen)
-            poses.append(seen)
+            if frame:
+                before, last, moving = self._motion(poses, coordinates[:, frame - 1], known[:, frame - 1])
+                expected = self.forward_model(before, poses[-1], last, coordinates[:, frame])
+                told = known[:, frame] & (moving if index else torch.ones_like(moving))
+                mixed = read + trust * difference(self.config.angled, expected, read)
+                read = torch.where(told.unsqueeze(1), mixed, read)
+            poses.append(read)
         return torch.stack(poses[past.shape[1] :], dim=1)
 
-    def foretell(self, past: Tensor, known: Tensor, actions: Tensor) -> Tensor:
-        """Poses `[N, m+k, P]`: those `[N, m, P]` of m >= 1 past frames, and what follows under k actions' features
-        `[N, k, F]`.  known: `[N, m]`; the bodies are at rest in a frame to which no known action led."""
-        moving = known[:, -1:] & (past.shape[1] > 1)
-        before = torch.where(moving, past[:, -2:][:, 0], past[:, -1])
-        told = self.forward_model.play(before, past[:, -1], actions[..., : self.config.actions])
+    def _motion(self, poses: Sequence[Tensor], action: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pose `[N, P]` before the last one, what `led` to the last, and whether it was moving, `[N]`: at rest
+        unless its `action` `[N, A]` is `known` `[N]`."""
+        moving = known & (len(poses) > 1)
+        before = torch.where(moving.unsqueeze(1), poses[max(0, len(poses) - 2)], poses[-1])
+        return before, led(action, moving), moving
+
+    def foretell(self, past: Tensor, actions: Tensor, known: Tensor) -> Tensor:
+        """Poses `[N, m+k, P]`: those `[N, m, P]` of m >= 1 past frames, and what follows under the last k of the
+        actions' features `[N, m+k, F]`.  known: `[N, m]`; the bodies are at rest in a frame to which no known action
+        led."""
+        count, coordinates = past.shape[1], actions[..., : self.config.actions]
+        before, last, _ = self._motion(past.unbind(1), coordinates[:, count - 1], known[:, -1])
+        told = self.forward_model.play(before, past[:, -1], last, coordinates[:, count:])
         return torch.cat([past, torch.stack(told, dim=1)], dim=1)
 
-    def control(self, past: Tensor, known: Tensor, actions: Tensor) -> Tensor:
+    def control(self, past: Tensor, actions: Tensor, known: Tensor) -> Tensor:
         """The same as maps `[N, K, m+k, h, w]` for the transformer."""
-        return self.maps(self.foretell(past, known, actions)).transpose(1, 2)
+        return self.maps(self.foretell(past, actions, known)).transpose(1, 2)
 
     def maps(self, poses: Tensor) -> Tensor:
         """Poses `[..., P]` as maps `[..., K, h, w]`, body after body (`bump_maps`)."""
