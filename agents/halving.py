@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """How candidates are screened: imagined at `fidelity`, for the first `ticks` (None: all), `survivors` go on."""
+    """How candidates are screened: imagined at `fidelity` (None: foretold by the world's dynamics, see
+    `imagined_cost`), for the first `ticks` (None: all), `survivors` go on."""
 
-    fidelity: Fidelity
+    fidelity: Fidelity | None
     survivors: int
     ticks: int | None = None
 

@@ -134,6 +134,12 @@ class PixelJudge:
             parts = [self._judge(frames[first : first + BATCH]) for first in range(0, max(1, len(frames)), BATCH)]
         return Judgement(*(np.concatenate([getattr(part, name) for part in parts]) for name in Judgement.__slots__))
 
+    def of_poses(self, poses: np.ndarray) -> Judgement:
+        """What a faultless look would say of agent and block at poses `[N, 5]` over the frame (`wcsim.world.poses`)."""
+        places = (poses[:, :4].astype(np.float64) + 1) / 2 * self.scene.table
+        block = np.concatenate([places[:, 2:], poses[:, 4:].astype(np.float64)], axis=1)
+        return Judgement.of_state(places[:, :2], block, self.scene.coverage(block), self.scene.success_coverage)
+
     def _judge(self, frames: np.ndarray) -> Judgement:
         scene, pixels = self.scene, frames.astype(np.float32)
         hue = pixels @ self._agent_axis

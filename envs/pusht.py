@@ -110,6 +110,10 @@ class PushT:
         """Frames `[N, 96, 96, 3]` uint8 to poses and coverage."""
         return self._judge(frames)
 
+    def judge_poses(self, poses: np.ndarray) -> Judgement:
+        """What the judge would say of poses `[N, 5]` over the frame, as a world's dynamics foretell them."""
+        return self._judge.of_poses(poses)
+
     def reward(self, judgement: Judgement) -> np.ndarray:
         """The benchmark's own: coverage as a share of what counts as success, at most 1."""
         return np.clip(judgement.coverage / SUCCESS_COVERAGE, 0.0, 1.0)

@@ -95,10 +95,10 @@ def _known(values: Any) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """How one arm scores candidates."""
+    """How one arm scores candidates; fidelity as in `imagined_cost`."""
 
     objective: Objective
-    fidelity: Fidelity
+    fidelity: Fidelity | None
 
 
 def audit(

@@ -185,7 +185,7 @@ def _audit(config: GoalsConfig, task: Task, world: World, goal: Goal, seed: int)
             objective = arm.objective.build(world, aimed)
             opinions[name] = Opinion(objective, arm.fidelity.build(world.spec))
             if arm.screen is not None:
-                opinions[f"{name}, screen"] = Opinion(objective, arm.screen.fidelity.build(world.spec))
+                opinions[f"{name}, screen"] = Opinion(objective, arm.screen.build(world).fidelity)
     return audit(world, task, goal, opinions, reference=config.reference, seed=seed,
                  **config.audit.model_dump(exclude={"starts"}))
 

@@ -35,8 +35,9 @@ class JudgedConfig(StrictConfig):
 
     def build(self, world: World, task: Task) -> Objective:
         """The objective for a task."""
-        agent_goal = getattr(task, "agent_goal", None)
-        return Judged(task.judge, task.goal, agent_goal=agent_goal, **self.model_dump(exclude={"kind"}))
+        agent_goal, judge_poses = getattr(task, "agent_goal", None), getattr(task, "judge_poses", None)
+        return Judged(task.judge, task.goal, agent_goal=agent_goal, judge_poses=judge_poses,
+                      **self.model_dump(exclude={"kind"}))
 
 
 class LatentGoalConfig(StrictConfig):
@@ -53,13 +54,14 @@ class LatentGoalConfig(StrictConfig):
 class ScreenConfig(StrictConfig):
     """See `wcsim.agents.halving.Screen`."""
 
-    fidelity: FidelityConfig
+    fidelity: FidelityConfig | None = None
+    """None: foretold by the world's dynamics alone."""
     survivors: int = Field(8, ge=1)
     ticks: int | None = Field(None, ge=1)
 
     def build(self, world: World) -> Screen:
         """The screen for a world."""
-        return Screen(self.fidelity.build(world.spec), self.survivors, self.ticks)
+        return Screen(None if self.fidelity is None else self.fidelity.build(world.spec), self.survivors, self.ticks)
 
 
 class MPCAgentConfig(MPCConfig):
@@ -80,7 +82,7 @@ class MPCAgentConfig(MPCConfig):
         screen = None if self.screen is None else self.screen.build(world)
         experts = [NoisyPolicy(PushExpert(task.goal), task.action, std=std, seed=i)
                    for i, std in enumerate(self.proposals)]
-        ideas = ImaginedPolicies(world, experts, task.judge, screen.fidelity if screen else fidelity)
+        ideas = ImaginedPolicies(world, experts, task.judge, (screen.fidelity if screen else None) or fidelity)
         return MPCAgent(
             world, self.objective.build(world, task), settings, fidelity=fidelity, judge=task.judge, stay=task.stay,
             screen=screen, propose=ideas if experts else None,

@@ -1,0 +1,115 @@
+"""Candidates scored by what a world's dynamics foretell of the bodies, without a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wcsim.agents.objectives import imagined_cost
+from wcsim.envs.judge import Judgement
+from wcsim.envs.pusht import PushT
+from wcsim.envs.tasks import make_task
+from wcsim.errors import ConfigError
+from wcsim.experiments.planners import JudgedConfig, LatentGoalConfig, MPCAgentConfig
+from wcsim.types import WorldState
+from wcsim.world.tiny import tiny_dynamics, tiny_parts, tiny_world
+from wcsim.world.world import World
+
+
+@pytest.fixture(scope="module")
+def task() -> PushT:
+    return make_task("pusht")
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(*tiny_parts(control_channels=4), dynamics=tiny_dynamics())
+
+
+def began(world: World, task: PushT) -> WorldState:
+    start = task.start(3)
+    return world.init(start.frames[None], start.actions[None], [7])
+
+
+def plans(count: int, ticks: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 512, (count, ticks, 2))
+
+
+def test_one_state_serves_all_candidates(world: World, task: PushT) -> None:
+    state, actions = began(world, task), plans(5, 6)
+    told = world.foretell(state, actions)
+    assert told.shape == (5, 6, 5)
+    np.testing.assert_array_equal(told, world.foretell(state.branch(5), actions))
+    np.testing.assert_array_equal(told[2:3], world.foretell(state, actions[2:3]))
+    np.testing.assert_array_equal(told[:, :3], world.foretell(state, actions[:, :3]))
+
+
+def test_what_is_foretold_is_what_the_transformer_is_told(world: World, task: PushT) -> None:
+    state, actions = began(world, task), plans(1, 3)
+    assert world.dynamics is not None
+    seen: list[np.ndarray] = []
+    maps = world.dynamics.maps
+    world.dynamics.maps = lambda poses: seen.append(poses.numpy()) or maps(poses)  # type: ignore[assignment, method-assign, func-returns-value]
+    try:
+        fidelity = MPCAgentConfig(fidelity={"steps": 1}).fidelity.build(world.spec)  # type: ignore[arg-type]
+        world.advance(state, actions, fidelity)
+    finally:
+        world.dynamics.maps = maps  # type: ignore[method-assign]
+    np.testing.assert_array_equal(seen[0][:, -3:], world.foretell(state, actions))
+
+
+def test_a_world_without_dynamics_foretells_nothing(task: PushT) -> None:
+    bare = tiny_world()
+    with pytest.raises(ConfigError, match="has no dynamics"):
+        bare.foretell(began(bare, task), plans(1, 2))
+
+
+def test_poses_are_judged_as_the_simulator_has_them(task: PushT) -> None:
+    truth = task.make_truth()
+    try:
+        look = truth.restore(task.start(5).truth)
+        for action in plans(1, 4)[0]:
+            look = truth.step(action)
+        true = look.judgement
+    finally:
+        truth.close()
+    over_frame = np.concatenate([true.agent / 256 - 1, true.block[:, :2] / 256 - 1, true.block[:, 2:]], axis=1)
+    told = task.judge_poses(over_frame)
+    for name in ("agent", "block", "coverage"):
+        np.testing.assert_allclose(getattr(told, name), getattr(true, name), atol=2e-2)
+
+
+def test_the_objective_scores_what_was_foretold_as_it_scores_what_is_seen(world: World, task: PushT) -> None:
+    objective = JudgedConfig(every=2, discount=0.5).build(world, task)
+    state, actions = began(world, task), plans(4, 5)
+    cost = imagined_cost(world, state, fidelity=None, objective=objective, max_lanes=2)
+    poses = world.foretell(state, actions)
+    by_hand = np.zeros(4)
+    for tick, weight in ((4, 16 / 21), (2, 4 / 21), (0, 1 / 21)):
+        seen: Judgement = task.judge_poses(poses[:, tick])
+        by_hand += weight * objective.frame_costs(seen)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(cost(actions), by_hand)
+
+
+def test_an_objective_of_pictures_is_refused(world: World, task: PushT) -> None:
+    objective = LatentGoalConfig().build(world, task)
+    with pytest.raises(ConfigError, match="use the objective judged"):
+        imagined_cost(world, began(world, task), fidelity=None, objective=objective, max_lanes=2)
+
+
+def test_a_planner_foretells_many_and_imagines_few(world: World, task: PushT) -> None:
+    settings: dict[str, Any] = {
+        "horizon": 4, "rounds": 2, "candidates": 40, "elites": 6, "replan_every": 2, "fidelity": {"steps": 1},
+        "screen": {"survivors": 3},
+    }
+    agent = MPCAgentConfig(**settings).build(world, task)
+    pixels = task.start(3).frames[-1]
+    agent.reset({"pixels": pixels}, episode=0)
+    action = agent.act({"pixels": pixels})
+    assert action.shape == (2,)
+    assert agent.last is not None
+    assert agent.last.calls == 80
+    assert agent.last.rank_agreement is not None
+    assert [trace.hit.shape[-1] for trace in agent.last.traces] == [3, 3, 1]
