@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Screen:
     """How candidates are screened: imagined at `fidelity` (None: foretold by the world's dynamics, see
-    `imagined_cost`), for the first `ticks` (None: all), `survivors` go on."""
+    `imagined_cost`), for the first `ticks` (None: all), `survivors` go on; of 0 the screen has the last word."""
 
     fidelity: Fidelity | None
     survivors: int
@@ -87,5 +87,10 @@ def screened_cost(
     high = imagined_cost(world, state, fidelity=fidelity, objective=objective, max_lanes=max_lanes, watch=watch)
     if screen is None:
         return high
+    if screen.survivors == 0 and screen.ticks is not None:
+        raise ConfigError(f"screen.ticks is {screen.ticks}; a screen without survivors has the last word and must see "
+                          "whole plans")
     low = imagined_cost(world, state, fidelity=screen.fidelity, objective=objective, max_lanes=max_lanes, watch=watch)
+    if screen.survivors == 0:
+        return low
     return halved(low, high, survivors=screen.survivors, ticks=screen.ticks, watch=report)

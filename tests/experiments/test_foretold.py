@@ -113,3 +113,19 @@ def test_a_planner_foretells_many_and_imagines_few(world: World, task: PushT) ->
     assert agent.last.calls == 80
     assert agent.last.rank_agreement is not None
     assert [trace.hit.shape[-1] for trace in agent.last.traces] == [3, 3, 1]
+
+
+def test_a_screen_without_survivors_has_the_last_word(world: World, task: PushT) -> None:
+    settings: dict[str, Any] = {
+        "horizon": 4, "rounds": 2, "candidates": 40, "elites": 6, "replan_every": 2, "fidelity": {"steps": 1}}
+    pixels = task.start(3).frames[-1]
+    agent = MPCAgentConfig(**settings, screen={"survivors": 0}).build(world, task)
+    agent.reset({"pixels": pixels}, episode=0)
+    agent.act({"pixels": pixels})
+    assert agent.last is not None
+    assert agent.last.rank_agreement is None
+    assert [trace.hit.shape[-1] for trace in agent.last.traces] == [1]  # the plan that is followed, to compare with
+    blind = MPCAgentConfig(**settings, screen={"survivors": 0, "ticks": 2}).build(world, task)
+    blind.reset({"pixels": pixels}, episode=0)
+    with pytest.raises(ConfigError, match="must see whole plans"):
+        blind.act({"pixels": pixels})

@@ -56,7 +56,7 @@ class ScreenConfig(StrictConfig):
 
     fidelity: FidelityConfig | None = None
     """None: foretold by the world's dynamics alone."""
-    survivors: int = Field(8, ge=1)
+    survivors: int = Field(8, ge=0)
     ticks: int | None = Field(None, ge=1)
 
     def build(self, world: World) -> Screen:
