@@ -102,7 +102,7 @@ def test_the_packaged_experiment_is_valid():
     ("fidelity.cache.treshold=1", "cache.treshold is unknown; known: kind, "),
     ("agent.candidates=0", "agent.mpc.candidates: Input should be greater than or equal to 1, given 0"),
     ("agent.deadline_ms=-5", "agent.mpc.deadline_ms: Input should be greater than 0"),
-    ("agent.elites=99", "elites must be at most candidates"),
+    ("agent.elites=999", "elites must be at most candidates"),
     ("task.name=golf", "task 'golf' is unknown; known: "),
     ("task.options.start=far", "start 'far' is unknown; known: random, near"),
     ("horizn=3", "horizn is unknown; known: name, world, task"),
