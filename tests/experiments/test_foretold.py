@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
-from wcsim.agents.objectives import imagined_cost
+from wcsim.agents.objectives import Judged, imagined_cost
+from wcsim.cache.none import NoCache
 from wcsim.envs.judge import Judgement
 from wcsim.envs.pusht import PushT
 from wcsim.envs.tasks import make_task
 from wcsim.errors import ConfigError
 from wcsim.experiments.planners import JudgedConfig, LatentGoalConfig, MPCAgentConfig
-from wcsim.types import WorldState
+from wcsim.types import Fidelity, WorldState
 from wcsim.world.tiny import tiny_dynamics, tiny_parts, tiny_world
 from wcsim.world.world import World
 
@@ -46,18 +48,21 @@ def test_one_state_serves_all_candidates(world: World, task: PushT) -> None:
     np.testing.assert_array_equal(told[:, :3], world.foretell(state, actions[:, :3]))
 
 
-def test_what_is_foretold_is_what_the_transformer_is_told(world: World, task: PushT) -> None:
+def test_what_is_foretold_is_what_the_transformer_is_told(
+    world: World, task: PushT, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state, actions = began(world, task), plans(1, 3)
+    told: list[np.ndarray] = []
     assert world.dynamics is not None
-    seen: list[np.ndarray] = []
     maps = world.dynamics.maps
-    world.dynamics.maps = lambda poses: seen.append(poses.numpy()) or maps(poses)  # type: ignore[assignment, method-assign, func-returns-value]
-    try:
-        fidelity = MPCAgentConfig(fidelity={"steps": 1}).fidelity.build(world.spec)  # type: ignore[arg-type]
-        world.advance(state, actions, fidelity)
-    finally:
-        world.dynamics.maps = maps  # type: ignore[method-assign]
-    np.testing.assert_array_equal(seen[0][:, -3:], world.foretell(state, actions))
+
+    def watched(poses: Tensor) -> Tensor:
+        told.append(poses.numpy())
+        return maps(poses)
+
+    monkeypatch.setattr(world.dynamics, "maps", watched)
+    world.advance(state, actions, Fidelity(1, NoCache()))
+    np.testing.assert_array_equal(told[0][:, -3:], world.foretell(state, actions))
 
 
 def test_a_world_without_dynamics_foretells_nothing(task: PushT) -> None:
@@ -83,13 +88,14 @@ def test_poses_are_judged_as_the_simulator_has_them(task: PushT) -> None:
 
 def test_the_objective_scores_what_was_foretold_as_it_scores_what_is_seen(world: World, task: PushT) -> None:
     objective = JudgedConfig(every=2, discount=0.5).build(world, task)
+    assert isinstance(objective, Judged)
     state, actions = began(world, task), plans(4, 5)
     cost = imagined_cost(world, state, fidelity=None, objective=objective, max_lanes=2)
     poses = world.foretell(state, actions)
     by_hand = np.zeros(4)
     for tick, weight in ((4, 16 / 21), (2, 4 / 21), (0, 1 / 21)):
         seen: Judgement = task.judge_poses(poses[:, tick])
-        by_hand += weight * objective.frame_costs(seen)  # type: ignore[attr-defined]
+        by_hand += weight * objective.frame_costs(seen)
     np.testing.assert_allclose(cost(actions), by_hand)
 
 
