@@ -13,7 +13,7 @@ from wcsim.cache.none import NoCache
 from wcsim.envs.judge import Judgement
 from wcsim.envs.pusht import PushT
 from wcsim.envs.tasks import make_task
-from wcsim.errors import ConfigError
+from wcsim.errors import ConfigError, WcsimError
 from wcsim.experiments.planners import JudgedConfig, LatentGoalConfig, MPCAgentConfig
 from wcsim.types import Fidelity, WorldState
 from wcsim.world.tiny import tiny_dynamics, tiny_parts, tiny_world
@@ -69,6 +69,12 @@ def test_a_world_without_dynamics_foretells_nothing(task: PushT) -> None:
     bare = tiny_world()
     with pytest.raises(ConfigError, match="has no dynamics"):
         bare.foretell(began(bare, task), plans(1, 2))
+
+
+@pytest.mark.parametrize(("lanes", "shape"), [(2, (3, 4, 2)), (1, (3, 0, 2)), (1, (4, 2))])
+def test_actions_of_another_shape_are_refused(world: World, task: PushT, lanes: int, shape: tuple[int, ...]) -> None:
+    with pytest.raises(WcsimError, match=r"need \[\d, k >= 1, 2\]"):
+        world.foretell(began(world, task).branch(lanes), np.full(shape, 100.0))
 
 
 def test_poses_are_judged_as_the_simulator_has_them(task: PushT) -> None:

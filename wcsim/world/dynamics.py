@@ -219,7 +219,7 @@ class Dynamics(nn.Module):
             if frame:
                 before, last, moving = self._motion(poses, coordinates[:, frame - 1], known[:, frame - 1])
                 expected = self.forward_model(before, poses[-1], last, coordinates[:, frame])
-                told = known[:, frame] & (moving if index else torch.ones_like(moving))
+                told = known[:, frame] & (moving if index else moving | ~known[:, frame - 1])
                 mixed = read + trust * difference(self.config.angled, expected, read)
                 read = torch.where(told.unsqueeze(1), mixed, read)
             poses.append(read)

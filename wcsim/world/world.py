@@ -136,13 +136,9 @@ class World:
 
         Where not all lanes fit into memory they go one lot after the other, and nobody notices but the clock.
         """
-        encoded = features(self.spec.action, check_action(self.spec.action, actions))
-        if encoded.ndim != 3 or encoded.shape[0] != state.num_lanes or encoded.shape[1] < 1:
-            raise WcsimError(f"actions have shape {list(np.shape(actions))}; {state.num_lanes} lanes need "
-                             f"[{state.num_lanes}, k >= 1, {self.spec.action.dim}]")
+        features_NkF = self._features(actions, state.num_lanes)
         check_fidelity(self.spec, fidelity)
         self.guidance(fidelity)
-        features_NkF = torch.from_numpy(encoded).to(self.device)
         limit = memory_limit(self.device) if self.memory_limit is None else self.memory_limit
         if limit is None:
             return self._advance(state, features_NkF, fidelity)
@@ -160,12 +156,20 @@ class World:
         ConfigError for a world without dynamics."""
         if self.dynamics is None:
             raise ConfigError(f"world {self.spec.name!r} has no dynamics; its bodies are foretold by pictures alone")
-        taken = torch.from_numpy(features(self.spec.action, check_action(self.spec.action, actions))).to(self.device)
+        taken = self._features(actions, len(actions) if state.num_lanes == 1 else state.num_lanes)
         poses, before, known = (each.expand(len(taken), *each.shape[1:]) for each in (
             state.poses, state.actions, state.known))
         told = self.dynamics.foretell(poses, torch.cat([before, taken], dim=1), known)
         foretold: np.ndarray = told[:, poses.shape[1] :].cpu().numpy()
         return foretold
+
+    def _features(self, actions: np.ndarray, lanes: int) -> Tensor:
+        """Features `[N, k, F]` of actions `[N, k, A]` for N lanes; WcsimError for another shape."""
+        encoded = features(self.spec.action, check_action(self.spec.action, actions))
+        if encoded.ndim != 3 or encoded.shape[0] != lanes or encoded.shape[1] < 1:
+            raise WcsimError(f"actions have shape {list(np.shape(actions))}; {lanes} lanes need "
+                             f"[{lanes}, k >= 1, {self.spec.action.dim}]")
+        return torch.from_numpy(encoded).to(self.device)
 
     def _advance(self, state: WorldState, actions: Tensor, fidelity: Fidelity) -> tuple[WorldState, Tensor, Trace]:
         """`advance` of lanes that fit into memory, under action features `[N, k, F]`."""
