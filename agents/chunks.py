@@ -75,12 +75,14 @@ class PolicyChunks:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to plan: one level of a governor.  candidates: per round.  latency: of its scoring, under a simulated
-    clock; None takes that of all."""
+    """How hard to plan: one level of a governor.  fidelity: of the scoring; None asks the world's dynamics alone, and
+    nothing is pictured.  candidates: per round.  latency: of its scoring, under a simulated clock; None takes that of
+    all.  elites: of the candidates; None takes those of the planner's configuration."""
 
-    fidelity: Fidelity
+    fidelity: Fidelity | None
     candidates: int
     latency: Latency | None = None
+    elites: int | None = None
 
 
 class PlannedChunks:
@@ -132,10 +134,11 @@ class PlannedChunks:
 
     def chunk(self, observation: Observation, prefix: np.ndarray) -> np.ndarray:
         """Search with the prefix frozen, within the deadline."""
-        config, length, decided = self.config, self.config.horizon, len(prefix)
+        effort, length, decided = self.efforts[self.pace.level], self.config.horizon, len(prefix)
         if decided >= length:
             raise ConfigError(f"a prefix of {decided} actions leaves nothing of a horizon of {length}")
-        effort, budget = self.efforts[self.pace.level], config.budget(self._clock)
+        config = self.config.model_copy(update={"candidates": effort.candidates})
+        budget = config.budget(self._clock)
         rest = self._ahead[min(self._tick - self._made, len(self._ahead) - 1) :]
         mean = np.array(rest[np.minimum(np.arange(length), len(rest) - 1)], dtype=np.float64)
         low, high = (np.array(np.broadcast_to(bound, mean.shape)) for bound in (self._low, self._high))
@@ -144,22 +147,23 @@ class PlannedChunks:
         std[:decided] = 0.0
         settings = Settings(
             low=low, high=high, rng=np.random.default_rng([config.seed, self._episode, self._tick]),
-            rounds=config.rounds, candidates=effort.candidates, budget=budget,
+            rounds=config.rounds, candidates=config.candidates, budget=budget,
             knots=min(config.knots or length, length),
         )
         if self._propose is not None:
             settings["proposals"] = self._propose(self._state, observation, length)
         plan = plan_with(config.planner, self._cost(effort.fidelity, self._latencies[self.pace.level]), mean, std,
-                         elites=min(config.elites, effort.candidates), **settings)
+                         elites=min(effort.elites or config.elites, config.candidates), **settings)
         self.last, self.last_ms = plan, budget.elapsed_ms
         if self._governor is not None:
             self.pace = self._governor.after(self.pace, self.last_ms)
-        self._ahead, self._made, self._followed = plan.actions, self._tick, True
-        _, imagined, _ = self.world.advance(self._state, plan.actions[None, : config.replan_every], effort.fidelity)
-        self._imagined = imagined[0]
+        self._ahead, self._made, self._followed, self._imagined = plan.actions, self._tick, True, None
+        if effort.fidelity is not None:
+            _, imagined, _ = self.world.advance(self._state, plan.actions[None, : config.replan_every], effort.fidelity)
+            self._imagined = imagined[0]
         return plan.actions
 
-    def _cost(self, fidelity: Fidelity, latency: Latency | None) -> CostFn:
+    def _cost(self, fidelity: Fidelity | None, latency: Latency | None) -> CostFn:
         cost = imagined_cost(self.world, self._state, fidelity=fidelity, objective=self.objective,
                              max_lanes=self.config.max_lanes)
         if latency is None:

@@ -80,8 +80,8 @@ def halved(
 
 
 def screened_cost(
-    world: World, state: WorldState, *, fidelity: Fidelity, objective: Objective, max_lanes: int, screen: Screen | None,
-    watch: Callable[[Trace], None], report: Callable[[Screening], None],
+    world: World, state: WorldState, *, fidelity: Fidelity | None, objective: Objective, max_lanes: int,
+    screen: Screen | None, watch: Callable[[Trace], None], report: Callable[[Screening], None],
 ) -> CostFn:
     """`imagined_cost` at `fidelity`, behind a `screen` where there is one; `report` is told of every screening."""
     high = imagined_cost(world, state, fidelity=fidelity, objective=objective, max_lanes=max_lanes, watch=watch)

@@ -7,9 +7,9 @@ It builds its state from seen frames alone.  Easy to get wrong: the frame that a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from wcsim.agents.halving import Screen, Screening, screened_cost
 from wcsim.agents.objectives import Judge, Objective, relative_distance
 from wcsim.agents.planners import PlannerName, plan_with
 from wcsim.agents.policies import Observation
+from wcsim.agents.reports import ActReport, ActTiming, PredictionError, Reason
 from wcsim.agents.search import Plan, PlanningError, Settings
 from wcsim.errors import ConfigError
 from wcsim.track.budget import Budget
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wcsim.world.world import World
-
-Reason = Literal["start", "error", "schedule"]
-"""Why a new plan was made: there was none, the last one mispredicted, or it was due."""
-
 
 class MPCConfig(BaseModel):
     """How to plan, and when again."""
@@ -78,74 +75,24 @@ class MPCConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class PredictionError:
-    """What was imagined for the last action against what was then seen.
-
-    latent: |imagined - seen| / |seen|.  agent_px, block_px, block_deg: in the judge's pixels, and degrees; None without
-    a judge or where either frame does not show it.
-    """
-
-    latent: float
-    agent_px: float | None = None
-    block_px: float | None = None
-    block_deg: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ActTiming:
-    """Milliseconds that one `act` took, and its share of planning.  deadline_met: None without a deadline."""
-
-    act_ms: float
-    plan_ms: float
-    deadline_met: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class ActReport:
-    """What one `act` did.
-
-    reason: why it planned, None where it followed its plan.  The next five are the search's (see `Plan`): of the plan
-    now followed for the costs, of this `act` for the rest.  A cost that nobody computed is None.  timing and traces (of
-    every imagining in this `act`) are left out of comparisons: only they may differ between equal runs.
-    rank_agreement, regret: of its screenings (see `Screening`), on average; None where there was none.  kept: of the
-    plan that this `act` gave up, over the ticks that it was followed, the cost promised and the cost of what came.
-    """
-
-    tick: int
-    reason: Reason | None
-    error: PredictionError | None
-    cost: float | None
-    cost_of_mean: float | None
-    rounds: int
-    calls: int
-    exhausted: bool
-    timing: ActTiming = field(compare=False)
-    traces: tuple[Trace, ...] = field(compare=False)
-    rank_agreement: float | None = None
-    regret: float | None = None
-    kept: tuple[float, float] | None = None
-
-    @property
-    def replanned(self) -> bool:
-        """Whether this `act` made a new plan."""
-        return self.reason is not None
-
-
-@dataclass(frozen=True, slots=True)
 class Intent:
-    """A plan being followed and what it should look like: latents `[replan_every, C, h, w]`, first action first."""
+    """A plan, for how many ticks it is followed, and what those should look like: latents `[ticks, C, h, w]`, first
+    action first; None: nobody pictured them."""
 
     plan: Plan
-    imagined: Tensor
+    ticks: int
+    imagined: Tensor | None
 
 
 class MPCAgent:
     """Plans at `fidelity`, follows the plan, and plans again on schedule or when it has been wrong.
 
-    screen: a cheaper look at all candidates first.  propose: ideas `[P, T, A]` for the first round, made from a state,
-    an observation and T; it is not told of deadlines.  judge: adds agent and block errors to the reports.  stay:
-    `[H, W, 3]` frame to the action `[A]` that keeps the agent where it is, around which the first plan is searched
-    (None: the centre of the action range).  clock: seconds.
+    fidelity: None scores by the world's dynamics alone (see `imagined_cost`) and pictures nothing, so that there is no
+    prediction to be wrong; ConfigError with a screen or an error bound.  screen: a cheaper look at all candidates
+    first.  propose: ideas `[P, T, A]` for the first round, made from a state, an observation and T; it is not told of
+    deadlines.  judge: adds agent and block errors to the reports.  stay: `[H, W, 3]` frame to the action `[A]` that
+    keeps the agent where it is, around which the first plan is searched (None: the centre of the action range).  clock:
+    seconds.
     """
 
     last: ActReport | None = None
@@ -156,13 +103,16 @@ class MPCAgent:
         objective: Objective,
         config: MPCConfig,
         *,
-        fidelity: Fidelity,
+        fidelity: Fidelity | None,
         judge: Judge | None = None,
         stay: Callable[[np.ndarray], np.ndarray] | None = None,
         screen: Screen | None = None,
         propose: Callable[[WorldState, Observation, int], np.ndarray] | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
+        if fidelity is None and (screen is not None or config.error_bound is not None):
+            raise ConfigError("without a fidelity nothing is pictured: there is nothing to screen for, and no error to "
+                              "bound; leave out screen and error_bound, or give a fidelity")
         self.world, self.objective, self.config, self.fidelity = world, objective, config, fidelity
         self._judge, self._stay, self._clock = judge, stay, clock
         self._screen, self._propose = screen, propose
@@ -216,13 +166,16 @@ class MPCAgent:
         self._tick += 1
         return np.array(self._action)
 
-    def _observe(self, frame: np.ndarray) -> PredictionError:
+    def _observe(self, frame: np.ndarray) -> PredictionError | None:
         """Take in the frame that the last action led to, and compare it with what was imagined."""
         assert self._state is not None
         assert self._intent is not None
-        seen, imagined = self.world.encode(frame[None]), self._intent.imagined[self._age - 1][None]
+        seen = self.world.encode(frame[None])
         self._state = self.world.observe(self._state, seen, self._action[None])
         self._came.append(seen[0])
+        if self._intent.imagined is None:
+            return None
+        imagined = self._intent.imagined[self._age - 1][None]
         latent = relative_distance(imagined, seen)
         if self._judge is None:
             return PredictionError(latent)
@@ -235,7 +188,7 @@ class MPCAgent:
 
     def _kept(self) -> tuple[float, float] | None:
         """What the plan that ends now promised for the ticks it was followed, and what came, as costs."""
-        if self._intent is None or not self._came:
+        if self._intent is None or self._intent.imagined is None or not self._came:
             return None
         both = torch.stack([self._intent.imagined[: len(self._came)], torch.stack(self._came)])
         promised, came = self.objective(both, self.world.decode)
@@ -248,7 +201,7 @@ class MPCAgent:
         bound = self.config.error_bound
         if bound is not None and error is not None and not error.latent <= bound:  # NaN is over the bound
             return "error"
-        return "schedule" if self._age == len(self._intent.imagined) else None
+        return "schedule" if self._age == self._intent.ticks else None
 
     def _plan(self, observation: Observation, length: int, budget: Budget, traces: list[Trace]) -> Intent:
         """Search, then imagine once more the part of the answer that will be followed."""
@@ -267,11 +220,14 @@ class MPCAgent:
         mean = self._warm_start(observation["pixels"], length)
         std = np.broadcast_to(config.std_fraction * (self._high - self._low), mean.shape)
         plan = plan_with(config.planner, cost, mean, std, elites=config.elites, **settings)
+        followed = plan.actions[: config.replan_every]
+        if self.fidelity is None:
+            return Intent(plan, len(followed), None)
         began_ms = budget.elapsed_ms
-        _, imagined, trace = self.world.advance(state, plan.actions[None, : config.replan_every], self.fidelity)
+        _, imagined, trace = self.world.advance(state, followed[None], self.fidelity)
         traces.append(trace)
         self._imagining_ms = budget.elapsed_ms - began_ms
-        return Intent(plan, imagined[0])
+        return Intent(plan, len(followed), imagined[0])
 
     def _warm_start(self, frame: np.ndarray, length: int) -> np.ndarray:
         """What is left of the last plan, its last action held for as long as is missing: `[length, A]`."""

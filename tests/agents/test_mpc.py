@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from linear_world import FIDELITY, LinearWorld, frame_at, judge
 from wcsim.agents.halving import Screen
-from wcsim.agents.mpc import ActReport, MPCAgent, MPCConfig
+from wcsim.agents.mpc import MPCAgent, MPCConfig
 from wcsim.agents.objectives import LatentGoal
 from wcsim.agents.proposals import ImaginedPolicies
+from wcsim.agents.reports import ActReport
 from wcsim.agents.search import PlanningError
 from wcsim.errors import ConfigError
 

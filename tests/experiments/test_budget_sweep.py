@@ -22,12 +22,12 @@ def settings(folder: str) -> dict[str, Any]:
     return {
         "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}}, "episodes": 1,
         "max_steps": 3, "deadlines_ms": [10.0, 60.0], "threads": 1,
-        "fidelities": {"uncached": {"steps": 1},
-                       "cached": {"steps": 4, "cache": {"preset": "worldcache", "threshold": 0.5}}},
+        "efforts": {"uncached": {"fidelity": {"steps": 1}},
+                    "cached": {"fidelity": {"steps": 4, "cache": {"preset": "worldcache", "threshold": 0.5}}},
+                    "more": {"fidelity": {"steps": 1}, "candidates": 8, "elites": 3}},
         "planners": ["cem"],
-        "delay": {"fidelity": "cached", "deadline_ms": 60.0, "modes": ["naive", "freeze"], "ticks": [0, 1]},
-        "governed": {"efforts": [{"fidelity": "uncached", "candidates": 4}, {"fidelity": "uncached", "candidates": 8}],
-                     "rounds": 2, "patience": [1, 8]},
+        "delay": {"effort": "cached", "deadline_ms": 60.0, "modes": ["naive", "freeze"], "ticks": [0, 1]},
+        "governed": {"efforts": ["uncached", "more"], "rounds": 2, "margin": 0.6, "patience": [1, 8]},
         "planning": {"horizon": 4, "rounds": 9, "candidates": 4, "elites": 2, "replan_every": 2},
         "objective": {"kind": "judged", "every": 4, "discount": 0.0},
         "latency": {"kind": "constant", "call_ms": 5.0, "frame_ms": 1.0},
@@ -58,14 +58,15 @@ class Refusing(Here):
 
 def test_every_cell_is_played_within_its_simulated_budget(settings: dict[str, Any], whole: Path) -> None:
     summary = json.loads((whole / "summary.json").read_text())
-    assert [(cell["fidelity"], cell["deadline_ms"]) for cell in summary["deadline"]] == [
-        ("uncached", 10.0), ("uncached", 60.0), ("cached", 10.0), ("cached", 60.0)]
+    assert [(cell["effort"], cell["deadline_ms"]) for cell in summary["deadline"]] == [
+        (effort, deadline) for effort in ("uncached", "cached", "more") for deadline in (10.0, 60.0)]
     assert [(cell["mode"], cell["delay"]) for cell in summary["delay"]] == [
         ("naive", 0), ("naive", 1), ("freeze", 0), ("freeze", 1)]
     call_ms = 5.0 + 4 * 4 * 1.0
     for cell in summary["deadline"]:
-        assert cell["plan_ms"]["max"] <= cell["deadline_ms"] + call_ms
-        assert cell["rounds_per_plan"] == max(1, cell["deadline_ms"] // call_ms)
+        this_ms = 5.0 + 8 * 4 * 1.0 if cell["effort"] == "more" else call_ms
+        assert cell["plan_ms"]["max"] <= cell["deadline_ms"] + this_ms
+        assert cell["rounds_per_plan"] == max(1, cell["deadline_ms"] // this_ms)
         assert cell["episodes"] == 1
     assert summary["deadline"][0]["attainment"] == 0.0  # a call takes longer than this deadline
     assert summary["deadline"][1]["attainment"] == 1.0
@@ -93,8 +94,9 @@ def test_a_measured_profile_is_kept_and_not_measured_again(settings: dict[str, A
     small = {"latency": None, "episodes": 1, "max_steps": 1, "delay": None, "deadlines_ms": [1e5],
              "planning": settings["planning"] | {"rounds": 1}}
     run = sweep(settings, **small).run(tmp_path / "run")
-    assert run.manifest["latency"].keys() == {"uncached", "cached"}
+    assert run.manifest["latency"].keys() == {"uncached", "cached", "more"}
     assert run.manifest["latency"]["cached"]["lanes"] == [1, 2, 4]
+    assert run.manifest["latency"]["more"]["lanes"] == [1, 4, 8]
     (tmp_path / "run" / "summary.json").unlink()
     again = sweep(settings, **small).run(tmp_path / "run", executor=Refusing())
     assert again.manifest["latency"] == run.manifest["latency"] == again.read_summary()["latency"]
@@ -123,15 +125,15 @@ def test_the_packaged_sweep_is_valid() -> None:
     assert config.governed is not None
     assert config.delay is not None
     assert config.delay.ticks == (0, 1, 2, 3, 4)
-    swept = len(config.deadlines_ms) * (len(config.fidelities) * len(config.planners) + 1)
+    swept = len(config.deadlines_ms) * (len(config.efforts) * len(config.planners) + 1)
     assert len(cells(config)) == swept + len(config.delay.modes) * len(config.delay.ticks)
     assert config.first_seed + config.episodes < 900_000
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"delay": {"fidelity": "best", "deadline_ms": 1.0}}, "delay.fidelity 'best' is unknown; known: uncached, cached"),
-    ({"delay": {"fidelity": "cached", "deadline_ms": 1.0, "ticks": [3]}}, "must hold replan_every"),
-    ({"governed": {"efforts": [{"fidelity": "x", "candidates": 1}] * 2}}, "governed.efforts.fidelity 'x' is unknown"),
+    ({"delay": {"effort": "best", "deadline_ms": 1.0}}, "delay.effort 'best' is unknown; known: uncached, cached"),
+    ({"delay": {"effort": "cached", "deadline_ms": 1.0, "ticks": [3]}}, "must hold replan_every"),
+    ({"governed": {"efforts": ["x", "more"]}}, "governed.efforts 'x' is unknown"),
     ({"deadlines_ms": []}, "deadlines_ms"), ({"planners": ["lqr"]}, "planners"),
 ])
 def test_bad_sweeps_are_refused(settings: dict[str, Any], change: dict[str, Any], message: str) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from wcsim.agents.chunks import Effort, PlannedChunks
+from wcsim.agents.mpc import MPCConfig
 from wcsim.agents.objectives import Judged, imagined_cost
 from wcsim.cache.none import NoCache
 from wcsim.envs.judge import Judgement
@@ -141,3 +143,36 @@ def test_a_screen_without_survivors_has_the_last_word(world: World, task: PushT)
     blind.reset({"pixels": pixels}, episode=0)
     with pytest.raises(ConfigError, match="must see whole plans"):
         blind.act({"pixels": pixels})
+
+
+def test_without_a_fidelity_nothing_is_pictured_and_the_plan_is_the_same(world: World, task: PushT) -> None:
+    settings: dict[str, Any] = {"horizon": 4, "rounds": 2, "candidates": 40, "elites": 6, "replan_every": 2}
+    start = task.start(3)
+    played = []
+    for changes in ({"fidelity": None}, {"fidelity": {"steps": 1}, "screen": {"survivors": 0}}):
+        agent = MPCAgentConfig(**settings, **changes).build(world, task)
+        agent.reset({"pixels": start.frames[-1]}, episode=0)
+        played.append([agent.act({"pixels": start.frames[-1]}) for _ in range(3)])
+        assert agent.last is not None
+        assert agent.last.reason == "schedule"
+        assert (agent.last.error is None, agent.last.kept is None, not agent.last.traces) == (
+            (True,) * 3 if changes["fidelity"] is None else (False,) * 3)
+    np.testing.assert_array_equal(*played)
+
+
+@pytest.mark.parametrize("changes", [{"screen": {"survivors": 3}}, {"error_bound": 0.5}, {"proposals": [8.0]}])
+def test_what_needs_pictures_needs_a_fidelity(world: World, task: PushT, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="fidelity"):
+        MPCAgentConfig(fidelity=None, **changes).build(world, task)
+
+
+def test_chunks_are_planned_on_what_is_foretold(world: World, task: PushT) -> None:
+    config = MPCConfig(horizon=4, rounds=2, candidates=4, elites=2, replan_every=2)
+    source = PlannedChunks(world, JudgedConfig().build(world, task), config, efforts=[Effort(None, 40, elites=6)])
+    pixels = task.start(3).frames[-1]
+    source.reset({"pixels": pixels, "agent_pos": np.array([200.0, 200.0])})
+    chunk = source.chunk({"pixels": pixels}, np.zeros((0, 2)))
+    source.see({"pixels": pixels}, chunk[0])
+    assert source.last is not None
+    assert source.last.calls == 80
+    assert source.errors == []

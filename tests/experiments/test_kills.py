@@ -25,7 +25,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "goals": ("run", {"kind": "goals", "episodes": 2, "goal_ticks": 2, "fidelity": {"steps": 2}, "reference": "fine",
                       "arms": {"fine": MPC, "still": {"kind": "still"}}, "audit": None}),
     "budget": ("budget", {
-        "episodes": 3, "deadlines_ms": [10.0, 60.0], "fidelities": {"one": {"steps": 1}},
+        "episodes": 3, "deadlines_ms": [10.0, 60.0], "efforts": {"one": {"fidelity": {"steps": 1}}},
         "planning": {"horizon": 2, "rounds": 2, "candidates": 4, "elites": 2, "replan_every": 2},
         "latency": {"kind": "constant", "call_ms": 5.0}}),
 }

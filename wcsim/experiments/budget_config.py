@@ -1,4 +1,4 @@
-"""What a budget sweep is asked: deadlines, fidelities, planners, delays and governors, and the points they make.
+"""What a budget sweep is asked: deadlines, efforts, planners, delays and governors, and the points they make.
 
 Easy to get wrong: rows are numbered by the order of `cells`, so a new part of the sweep goes behind the others.
 """
@@ -21,9 +21,9 @@ from wcsim.track.clock import LatencyConfig
 
 
 class DelayConfig(StrictConfig):
-    """The second half of the sweep: one fidelity, planner and deadline, and chunks that arrive late."""
+    """The second half of the sweep: one effort, planner and deadline, and chunks that arrive late."""
 
-    fidelity: str
+    effort: str
     planner: PlannerName = "cem"
     deadline_ms: float = Field(gt=0)
     modes: tuple[Mode, ...] = ("wait", "naive", "ensemble", "freeze")
@@ -32,18 +32,22 @@ class DelayConfig(StrictConfig):
 
 
 class EffortConfig(StrictConfig):
-    """One level of a governor: a fidelity of the sweep, and candidates per round."""
+    """How hard to plan; see `wcsim.agents.chunks.Effort`."""
 
-    fidelity: str
-    candidates: int = Field(ge=1)
+    fidelity: FidelityConfig | None
+    """Of the scoring; null asks the world's dynamics alone and pictures nothing."""
+    candidates: int | None = Field(None, ge=1)
+    """Per round; None takes `planning.candidates`."""
+    elites: int | None = Field(None, ge=1)
+    """Of them; None takes `planning.elites`."""
 
 
 class GovernedConfig(StrictConfig):
     """The third part of the sweep: plans of `rounds` whole rounds, however long they take, and a governor that turns
     their effort so that they meet the deadline; see `wcsim.track.governor.Governor`."""
 
-    efforts: tuple[EffortConfig, ...] = Field(min_length=2)
-    """Cheapest first; an episode begins with the cheapest."""
+    efforts: tuple[str, ...] = Field(min_length=2)
+    """Of the sweep, cheapest first; an episode begins with the cheapest."""
     planner: PlannerName = "cem"
     rounds: int = Field(2, ge=1)
     margin: float = Field(0.7, gt=0, le=1)
@@ -60,28 +64,28 @@ class BudgetConfig(StrictConfig):
     first_seed: int = Field(720_000, ge=0)
     max_steps: int = Field(40, ge=1)
     deadlines_ms: tuple[float, ...] = Field(min_length=1)
-    fidelities: dict[str, FidelityConfig] = Field(min_length=1)
+    efforts: dict[str, EffortConfig] = Field(min_length=1)
     planners: tuple[PlannerName, ...] = ("cem",)
     delay: DelayConfig | None = None
     governed: GovernedConfig | None = None
     """Swept over `deadlines_ms`, too."""
     planning: MPCConfig = MPCConfig(rounds=64)
-    """Shared by all; planner and deadline are the sweep's."""
+    """Shared by all; planner and deadline are the sweep's, candidates and elites where an effort says none."""
     objective: JudgedConfig = JudgedConfig()
     clock: Literal["simulated", "wall"] = "simulated"
     latency: LatencyConfig | None = None
-    """Of the simulated clock; None measures it, per fidelity, before the first episode."""
+    """Of the simulated clock; None measures it, per effort, before the first episode."""
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.delay is not None and self.delay.fidelity not in self.fidelities:
-            raise ValueError(f"delay.fidelity {self.delay.fidelity!r} is unknown; known: {', '.join(self.fidelities)}")
-        for effort in () if self.governed is None else self.governed.efforts:
-            if effort.fidelity not in self.fidelities:
-                raise ValueError(f"governed.efforts.fidelity {effort.fidelity!r} is unknown; known: "
-                                 f"{', '.join(self.fidelities)}")
+        named = {"delay.effort": () if self.delay is None else (self.delay.effort,),
+                 "governed.efforts": () if self.governed is None else self.governed.efforts}
+        for where, names in named.items():
+            for name in names:
+                if name not in self.efforts:
+                    raise ValueError(f"{where} {name!r} is unknown; known: {', '.join(self.efforts)}")
         if self.delay is not None and max(self.delay.ticks) + self.planning.replan_every > self.planning.horizon:
             raise ValueError(f"planning.horizon {self.planning.horizon} must hold replan_every and the longest delay")
         return self
@@ -89,10 +93,10 @@ class BudgetConfig(StrictConfig):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One point of the sweep.  delay: in ticks; None: the time that planning takes does not pass on the table.
-    governed: by a governor, whose efforts say the fidelity."""
+    """One point of the sweep.  effort: its name; of a governed cell "governed".  delay: in ticks; None: the time that
+    planning takes does not pass on the table."""
 
-    fidelity: str
+    effort: str
     planner: PlannerName
     deadline_ms: float
     mode: Mode = "wait"
@@ -101,12 +105,12 @@ class Cell:
 
 
 def cells(config: BudgetConfig) -> list[Cell]:
-    """All points: every deadline, fidelity and planner; then every mode and delay; then the governor's deadlines."""
-    every = [Cell(fidelity, planner, deadline_ms) for fidelity in config.fidelities for planner in config.planners
+    """All points: every deadline, effort and planner; then every mode and delay; then the governor's deadlines."""
+    every = [Cell(effort, planner, deadline_ms) for effort in config.efforts for planner in config.planners
              for deadline_ms in config.deadlines_ms]
     late, governed = config.delay, config.governed
     if late is not None:
-        every += [Cell(late.fidelity, late.planner, late.deadline_ms, mode, ticks)
+        every += [Cell(late.effort, late.planner, late.deadline_ms, mode, ticks)
                   for mode in late.modes for ticks in late.ticks]
     if governed is not None:
         every += [Cell("governed", governed.planner, deadline_ms, governed=True) for deadline_ms in config.deadlines_ms]

@@ -17,7 +17,7 @@ from wcsim.track.stats import bootstrap, wilson
 
 Row = Mapping[str, Any]
 
-COLUMNS = ("episode", "fidelity", "planner", "deadline_ms", "mode", "delay", "start", "seed", "steps", "world_s",
+COLUMNS = ("episode", "effort", "planner", "deadline_ms", "mode", "delay", "start", "seed", "steps", "world_s",
            "success", "final_coverage", "max_coverage", "waited", "plans", "calls", "rounds", "latent_error")
 
 
@@ -42,7 +42,7 @@ def _cell(rows: Sequence[Row]) -> dict[str, Any]:
     """One point of the sweep."""
     first = rows[0]
     success = wilson(sum(row["success"] for row in rows), len(rows))
-    names = ("fidelity", "planner", "deadline_ms", "mode", "delay", "governed")
+    names = ("effort", "planner", "deadline_ms", "mode", "delay", "governed")
     told: dict[str, Any] = {name: first[name] for name in names}
     told |= {"episodes": len(rows), "success_rate": success.value, "success_interval": [success.low, success.high]}
     for name in ("final_coverage", "max_coverage"):
@@ -81,10 +81,11 @@ def recommend(summary: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
 
 def as_run(cell: Mapping[str, Any], config: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
     """The configuration for `wcsim run` that plans as a cell did."""
-    fidelity = config["fidelities"][cell["fidelity"]]
-    planning = {name: value for name, value in config["planning"].items() if value is not None}
-    agent = {"kind": "mpc", **planning, "planner": cell["planner"], "deadline_ms": cell["deadline_ms"],
-             "fidelity": _given(fidelity), "objective": config["objective"]}
+    effort = _given(config["efforts"][cell["effort"]])
+    fidelity = effort.pop("fidelity", None)
+    agent = {"kind": "mpc", **_given(config["planning"]), **effort, "planner": cell["planner"],
+             "deadline_ms": cell["deadline_ms"], "fidelity": None if fidelity is None else _given(fidelity),
+             "objective": config["objective"]}
     return {
         "name": f"{config['name']}_{deadline_ms:g}ms", "world": config["world"], "task": config["task"],
         "episodes": config["episodes"], "first_seed": config["first_seed"], "max_steps": config["max_steps"],
@@ -93,5 +94,5 @@ def as_run(cell: Mapping[str, Any], config: Mapping[str, Any], deadline_ms: floa
     }
 
 
-def _given(fidelity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fidelity.items() if value is not None}
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}

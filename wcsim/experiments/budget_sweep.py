@@ -1,4 +1,4 @@
-"""Latency budgets: what a planner achieves in the truth, by deadline, fidelity and planner, and by delay and mode.
+"""Latency budgets: what a planner achieves in the truth, by deadline, effort and planner, and by delay and mode.
 
 The planner thinks in the world and acts in the simulator, one cell of the sweep and one start at a time.  Time is
 simulated from a profile that is measured once and kept with the run.  Easy to get wrong: that profile is part of the
@@ -7,7 +7,7 @@ result, so a resumed run reads it back and never measures again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from json import dumps, loads
@@ -32,14 +32,13 @@ from wcsim.experiments.pieces import Tell, finish
 from wcsim.track.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
 from wcsim.track.governor import Governor
 from wcsim.track.runs import Run, make_manifest
-from wcsim.types import Fidelity
 from wcsim.world.checkpoints import find_world, hash_files
 from wcsim.world.world import World
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A cell and a start.  settings: the configuration as JSON text.  latency: per fidelity, as JSON text."""
+    """A cell and a start.  settings: the configuration as JSON text.  latency: per effort, as JSON text."""
 
     settings: str
     latency: str
@@ -70,29 +69,29 @@ class BudgetSweep:
         return {**manifest, "latency": self._latency()}
 
     def _latency(self) -> dict[str, Any]:
-        """The latency of every fidelity, as configured or as measured here and now."""
+        """The latency of every effort, as configured or as measured here and now."""
         config = self.config
         if config.clock == "wall":
             return {}
         if config.latency is not None:
-            return {name: config.latency.model_dump(mode="json") for name in config.fidelities}
+            return {name: config.latency.model_dump(mode="json") for name in config.efforts}
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         world, task = load_world(config.world, device=config.device), make_task(config.task.name, **config.task.options)
-        return {name: profile(world, task, config, fidelity.build(world.spec)).model_dump(mode="json")
-                for name, fidelity in config.fidelities.items()}
+        return {name: profile(world, task, config, _effort(config, name, world)).model_dump(mode="json")
+                for name in config.efforts}
 
 
-def profile(world: World, task: Task, config: BudgetConfig, fidelity: Fidelity) -> MeasuredLatency:
+def profile(world: World, task: Task, config: BudgetConfig, effort: Effort) -> MeasuredLatency:
     """What scoring candidates takes on this machine, by their number: imagining, decoding and judging."""
     start = task.start(config.first_seed)
     state = world.init(start.frames[None], start.actions[None], [0])
-    cost = imagined_cost(world, state, fidelity=fidelity, objective=config.objective.build(world, task),
+    cost = imagined_cost(world, state, fidelity=effort.fidelity, objective=config.objective.build(world, task),
                          max_lanes=config.planning.max_lanes)
     rng, horizon = np.random.default_rng(0), config.planning.horizon
     low, high = world.spec.action.low, world.spec.action.high
-    most = config.planning.candidates
-    lanes = tuple(sorted({1, max(2, most // 2), max(2, most)}))
+    most = max(2, effort.candidates)
+    lanes = tuple(sorted({1, max(2, most // 2), most}))
     return measure(lambda count: cost(rng.uniform(low, high, (count, horizon, len(low)))), lanes=lanes, ticks=horizon)
 
 
@@ -104,7 +103,7 @@ def advice(run: Run, deadline_ms: float) -> str:
     cell = recommend(run.read_summary(), deadline_ms)
     low, high = cell["final_coverage_interval"]
     spread = "" if low is None else f" ({low:.3f} to {high:.3f})"
-    told = (f"# {cell['planner']} on {cell['fidelity']}: plans in {cell['plan_ms']['p95']:.0f} ms at p95, covered "
+    told = (f"# {cell['planner']} on {cell['effort']}: plans in {cell['plan_ms']['p95']:.0f} ms at p95, covered "
             f"{cell['final_coverage']:.3f}{spread} of the goal in {cell['episodes']} episodes\n")
     return told + yaml.safe_dump(as_run(cell, run.config, deadline_ms), sort_keys=False).rstrip()
 
@@ -123,7 +122,7 @@ def play_piece(piece: Piece) -> list[dict[str, Any]]:
     episode = play(task, TruthLanes(task, [start]), [start], [watched], [piece.start], max_steps=config.max_steps)[0]
     return [{
         "episode": piece.cell * config.episodes + piece.start, "cell": piece.cell, "start": piece.start, "seed": seed,
-        "fidelity": cell.fidelity, "planner": cell.planner, "deadline_ms": cell.deadline_ms, "mode": cell.mode,
+        "effort": cell.effort, "planner": cell.planner, "deadline_ms": cell.deadline_ms, "mode": cell.mode,
         "delay": cell.delay, "governed": cell.governed, "steps": len(episode.reward),
         "world_s": len(episode.reward) / task.fps, "success": episode.success,
         "final_coverage": episode.coverage[-1], "max_coverage": max(episode.coverage), "waited": policy.waited,
@@ -167,18 +166,26 @@ class Watched:
 def _policy(
     config: BudgetConfig, task: Task, world: World, cell: Cell, latency: Mapping[str, Latency]
 ) -> AsynchronousPolicy:
-    """What acts in a cell.  latency: per fidelity; empty under a wall clock."""
+    """What acts in a cell.  latency: per effort; empty under a wall clock."""
     settings = config.planning.model_copy(update={"planner": cell.planner, "deadline_ms": cell.deadline_ms})
-    levels, governor, asked = [(cell.fidelity, settings.candidates)], None, config.governed
+    names: Sequence[str] = [cell.effort]
+    governor, asked = None, config.governed
     if cell.governed and asked is not None:
         # The governor alone keeps the deadline: a search cut short would look quick, and be given more to do.
         settings = settings.model_copy(update={"rounds": asked.rounds, "deadline_ms": None})
-        levels = [(effort.fidelity, effort.candidates) for effort in asked.efforts]
-        governor = Governor(len(levels), cell.deadline_ms, asked.margin, asked.patience)
-    efforts = [Effort(config.fidelities[name].build(world.spec), count, latency.get(name)) for name, count in levels]
+        names = asked.efforts
+        governor = Governor(len(names), cell.deadline_ms, asked.margin, asked.patience)
+    efforts = [_effort(config, name, world, latency.get(name)) for name in names]
     source = PlannedChunks(world, config.objective.build(world, task), settings, efforts=efforts,
                            clock=make_clock(config.clock), governor=governor, level=0)
     return AsynchronousPolicy(source, mode=cell.mode, execute=settings.replan_every, delay=fixed_delay(cell.delay or 0))
+
+
+def _effort(config: BudgetConfig, name: str, world: World, latency: Latency | None = None) -> Effort:
+    """An effort of the sweep by its name."""
+    told = config.efforts[name]
+    fidelity = None if told.fidelity is None else told.fidelity.build(world.spec)
+    return Effort(fidelity, told.candidates or config.planning.candidates, latency, told.elites)
 
 
 class _Parsed(StrictConfig):

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from wcsim.agents.mpc import ActReport, MPCAgent
+from wcsim.agents.mpc import MPCAgent
+from wcsim.agents.reports import ActReport
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import StrictConfig
 from wcsim.envs.imagined import ImaginedEnv, load_world

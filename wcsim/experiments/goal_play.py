@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from wcsim.agents.mpc import ActReport, MPCAgent
+from wcsim.agents.mpc import MPCAgent
 from wcsim.agents.objectives import Objective, imagined_cost
 from wcsim.agents.policies import Observation, Policy
+from wcsim.agents.reports import ActReport
 from wcsim.agents.search import knot_noise
 from wcsim.envs.tasks import Task
 from wcsim.experiments.goal_task import Goal

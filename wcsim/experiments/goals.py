@@ -183,7 +183,7 @@ def _audit(config: GoalsConfig, task: Task, world: World, goal: Goal, seed: int)
     for name, arm in config.arms.items():
         if isinstance(arm, MPCAgentConfig):
             objective = arm.objective.build(world, aimed)
-            opinions[name] = Opinion(objective, arm.fidelity.build(world.spec))
+            opinions[name] = Opinion(objective, None if arm.fidelity is None else arm.fidelity.build(world.spec))
             if arm.screen is not None:
                 opinions[f"{name}, screen"] = Opinion(objective, arm.screen.build(world).fidelity)
     return audit(world, task, goal, opinions, reference=config.reference, seed=seed,

@@ -18,6 +18,7 @@ from wcsim.config import StrictConfig
 from wcsim.envs.footage import Footage
 from wcsim.envs.tasks import Task
 from wcsim.errors import ConfigError
+from wcsim.types import Fidelity
 from wcsim.world.world import World
 
 
@@ -68,7 +69,8 @@ class MPCAgentConfig(MPCConfig):
     """A planner inside the world, at a fidelity of its own."""
 
     kind: Literal["mpc"] = "mpc"
-    fidelity: FidelityConfig = FidelityConfig(steps=4)
+    fidelity: FidelityConfig | None = FidelityConfig(steps=4)
+    """null plans on what the world's dynamics foretell, and pictures nothing."""
     objective: Annotated[JudgedConfig | LatentGoalConfig, Field(discriminator="kind")] = JudgedConfig()
     screen: ScreenConfig | None = None
     """A cheaper look at all candidates; the survivors are imagined at `fidelity`."""
@@ -78,15 +80,22 @@ class MPCAgentConfig(MPCConfig):
     def build(self, world: World, task: Task) -> MPCAgent:
         """The agent."""
         settings = MPCConfig.model_validate(self.model_dump(include=set(MPCConfig.model_fields)))
-        fidelity = self.fidelity.build(world.spec)
+        fidelity = None if self.fidelity is None else self.fidelity.build(world.spec)
         screen = None if self.screen is None else self.screen.build(world)
-        experts = [NoisyPolicy(PushExpert(task.goal), task.action, std=std, seed=i)
-                   for i, std in enumerate(self.proposals)]
-        ideas = ImaginedPolicies(world, experts, task.judge, (screen.fidelity if screen else None) or fidelity)
         return MPCAgent(
             world, self.objective.build(world, task), settings, fidelity=fidelity, judge=task.judge, stay=task.stay,
-            screen=screen, propose=ideas if experts else None,
+            screen=screen, propose=self._ideas(world, task, (screen.fidelity if screen else None) or fidelity),
         )
+
+    def _ideas(self, world: World, task: Task, fidelity: Fidelity | None) -> ImaginedPolicies | None:
+        """The experts of `proposals`, imagined at a fidelity."""
+        if not self.proposals:
+            return None
+        if fidelity is None:
+            raise ConfigError("agent.proposals are played in pictures; give agent.fidelity instead of null")
+        experts = [NoisyPolicy(PushExpert(task.goal), task.action, std=std, seed=i)
+                   for i, std in enumerate(self.proposals)]
+        return ImaginedPolicies(world, experts, task.judge, fidelity)
 
 
 class RandomAgentConfig(StrictConfig):

@@ -61,16 +61,16 @@ def _deadlines(summary: Mapping[str, Any]) -> Section:
             if known is None or cell["final_coverage"] > known["final_coverage"]:
                 best[cell["deadline_ms"]] = cell
     reading = " ".join(
-        f"Within {phrases.measured(deadline, 'ms')}, {cell['planner']} on {cell['fidelity']} covers most: "
+        f"Within {phrases.measured(deadline, 'ms')}, {cell['planner']} on {cell['effort']} covers most: "
         f"{phrases.number(cell['final_coverage'])}." for deadline, cell in sorted(best.items())
     ) or "No setting met its own deadline in 19 of 20 plans."
     panels = [
         panel(f"deadline-{name}", f"{title}, against the deadline per plan", cells,
-              lambda row: (row["fidelity"], row["planner"]), "deadline_ms", name, _log_axis)
+              lambda row: (row["effort"], row["planner"]), "deadline_ms", name, _log_axis)
         for name, (_, title) in OUTCOMES.items() if any(cell[name] is not None for cell in cells)
     ]
     rows = tuple(
-        (f"{cell['fidelity']}, {cell['planner']}", phrases.number(cell["deadline_ms"], 0), *_outcome(cell),
+        (f"{cell['effort']}, {cell['planner']}", phrases.number(cell["deadline_ms"], 0), *_outcome(cell),
          *(phrases.number(cell["plan_ms"][key], 0) for key in ("p50", "p95", "p99", "max")),
          phrases.percent(cell["attainment"]), phrases.times(cell["real_time_factor"]),
          phrases.number(cell["calls_per_plan"], 0))
@@ -79,7 +79,7 @@ def _deadlines(summary: Mapping[str, Any]) -> Section:
     table = Table("By deadline", ("", "deadline, ms", "success", "covered", "95%", "plan p50", "p95", "p99", "max",
                                   "met", "real time", "candidates"), rows)
     return Section("deadline", "What a deadline buys", reading,
-                   "Colours are fidelities, lines planners; bars are 95% intervals. While it plans, the table stands "
+                   "Colours are efforts, lines planners; bars are 95% intervals. While it plans, the table stands "
                    "still: what a late plan costs on a moving one is below. `wcsim budget CONFIG --recommend MS` "
                    "prints the setting to take.", tuple(panels), (table,))
 
@@ -98,7 +98,7 @@ def _delays(summary: Mapping[str, Any]) -> Section:
                   phrases.percent(cell["waited"])) for cell in cells)
     table = Table("By delay", ("", "success", "covered", "95%", "ticks stood still"), rows)
     return Section(
-        "delay", "What a delay costs", f"{first['planner']} on {first['fidelity']}, plans arriving late.",
+        "delay", "What a delay costs", f"{first['planner']} on {first['effort']}, plans arriving late.",
         "wait stands still until the plan arrives; naive goes on with the last one and then switches; ensemble "
         "averages the plans that cover a tick; freeze plans knowing what will have been done by then.",
         tuple(panels), (table,))
@@ -108,8 +108,7 @@ def _governed(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Section:
     cells: list[Row] = summary["governed"]
     if not cells:
         return Section("governed", "What a governor makes of a deadline", missing="No governor was swept.")
-    efforts = "; ".join(f"{level}: {effort['candidates']} candidates on {effort['fidelity']}"
-                        for level, effort in enumerate(config["governed"]["efforts"]))
+    efforts = "; ".join(f"{level}: {name}" for level, name in enumerate(config["governed"]["efforts"]))
     rows = tuple((phrases.number(cell["deadline_ms"], 0), *_outcome(cell), phrases.number(cell["level"], 2),
                   *(phrases.number(cell["plan_ms"][key], 0) for key in ("p50", "p95", "max")),
                   phrases.percent(cell["attainment"]), phrases.times(cell["real_time_factor"])) for cell in cells)
