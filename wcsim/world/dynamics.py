@@ -151,22 +151,24 @@ class ForwardModel(nn.Module):
     def features(self, before: Tensor, now: Tensor, last: Tensor, action: Tensor) -> Tensor:
         """What the layers read of two poses `[..., P]` one step apart, what `led` from one to the other `[..., A+1]`
         and an action `[..., A]`: everything as it is on the table, and seen from the body."""
-        centre, angle = self._frame(now)
-
-        def seen(place: Tensor) -> Tensor:
-            return turn(place - centre, -angle)
-
+        (centre, angle), bodies = self._frame(now), columns(self.config.angled)
+        arrows = []
+        for place, _ in bodies:
+            at, was = now[..., place], before[..., place]
+            arrows += [at - centre, was - centre, at - was]
+        if self.config.action_is_place:
+            reached, known = last[..., :-1], last[..., -1:]
+            arrows += [action - centre, *(action - now[..., place] for place, _ in bodies)]
+            arrows += [known * (reached - pose[..., place]) for pose in (before, now) for place, _ in bodies]
+        # Turned at once: most of what a step of one lane takes is calls.
+        seen = iter(turn(torch.stack(arrows, dim=-2), -angle.unsqueeze(-1)).unbind(-2))
         told = [action, last]
-        for place, own in columns(self.config.angled):
-            told += [now[..., place], seen(now[..., place]), seen(before[..., place]),
-                     turn(now[..., place] - before[..., place], -angle)]
+        for place, own in bodies:
+            told += [now[..., place], next(seen), next(seen), next(seen)]
             if own is not None:
                 told += [now[..., own : own + 1].cos(), now[..., own : own + 1].sin(),
                          wrap(now[..., own : own + 1] - before[..., own : own + 1])]
-        if self.config.action_is_place:
-            spots, known = [place for place, _ in columns(self.config.angled)], last[..., -1:]
-            told += [seen(action), *(turn(action - now[..., spot], -angle) for spot in spots)]
-            told += [known * turn(last[..., :-1] - pose[..., spot], -angle) for pose in (before, now) for spot in spots]
+        told += seen
         return torch.cat(told, dim=-1)
 
     def change(self, now: Tensor, then: Tensor) -> Tensor:
