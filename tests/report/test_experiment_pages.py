@@ -65,17 +65,17 @@ def evaluation(path: Path, *, shift: float = 0.0, name: str = "ranking") -> Path
 
 
 def sweep(path: Path, *, delays: bool = True) -> Path:
-    config = {"governed": {"efforts": [{"fidelity": "cached", "candidates": 8}] * 2},
+    config = {"governed": {"efforts": ["cached"] * 2},
               "name": "sweep", "world": "made-up", "episodes": 2, "max_steps": 9, "clock": "simulated"}
     run = Run.create(path, config, MANIFEST)
     cells = [(world, "cem", deadline, "wait", None) for world in ("cached", "uncached") for deadline in (100, 900)]
     cells += [("cached", "cem", 900, mode, ticks) for mode in ("naive", "freeze") for ticks in (0, 1)] if delays else []
     cells += [("governed", "cem", 900, "wait", None)] if delays else []
-    for number, (fidelity, planner, deadline, mode, delay) in enumerate(cells):
+    for number, (effort, planner, deadline, mode, delay) in enumerate(cells):
         for start in range(2):
             run.record_episode([], {
-                "episode": 2 * number + start, "cell": number, "fidelity": fidelity, "planner": planner,
-                "deadline_ms": float(deadline), "mode": mode, "delay": delay, "governed": fidelity == "governed",
+                "episode": 2 * number + start, "cell": number, "effort": effort, "planner": planner,
+                "deadline_ms": float(deadline), "mode": mode, "delay": delay, "governed": effort == "governed",
                 "levels": [0, 1], "start": start, "seed": start, "steps": 9, "world_s": 0.9,
                 "success": bool(start), "final_coverage": 0.3 + 0.1 * start, "max_coverage": 0.5, "waited": 1,
                 "plans": 2, "plan_ms": [80.0, 90.0], "calls": 40, "rounds": 4, "latent_error": None,

@@ -136,4 +136,4 @@ def planning_reading(summary: Mapping[str, Any]) -> str:
     reasons = ", ".join(f"{given[reason]:,} {words}" for reason, words in REASONS.items() if given.get(reason))
     typical = (planning.get("plan_ms") or {}).get("p50")
     took = "" if typical is None else f" A plan took {measured(typical, 'ms')} (median)."
-    return f"{plural(planning['plans'], 'plan')}: {reasons}; {plural(planning['calls'], 'candidate')} imagined.{took}"
+    return f"{plural(planning['plans'], 'plan')}: {reasons}; {plural(planning['calls'], 'candidate')} scored.{took}"
