@@ -10,6 +10,7 @@ from wcsim.cli import app
 from wcsim.config import read_yaml, validate
 from wcsim.errors import RunError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
+from wcsim.experiments.summary import exploitation_gap
 from wcsim.track.runs import Run
 
 SUMMARY_KEYS = {
@@ -122,3 +123,9 @@ def test_worlds_are_listed_and_verified(folder):
     result = CliRunner().invoke(app, ["worlds", "verify", folder])
     assert result.exit_code == 0, result.stdout
     assert "spec and shapes agree" in result.stdout
+
+
+def test_one_unreadable_frame_does_not_decide_the_exploitation_gap() -> None:
+    kept = [(70.0, 72.0), (-150.0, -149.0), (-150.0, 1000.0), None]
+    assert exploitation_gap([{"agent": {"kept": pair}} for pair in kept] + [{"agent": None}]) == 2.0
+    assert exploitation_gap([{"agent": {"kept": None}}]) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def _planning(steps: list[dict[str, Any]]) -> dict[str, Any] | None:
         "calls": sum(row["agent"]["calls"] for row in planned),
         "reasons": dict(Counter(row["agent"]["reason"] for row in planned)),
         "plan_ms": describe([row["spans_ms"]["plan"] for row in planned]),
-        "gap": _gap(steps),
+        "gap": exploitation_gap(steps),
         "rank_agreement": _median(row["agent"].get("rank_agreement") for row in planned),
         "regret": _median(row["agent"].get("regret") for row in planned),
         "prediction_error": {name: _median(error[name] for error in errors)
@@ -68,10 +69,11 @@ def _planning(steps: list[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _gap(steps: list[dict[str, Any]]) -> float | None:
-    """The exploitation gap: what the ticks of plans cost as they came, less what was promised, on average."""
+def exploitation_gap(steps: Sequence[Mapping[str, Any]]) -> float | None:
+    """What the ticks of plans cost as they came, less what was promised: the median over plans, because one frame that
+    the judge cannot read costs as much as all others together.  None where no plan was given up."""
     kept = [row["agent"]["kept"] for row in steps if row["agent"] is not None and row["agent"].get("kept")]
-    return _mean(came - promised for promised, came in kept) if kept else None
+    return _median(came - promised for promised, came in kept)
 
 
 def _mean(values: Any) -> float:
