@@ -31,3 +31,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("worlds") / "tiny"
     save_world(path, *tiny_parts())
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def foretelling_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same with dynamics."""
+    from wcsim.world.checkpoints import save_world
+    from wcsim.world.tiny import tiny_dynamics, tiny_parts
+
+    path = tmp_path_factory.mktemp("worlds") / "tiny"
+    save_world(path, *tiny_parts(control_channels=4), dynamics=tiny_dynamics())
+    return str(path)

@@ -22,8 +22,6 @@ from wcsim.experiments.goal_task import make_goal, with_goal
 from wcsim.experiments.goals import GoalRuns, GoalsConfig, pieces
 from wcsim.experiments.goals_summary import summarise
 from wcsim.experiments.lanes import TruthLanes
-from wcsim.world.checkpoints import save_world
-from wcsim.world.tiny import tiny_dynamics, tiny_parts
 
 PLANNER = {
     "kind": "mpc", "horizon": 4, "rounds": 1, "candidates": 4, "elites": 2, "replan_every": 2,
@@ -171,10 +169,9 @@ def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(folder: str, tmp_
     assert (tmp_path / "run/episodes.jsonl").read_bytes() == rows
 
 
-def test_planners_that_see_no_pictures_play_at_a_small_size(tmp_path: Path) -> None:
-    save_world(tmp_path / "told", *tiny_parts(control_channels=4), dynamics=tiny_dynamics())
+def test_planners_that_see_no_pictures_play_at_a_small_size(foretelling_folder: str, tmp_path: Path) -> None:
     command = ["run", "pusht_goals_foretold", "--out", str(tmp_path / "run")]
-    for change in (f"world={tmp_path / 'told'}", "episodes=1", "max_steps=1", "goal_ticks=2"):
+    for change in (f"world={foretelling_folder}", "episodes=1", "max_steps=1", "goal_ticks=2"):
         command += ["-s", change]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
