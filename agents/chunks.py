@@ -137,7 +137,8 @@ class PlannedChunks:
         effort, length, decided = self.efforts[self.pace.level], self.config.horizon, len(prefix)
         if decided >= length:
             raise ConfigError(f"a prefix of {decided} actions leaves nothing of a horizon of {length}")
-        config = self.config.model_copy(update={"candidates": effort.candidates})
+        config = self.config.model_copy(update={
+            "candidates": effort.candidates, "elites": min(effort.elites or self.config.elites, effort.candidates)})
         budget = config.budget(self._clock)
         rest = self._ahead[min(self._tick - self._made, len(self._ahead) - 1) :]
         mean = np.array(rest[np.minimum(np.arange(length), len(rest) - 1)], dtype=np.float64)
@@ -153,7 +154,7 @@ class PlannedChunks:
         if self._propose is not None:
             settings["proposals"] = self._propose(self._state, observation, length)
         plan = plan_with(config.planner, self._cost(effort.fidelity, self._latencies[self.pace.level]), mean, std,
-                         elites=min(effort.elites or config.elites, config.candidates), **settings)
+                         elites=config.elites, **settings)
         self.last, self.last_ms = plan, budget.elapsed_ms
         if self._governor is not None:
             self.pace = self._governor.after(self.pace, self.last_ms)

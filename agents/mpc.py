@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from wcsim.world.world import World
 
+
 class MPCConfig(BaseModel):
     """How to plan, and when again."""
 

@@ -134,6 +134,8 @@ def test_the_packaged_sweep_is_valid() -> None:
     ({"delay": {"effort": "best", "deadline_ms": 1.0}}, "delay.effort 'best' is unknown; known: uncached, cached"),
     ({"delay": {"effort": "cached", "deadline_ms": 1.0, "ticks": [3]}}, "must hold replan_every"),
     ({"governed": {"efforts": ["x", "more"]}}, "governed.efforts 'x' is unknown"),
+    ({"efforts": {"uncached": {"fidelity": None, "candidates": 1}}, "delay": None, "governed": None},
+     r"efforts.uncached: .*elites must be at most candidates \(1\), got 2"),
     ({"deadlines_ms": []}, "deadlines_ms"), ({"planners": ["lqr"]}, "planners"),
 ])
 def test_bad_sweeps_are_refused(settings: dict[str, Any], change: dict[str, Any], message: str) -> None:

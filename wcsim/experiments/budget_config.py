@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from wcsim.agents.asynchronous import Mode
 from wcsim.agents.mpc import MPCConfig
@@ -86,9 +86,19 @@ class BudgetConfig(StrictConfig):
             for name in names:
                 if name not in self.efforts:
                     raise ValueError(f"{where} {name!r} is unknown; known: {', '.join(self.efforts)}")
+        for name in self.efforts:
+            try:
+                self.planning_of(name)
+            except ValidationError as error:
+                raise ValueError(f"efforts.{name}: {error.errors()[0]['msg']}") from error
         if self.delay is not None and max(self.delay.ticks) + self.planning.replan_every > self.planning.horizon:
             raise ValueError(f"planning.horizon {self.planning.horizon} must hold replan_every and the longest delay")
         return self
+
+    def planning_of(self, effort: str) -> MPCConfig:
+        """`planning` with an effort's own candidates and elites."""
+        own = self.efforts[effort].model_dump(include={"candidates", "elites"}, exclude_none=True)
+        return MPCConfig.model_validate(self.planning.model_dump() | own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,9 +183,8 @@ def _policy(
 
 def _effort(config: BudgetConfig, name: str, world: World, latency: Latency | None = None) -> Effort:
     """An effort of the sweep by its name."""
-    told = config.efforts[name]
-    fidelity = None if told.fidelity is None else told.fidelity.build(world.spec)
-    return Effort(fidelity, told.candidates or config.planning.candidates, latency, told.elites)
+    told, planning = config.efforts[name].fidelity, config.planning_of(name)
+    return Effort(None if told is None else told.build(world.spec), planning.candidates, latency, planning.elites)
 
 
 class _Parsed(StrictConfig):
