@@ -37,15 +37,16 @@ class Recorder:
         """Nothing is known before the first step."""
 
     def forward(
-        self, stack: BlockStack, step: int, tokens: Tensor, state: tuple[Tensor, Tensor, Tensor] | None
+        self, stack: BlockStack, step: int, state: tuple[Tensor, Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Decision]:
         """All blocks; the state is what the next step compares with: modulated input, output, |r| per token."""
+        tokens = stack.tokens
         output, modulated = stack.run(tokens, 0, stack.depth), stack.modulated(tokens)
         size = (output - tokens).float().norm(dim=-1)
         if state is not None:
             changes = relative_drift(modulated, state[0]), relative_drift(output, state[1])
             self.seen.append(torch.stack([*changes, (size / state[2]).mean(-1)]).cpu())
-        return output, (modulated, output, size), full_pass(len(tokens))
+        return stack.velocity(output), (modulated, output, size), full_pass(stack.lanes)
 
 
 def record(world: World, seeds: list[int], frames: int, steps: int) -> np.ndarray:

@@ -29,9 +29,7 @@ from rich.console import Console
 from torch import Tensor
 
 from wcsim.cache import NoCache, preset
-from wcsim.cache.curve import Curve
-from wcsim.cache.polynomial import Polynomial
-from wcsim.cache.reuse import Moment, Predict, State
+from wcsim.cache.curve import Curve, State
 from wcsim.envs.tasks import make_task, play_exploration
 from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity
 from wcsim.world.clips import Sampling, sample_clip
@@ -58,12 +56,8 @@ class Imposed(Curve):
 
     hits: tuple[bool, ...] = ()
 
-    def _decide(self, now: Moment, state: State[Polynomial], memory: Polynomial) -> tuple[Decision, Predict]:
-        decision, predict = Curve._decide(self, now, state, memory)
-        return replace(decision, hit=torch.full_like(decision.hit, self.hits[now.step])), predict
-
-    def _warn_if_useless(self, state: State[Polynomial]) -> None:
-        """It was decided before."""
+    def _skips(self, step: int, fallen: float, state: State) -> bool:
+        return self.hits[step]
 
 
 class Enough(Exception):
@@ -87,12 +81,12 @@ class Watch:
         """That of the policy."""
         return self.policy.init(num_lanes, num_steps)
 
-    def forward(self, stack: BlockStack, step: int, tokens: Tensor, state: Any) -> tuple[Tensor, Any, Decision]:
+    def forward(self, stack: BlockStack, step: int, state: Any) -> tuple[Tensor, Any, Decision]:
         """That of the policy."""
         self.mark()
         if perf_counter() > self.until:
             raise Enough
-        told: tuple[Tensor, Any, Decision] = self.policy.forward(stack, step, tokens, state)
+        told: tuple[Tensor, Any, Decision] = self.policy.forward(stack, step, state)
         return told
 
     def mark(self) -> None:

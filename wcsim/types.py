@@ -134,15 +134,16 @@ Attend = Callable[[int, Callable[[], Tensor]], Tensor]
 
 
 class BlockStack(Protocol):
-    """The transformer blocks at one denoise step, as a cache policy sees them.
+    """The transformer at one denoise step, opened for a cache policy: tokens in, blocks in any range, velocity out.
 
-    depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are ordered so.  branches: how many
-    guided branches share the tokens: of every frame first the one, then the next, so that `grid[0]` counts each frame
-    once per branch.  conditional: which of the branches is that with the prompt.  context: how many of those leading
-    frames are clean history, constant over the denoise steps.
+    lanes: number of lanes N.  depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are
+    ordered so.  branches: how many guided branches share the tokens: of every frame first the one, then the next, so
+    that `grid[0]` counts each frame once per branch.  conditional: which of the branches is that with the prompt.
+    context: how many of those leading frames are clean history, constant over the denoise steps.
     sigma, next_sigma: noise level of the other frames at this step and after it, in [0, 1].
     """
 
+    lanes: int
     depth: int
     grid: tuple[int, int, int]
     branches: int
@@ -150,6 +151,11 @@ class BlockStack(Protocol):
     context: int
     sigma: float
     next_sigma: float
+
+    @property
+    def tokens(self) -> Tensor:
+        """The latents as the first block reads them, `[N, L, D]`; embedded when first asked for."""
+        ...
 
     def run(
         self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None, attend: Attend | None = None
@@ -165,6 +171,11 @@ class BlockStack(Protocol):
     def modulated(self, tokens: Tensor) -> Tensor:
         """What the first block's self-attention reads, `[N, L, D]`: tokens normalised, then scaled and shifted by noise
         level and action."""
+        ...
+
+    def velocity(self, tokens: Tensor) -> Tensor:
+        """What the last layer makes of the output tokens `[N, L, D]` of the last block: the velocity of the frames that
+        are generated, `[N, b, k, C, h, w]`, by branch."""
         ...
 
 
@@ -192,8 +203,8 @@ class CachePolicy(Protocol):
         """Fresh state for one denoise loop of `num_steps` over `num_lanes`."""
         ...
 
-    def forward(self, stack: BlockStack, step: int, tokens: Tensor, state: Any) -> tuple[Tensor, Any, Decision]:
-        """All blocks, or an approximation: embedded tokens `[N, L, D]` to output tokens `[N, L, D]`."""
+    def forward(self, stack: BlockStack, step: int, state: Any) -> tuple[Tensor, Any, Decision]:
+        """The velocity `[N, b, k, C, h, w]` at this denoise step, by all blocks or by an approximation."""
         ...
 
 

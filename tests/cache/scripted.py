@@ -9,17 +9,23 @@ from wcsim.types import CachePolicy, Decision
 
 
 class ScriptedStack:
-    """amounts: per block, a tensor that broadcasts to `[N, L, D]`.  block_lanes counts blocks times lanes run."""
+    """amounts: per block, a tensor that broadcasts to `[N, L, D]`.  The velocity is the output tokens as they are.
+    block_lanes counts blocks times lanes run, embedded how often the tokens were asked for."""
 
     def __init__(
-        self, amounts: list[Tensor], grid: tuple[int, int, int] = (1, 1, 1), context: int = 0, sigma: float = 1.0,
-        next_sigma: float = 0.0, branches: int = 1,
+        self, tokens: Tensor, amounts: list[Tensor], grid: tuple[int, int, int] = (1, 1, 1), context: int = 0,
+        sigma: float = 1.0, next_sigma: float = 0.0, branches: int = 1,
     ) -> None:  # fmt: skip
         self.depth, self.grid, self.context = len(amounts), grid, context
         self.sigma, self.next_sigma, self.branches, self.conditional = sigma, next_sigma, branches, 0
-        self.amounts = amounts
-        self.block_lanes = 0
+        self.lanes, self.amounts, self._tokens = len(tokens), amounts, tokens
+        self.block_lanes = self.embedded = 0
         self.calls: list[tuple[int, int, list[int] | None]] = []
+
+    @property
+    def tokens(self) -> Tensor:
+        self.embedded += 1
+        return self._tokens
 
     def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
         self.block_lanes += (last - first) * len(tokens)
@@ -29,6 +35,9 @@ class ScriptedStack:
         return tokens
 
     def modulated(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    def velocity(self, tokens: Tensor) -> Tensor:
         return tokens
 
 
@@ -42,8 +51,8 @@ def play(
     state = policy.init(tokens_SNLD.shape[1], steps)
     for step, (z, p, o) in enumerate(zip(tokens_SNLD, probe_SNLD, output_SNLD, strict=True)):
         sigma = {"sigma": 1 - step / steps, "next_sigma": 1 - (step + 1) / steps}
-        stacks.append(ScriptedStack([p - z, o - p], **sigma, **stack))
-        output, state, decision = policy.forward(stacks[-1], step, z, state)
+        stacks.append(ScriptedStack(z, [p - z, o - p], **sigma, **stack))
+        output, state, decision = policy.forward(stacks[-1], step, state)
         outputs.append(output)
         decisions.append(decision)
     return torch.stack(outputs), decisions, stacks

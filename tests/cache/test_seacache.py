@@ -51,8 +51,8 @@ def test_guided_branches_are_filtered_apart():
     """Their frames alternate; the filter over time must not take one branch for the change of the other."""
     branches = torch.randn(2, 6, 1, 3, 4, 2, generator=torch.Generator().manual_seed(0))  # b, T, N, rows, columns, D
     policy = parse_cache("seacache").build()
-    alone = ScriptedStack([torch.zeros(1)], grid=(6, 3, 4), sigma=0.7)
-    both = ScriptedStack([torch.zeros(1)], grid=(12, 3, 4), sigma=0.7, branches=2)
+    alone = ScriptedStack(torch.zeros(1), [torch.zeros(1)], grid=(6, 3, 4), sigma=0.7)
+    both = ScriptedStack(torch.zeros(1), [torch.zeros(1)], grid=(12, 3, 4), sigma=0.7, branches=2)
     joined = beside([branch.movedim(1, 0).flatten(1, 3) for branch in branches], 6)
     filtered = apart(policy._watch(both, joined, joined), 6, 2)
     for branch, seen in zip(branches, filtered, strict=True):

@@ -76,7 +76,7 @@ def test_an_error_budget_keeps_the_window_only():
     z, p, o = trajectory()
     cache = policy(error=0.1)
     state = cache.init(4, 10)
-    _, state, _ = cache.forward(ScriptedStack([(p - z)[0], (o - p)[0]], **GRID), 0, z[0], state)
+    _, state, _ = cache.forward(ScriptedStack(z[0], [(p - z)[0], (o - p)[0]], **GRID), 0, state)
     assert state.memory.z_ref is None
     assert state.memory.p_ref is None
 

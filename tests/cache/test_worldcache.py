@@ -191,9 +191,9 @@ def test_state_is_not_mutated(preset):
     state = cache.init(z.shape[1], len(z))
     for step in range(len(z)):
         before, tokens = copy.deepcopy(state), z[step].clone()
-        stack = ScriptedStack([p[step] - z[step], (o - p)[step] / 2, (o - p)[step] / 2], **GRID)
-        first = cache.forward(stack, step, z[step], state)
-        again = cache.forward(stack, step, z[step], state)
+        stack = ScriptedStack(z[step], [p[step] - z[step], (o - p)[step] / 2, (o - p)[step] / 2], **GRID)
+        first = cache.forward(stack, step, state)
+        again = cache.forward(stack, step, state)
         assert torch.equal(first[0], again[0])
         assert torch.equal(first[2].hit, again[2].hit)
         assert torch.equal(z[step], tokens)
@@ -245,8 +245,8 @@ def test_nothing_is_kept_of_tokens_that_nobody_reads():
     for context, tokens in ((0, 12), (1, 8), (2, 4)):
         state = cache.init(z.shape[1], len(z))
         for step in range(4):
-            stack = ScriptedStack([p[step] - z[step], o[step] - p[step]], grid=(3, 2, 2), context=context)
-            _, state, _ = cache.forward(stack, step, z[step], state)
+            stack = ScriptedStack(z[step], [p[step] - z[step], o[step] - p[step]], grid=(3, 2, 2), context=context)
+            _, state, _ = cache.forward(stack, step, state)
         memory = state.memory
         parts = (memory.window.q1, memory.window.q2, memory.z_ref, memory.p_ref)
         assert [part.shape[1] for part in parts] == [tokens] * 4
@@ -269,13 +269,13 @@ def test_warns_where_no_step_can_be_skipped():
 
 def test_probe_must_leave_a_block():
     cache = policy(threshold=0.3, probe=2)
-    stack = ScriptedStack([torch.zeros(1, 1, 1)] * 2)
+    stack = ScriptedStack(torch.zeros(1, 1, 1), [torch.zeros(1, 1, 1)] * 2)
     with pytest.raises(ConfigError, match="probe is 2, but of 2 blocks"):
-        cache.forward(stack, 0, torch.zeros(1, 1, 1), cache.init(1, 8))
+        cache.forward(stack, 0, cache.init(1, 8))
 
 
 def test_a_late_start_computes_what_it_has_no_history_for():
     cache = policy(threshold=0.3)
-    stack = ScriptedStack([torch.ones(1, 1, 1)] * 2)
-    _, _, decision = cache.forward(stack, 5, torch.zeros(1, 1, 1), cache.init(1, 8))
+    stack = ScriptedStack(torch.zeros(1, 1, 1), [torch.ones(1, 1, 1)] * 2)
+    _, _, decision = cache.forward(stack, 5, cache.init(1, 8))
     assert not decision.hit.any()

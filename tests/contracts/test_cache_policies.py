@@ -17,7 +17,7 @@ from wcsim.cache import NoCache, parse_cache, preset, presets
 from wcsim.cache.policy import KINDS
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision, Fidelity
-from wcsim.world.sampler import TransformerStack
+from wcsim.world.stack import Shown, TransformerStack
 from wcsim.world.tiny import tiny_world
 from wcsim.world.transformer import ActionCosmosTransformer
 
@@ -48,24 +48,21 @@ def roll(
     actions = actions_scale * torch.randn(LANES, FRAMES, 2, generator=torch.Generator().manual_seed(2))
     latents, count = noise[lanes], len(lanes)
     clean = torch.tensor([1.0] * CONTEXT + [0.0] * (FRAMES - CONTEXT))
-    given = {
-        "actions_NTF": actions[lanes],
-        "known_NT": torch.ones(count, FRAMES, dtype=torch.bool),
-        "text_NSE": torch.zeros(1, 1, 8),
-        "clean_T": clean,
-        "position": model().position(latents),
-    }
+    constants = model().settle(
+        actions[lanes], torch.ones(count, FRAMES, dtype=torch.bool), torch.zeros(1, 1, 8), model().position(latents))
     state, decisions, blocks = policy.init(count, steps), [], []
     with torch.inference_mode():
         for step in range(steps):
             now, after = 1 - step / steps, 1 - (step + 1) / steps
-            tokens, conditioning = model().embed(latents, (now * (1 - clean)).expand(count, -1), **given)
-            stack = TransformerStack(model(), conditioning, CONTEXT, Spans(), sigmas=(now, after))
-            output, state, decision = policy.forward(stack, step, tokens, state)
-            assert output.shape == tokens.shape
-            assert output.dtype == tokens.dtype
-            velocity = model().unembed(output, conditioning) * (1 - clean).view(1, 1, -1, 1, 1)
-            latents = latents - velocity * (now - after)
+            levels = now * (1 - clean).unsqueeze(0)
+            modulations = model().modulations(levels.expand(1, count, -1), constants)
+            stack = TransformerStack(Shown(
+                model(), latents, levels, clean, constants, modulations, 0, CONTEXT, (now, after), Spans()))
+            velocity, state, decision = policy.forward(stack, step, state)
+            assert velocity.shape == (count, 1, FRAMES - CONTEXT, 4, 4, 4)
+            assert velocity.dtype == torch.float32
+            moved = latents[:, :, CONTEXT:] - velocity[:, 0].transpose(1, 2) * (now - after)
+            latents = torch.cat([latents[:, :, :CONTEXT], moved], dim=2)
             decisions.append(decision)
             blocks.append(stack.blocks)
     return latents, decisions, blocks
@@ -192,12 +189,12 @@ def test_states_are_not_mutated(name):
 
         init = policy.init
 
-        def forward(self, stack: Any, step: int, tokens: Tensor, state: Any) -> tuple[Tensor, Any, Decision]:
-            before, given = copy.deepcopy(state), tokens.clone()
-            policy.forward(stack, step, tokens, state)
+        def forward(self, stack: Any, step: int, state: Any) -> tuple[Tensor, Any, Decision]:
+            before, given = copy.deepcopy(state), stack.tokens.clone()
+            policy.forward(stack, step, state)
             assert_same(state, before)
-            assert torch.equal(tokens, given)
-            return policy.forward(stack, step, tokens, state)
+            assert torch.equal(stack.tokens, given)
+            return policy.forward(stack, step, state)
 
     twice, _, _ = roll(Twice(), [0, 1, 2])
     once, _, _ = roll(policy, [0, 1, 2])
@@ -226,10 +223,10 @@ def test_nothing_is_left_behind_by_a_failure_or_by_other_steps(name):
     class Fails:
         init = policy.init
 
-        def forward(self, stack: Any, step: int, tokens: Tensor, state: Any) -> tuple[Tensor, Any, Decision]:
+        def forward(self, stack: Any, step: int, state: Any) -> tuple[Tensor, Any, Decision]:
             if step == STEPS // 2:
                 raise RuntimeError("in the middle")
-            return policy.forward(stack, step, tokens, state)
+            return policy.forward(stack, step, state)
 
     with pytest.raises(RuntimeError, match="in the middle"):
         roll(Fails(), [0, 1, 2])

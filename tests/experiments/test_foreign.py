@@ -7,11 +7,12 @@ import torch
 
 from test_cache_policies import LANES, STEPS, hits, model, roll
 from wcsim.cache import NoCache, parse_cache
+from wcsim.cache.reuse import full_pass
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.experiments.foreign import FOREIGN, foreign, missing
 from wcsim.experiments.hooked import Model, held
 from wcsim.spans import Spans
-from wcsim.world.sampler import TransformerStack
+from wcsim.world.stack import Shown, TransformerStack
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache '.*' skipped nothing")
 
@@ -34,9 +35,9 @@ class Bare:
     def init(self, num_lanes, num_steps):
         return None
 
-    def forward(self, stack, step, tokens, state):
+    def forward(self, stack, step, state):
         self.model.site.stack = stack
-        return self.model(tokens), None, NoCache().forward(stack, step, tokens, None)[2]
+        return stack.velocity(self.model(stack.tokens)), None, full_pass(stack.lanes)
 
 
 @pytest.mark.parametrize("opened", [False, True])
@@ -122,19 +123,20 @@ def test_dbcache_with_one_block_in_front_is_our_first_block_cache(threshold):
 
 
 def test_one_loop_at_a_time():
-    cache, tokens = eager("diffusers", "firstblock"), torch.zeros(1, 12, 24)
-    _, conditioning = model().embed(
-        torch.zeros(1, 4, 3, 4, 4), torch.ones(1, 3), torch.zeros(1, 3, 2), torch.ones(1, 3, dtype=torch.bool),
-        torch.zeros(1, 1, 8), torch.zeros(3), model().position(torch.zeros(1, 4, 3, 4, 4)),
-    )
-    stack = TransformerStack(model(), conditioning, 0, Spans(), sigmas=(1.0, 0.5))
-    _, one, _ = cache.forward(stack, 0, tokens, cache.init(1, STEPS))
-    cache.forward(stack, 0, tokens, cache.init(1, STEPS))
+    cache, latents = eager("diffusers", "firstblock"), torch.zeros(1, 4, 3, 4, 4)
+    constants = model().settle(
+        torch.zeros(1, 3, 2), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 1, 8), model().position(latents))
+    levels = torch.ones(1, 3)
+    stack = TransformerStack(Shown(
+        model(), latents, levels, torch.zeros(3), constants, model().modulations(levels[None], constants), 0, 0,
+        (1.0, 0.5), Spans()))
+    _, one, _ = cache.forward(stack, 0, cache.init(1, STEPS))
+    cache.forward(stack, 0, cache.init(1, STEPS))
     with pytest.raises(WcsimError, match="one denoise loop at a time"):
-        cache.forward(stack, 1, tokens, one)
+        cache.forward(stack, 1, one)
     stack.branches = 2
     with pytest.raises(ConfigError, match="without guidance"):
-        cache.forward(stack, 0, tokens, cache.init(1, STEPS))
+        cache.forward(stack, 0, cache.init(1, STEPS))
 
 
 def test_an_unknown_one_is_named():

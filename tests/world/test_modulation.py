@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wcsim.world.modulation import Modulation, modulations, steps_at_once
+from wcsim.world.modulation import Modulation, Modulations, steps_at_once
 from wcsim.world.tiny import tiny_world
 
 
@@ -45,7 +45,7 @@ def test_lanes_are_picked_and_repeated():
     sigma, constants = pieces(model, steps=2)
     norm = model.transformer_blocks[1].norm3
     for made in (True, False):
-        ahead = next(model.modulations(sigma, constants))
+        ahead = model.modulations(sigma, constants)[0]
         modulation = ahead if made else Modulation(ahead.time, ahead.shared)
         whole = ahead.of(norm, 5)
         lane = torch.tensor([1])
@@ -68,6 +68,8 @@ def test_many_lanes_make_nothing_ahead():
         calls.append(len(sigma))
         return sigma[..., None, None], sigma[..., None, None].repeat(1, 1, 1, 3)
 
-    steps = list(modulations(embed, [], None, torch.rand(3, 40, 4), None))
-    assert calls == [40, 40, 40]
+    steps = Modulations(embed, [], None, torch.rand(3, 40, 4), None)
+    assert steps[2].made is None
+    assert calls == [40]
     assert all(step.made is None for step in steps)
+    assert calls == [40, 40, 40, 40]

@@ -1,36 +1,53 @@
-"""Ours: a full pass whenever the noise level has fallen far enough, a smooth curve over the noise level in between.
+"""Ours: a full pass whenever the noise level has fallen far enough, the velocity on a smooth curve between them.
 
-Along the path of a rectified flow the deep residual bends slowly with the noise level, so there is little to measure:
-no probe runs, no number is calibrated, nothing is read from the device.  Easy to get wrong: denoise steps are uneven,
-so what is drawn over their number (`interval`, `taylorseer`) misses by more, and equal runs of skips spend most of
-the error where the steps are largest, at the end.
+Along the path of a rectified flow the velocity bends slowly with the noise level, so there is little to measure: no
+probe runs, no number is calibrated, nothing is read from the device, and a step that is skipped asks the transformer
+for nothing at all, neither embedding nor last layer.  Easy to get wrong: denoise steps are uneven, so what is drawn
+over their number (`interval`, `taylorseer`) misses by more, and equal runs of skips spend most of the error where the
+steps are largest, at the end.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from wcsim.cache.gate import GateConfig
 from wcsim.cache.polynomial import MAX_ORDER, Polynomial
-from wcsim.cache.reuse import Gated, Moment, Predict, Split, State
-from wcsim.types import Decision
+from wcsim.cache.reuse import full_pass
+from wcsim.types import BlockStack, Decision
 
 
 @dataclass(frozen=True, slots=True)
-class Curve(Gated[Polynomial]):
+class State:
+    """What one denoise loop remembers, for all lanes alike.
+
+    sigma: noise level at the last full pass.  skips, hits: steps skipped since then, and in all.  velocity: `[N, b, k,
+    C, h, w]` over the noise level, None before the first step.
+    """
+
+    num_steps: int
+    sigma: float = 0.0
+    skips: int = 0
+    hits: int = 0
+    velocity: Polynomial | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
     """The policy; `Decision.drift` is how far the noise level has fallen since the last full pass."""
 
     class Config(GateConfig):
         kind: Literal["curve"] = "curve"
         threshold: float = Field(default=0.08, ge=0)
-        """Fall of the noise level, of 1 in all, within which the blocks are skipped; 0 never skips."""
+        """Fall of the noise level, of 1 in all, within which the transformer is skipped; 0 never skips."""
         min_warmup: int = Field(default=2, ge=1)
         order: int = Field(default=2, ge=0, le=MAX_ORDER)
-        """Of the polynomial through the last full passes: 0 holds the residual, 1 is a line.  Lower until there have
+        """Of the polynomial through the last full passes: 0 holds the velocity, 1 is a line.  Lower until there have
         been enough of them."""
 
         def build(self) -> Curve:
@@ -39,9 +56,31 @@ class Curve(Gated[Polynomial]):
 
     config: Config
 
-    def _decide(self, now: Moment, state: State[Polynomial], memory: Polynomial) -> tuple[Decision, Predict]:
-        decision = self._decision(state, now.fallen, self.config.threshold)
-        return decision, lambda: memory.added_to(now.tokens, now.fallen)
+    def init(self, num_lanes: int, num_steps: int) -> State:
+        """Fresh state for one denoise loop; warns where no step could be skipped."""
+        del num_lanes
+        self.config.warn_if_idle(num_steps)
+        return State(num_steps)
 
-    def _remember(self, now: Moment, memory: Polynomial | None, split: Split, output: Tensor) -> Polynomial:
-        return Polynomial.after(memory, split, output - now.tokens, now.fallen, self.config.order)
+    def forward(self, stack: BlockStack, step: int, state: State) -> tuple[Tensor, State, Decision]:
+        """The velocity `[N, b, k, C, h, w]`, float32 where it is foretold."""
+        config, known, fallen = self.config, state.velocity, state.sigma - stack.sigma
+        decision = full_pass(stack.lanes)
+        if known is not None and not config.is_forced(step, state.num_steps):
+            hit = self._skips(step, fallen, state)
+            decision = replace(decision, hit=torch.full_like(decision.hit, hit),
+                               drift=torch.full_like(decision.drift, fallen),
+                               threshold=torch.full_like(decision.drift, config.threshold))
+            if hit:
+                after = replace(state, skips=state.skips + 1, hits=state.hits + 1)
+                return known.ahead(fallen), after, decision
+        velocity = stack.velocity(stack.run(stack.tokens, 0, stack.depth))
+        curve = Polynomial.after(known, velocity, fallen, config.order)
+        if step == state.num_steps - 1 and not state.hits:
+            config.warn_if_useless(state.num_steps)
+        return velocity, replace(state, sigma=stack.sigma, skips=0, velocity=curve), decision
+
+    def _skips(self, step: int, fallen: float, state: State) -> bool:
+        """Whether this step, which may be skipped, is."""
+        del step
+        return fallen < self.config.threshold and bool(self.config.may_skip(torch.tensor(state.skips)))

@@ -23,7 +23,7 @@ from torch import Tensor
 from wcsim.cache.gate import StepConfig
 from wcsim.cache.reuse import full_pass
 from wcsim.types import BlockStack, Decision
-from wcsim.world.guidance import apart, beside
+from wcsim.world.guidance import beside
 
 Answers = tuple[Tensor, ...]
 """A block's last self-attention and, once there are two, the one before: `[N, L, D]` each."""
@@ -116,23 +116,20 @@ class FasterCache:
         self.config.warn_if_idle(num_steps)
         return State(num_steps)
 
-    def forward(
-        self, stack: BlockStack, step: int, tokens: Tensor, state: State
-    ) -> tuple[Tensor, State, Decision]:
-        """All blocks, some without their self-attention: embedded tokens `[N, L, D]` to output tokens."""
+    def forward(self, stack: BlockStack, step: int, state: State) -> tuple[Tensor, State, Decision]:
+        """All blocks, some without their self-attention: the velocity `[N, b, k, C, h, w]`."""
         config, frames = self.config, stack.grid[0] // stack.branches
         free = not config.is_forced(step, state.num_steps)
         attended, guided = state.attended + 1, state.guided + 1
         continues = free and attended < config.interval
         rebuilds = free and stack.branches > 1 and guided < config.branch_interval
         weight = self._weight(step, state.num_steps) if continues else None
-        parts = apart(tokens, frames, stack.branches)
         answers = list(state.answers or ((),) * stack.branches)
         outputs: dict[int, Tensor] = {}
         for number in [stack.conditional] if rebuilds else range(stack.branches):
             alone = stack.branch(number)
             attention = Attention(answers[number], weight)
-            outputs[number] = alone.run(parts[number], 0, stack.depth, attend=attention)
+            outputs[number] = alone.run(alone.tokens, 0, stack.depth, attend=attention)
             answers[number] = tuple(attention.noted)
         told, difference = outputs[stack.conditional], state.difference
         if stack.branches > 1:
@@ -145,7 +142,7 @@ class FasterCache:
         after = State(state.num_steps, tuple(answers), difference, attended if continues else 0,
                       guided if rebuilds else 0)
         output = beside([outputs[number] for number in range(stack.branches)], frames)
-        return output, after, self._decision(len(tokens), continues or rebuilds, attended)
+        return stack.velocity(output), after, self._decision(stack.lanes, continues or rebuilds, attended)
 
     def _weight(self, step: int, num_steps: int) -> float:
         """Linear over the steps that are left after the warm-up."""

@@ -74,6 +74,15 @@ class StepConfig(PolicyConfig):
                 stacklevel=3,
             )
 
+    def warn_if_useless(self, num_steps: int) -> None:
+        """Warn where a loop that could have skipped has skipped nothing."""
+        if self.may_hit and not all(self.is_forced(step, num_steps) for step in range(num_steps)):
+            warnings.warn(
+                f"cache {self.kind!r} skipped nothing in {num_steps} denoise steps: no drift stayed below its "
+                "threshold; raise that, or use cache 'none'",
+                stacklevel=3,
+            )
+
     def check_depth(self, depth: int) -> None:
         """Raise ConfigError where no block is left to skip."""
         if self.always_run >= depth:

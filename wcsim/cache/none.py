@@ -27,7 +27,7 @@ class NoCache:
         """Nothing to remember."""
         del num_lanes, num_steps
 
-    def forward(self, stack: BlockStack, step: int, tokens: Tensor, state: None) -> tuple[Tensor, None, Decision]:
-        """All blocks: embedded tokens `[N, L, D]` to output tokens `[N, L, D]`."""
+    def forward(self, stack: BlockStack, step: int, state: None) -> tuple[Tensor, None, Decision]:
+        """All blocks: the velocity `[N, b, k, C, h, w]`."""
         del step, state
-        return stack.run(tokens, 0, stack.depth), None, full_pass(len(tokens))
+        return stack.velocity(stack.run(stack.tokens, 0, stack.depth)), None, full_pass(stack.lanes)

@@ -9,7 +9,6 @@ Shape suffixes: N lanes, B a sub-batch of lanes, L tokens, D width.
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,10 +122,10 @@ class Gated(ABC, Generic[Memory]):
         return State(num_steps, zero, none, none, zero, None)
 
     def forward(
-        self, stack: BlockStack, step: int, tokens: Tensor, state: State[Memory]
+        self, stack: BlockStack, step: int, state: State[Memory]
     ) -> tuple[Tensor, State[Memory], Decision]:
-        """Look, decide, predict the lanes that hit, resume the others: `[N, L, D]` to `[N, L, D]`."""
-        config, memory = self.config, state.memory
+        """Look, decide, predict the lanes that hit, resume the others: the velocity `[N, b, k, C, h, w]`."""
+        config, memory, tokens = self.config, state.memory, stack.tokens
         config.check_depth(stack.depth)
         probe = stack.run(tokens, 0, config.always_run) if config.always_run else tokens
         watched, fallen = self._watch(stack, tokens, probe), state.sigma - stack.sigma
@@ -144,9 +143,9 @@ class Gated(ABC, Generic[Memory]):
             sigma=torch.where(decision.hit, state.sigma, stack.sigma),
             memory=self._remember(now, memory, split, output),
         )
-        if step == state.num_steps - 1:
-            self._warn_if_useless(after)
-        return output, after, decision
+        if step == state.num_steps - 1 and len(tokens) and not after.hits.any():
+            config.warn_if_useless(state.num_steps)
+        return stack.velocity(output), after, decision
 
     def _watch(self, stack: BlockStack, tokens: Tensor, probe: Tensor) -> Tensor:
         """What the gate measures, `[N, L, D]`."""
@@ -172,13 +171,3 @@ class Gated(ABC, Generic[Memory]):
         threshold = torch.as_tensor(threshold, dtype=torch.float32).expand(len(drift)).clone()
         hit = (drift < threshold) & self.config.may_skip(state.skips)
         return Decision(hit, drift, threshold, torch.full_like(drift, nan) if gain is None else gain)
-
-    def _warn_if_useless(self, state: State[Memory]) -> None:
-        config, steps = self.config, range(state.num_steps)
-        had_a_chance = config.may_hit and not all(config.is_forced(step, state.num_steps) for step in steps)
-        if had_a_chance and len(state.hits) and not state.hits.any():
-            warnings.warn(
-                f"cache {config.kind!r} skipped nothing in {state.num_steps} denoise steps: no drift stayed below "
-                "its threshold; raise that, or use cache 'none'",
-                stacklevel=3,
-            )

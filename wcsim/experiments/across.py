@@ -63,14 +63,14 @@ class Across(Gated[Memory]):
     past: Past = field(default_factory=Past)
 
     def forward(
-        self, stack: BlockStack, step: int, tokens: Tensor, state: State[Memory]
+        self, stack: BlockStack, step: int, state: State[Memory]
     ) -> tuple[Tensor, State[Memory], Decision]:
         """As every policy; the last step hands what it remembers to the next loop."""
-        output, after, decision = Gated.forward(self, stack, step, tokens, state)
+        velocity, after, decision = Gated.forward(self, stack, step, state)
         if step == state.num_steps - 1:
             assert after.memory is not None
             self.past.residuals, self.past.loops = after.memory.residuals, self.past.loops + 1
-        return output, after, decision
+        return velocity, after, decision
 
     def _decide(self, now: Moment, state: State[Memory], memory: Memory) -> tuple[Decision, Predict]:
         before = self.past.residuals

@@ -226,8 +226,8 @@ class Foreign:
         del num_lanes
         return Loop(num_steps)
 
-    def forward(self, stack: BlockStack, step: int, tokens: Tensor, state: Loop) -> tuple[Tensor, Loop, Decision]:
-        """Embedded tokens `[N, L, D]` to output tokens; a hit is a step at which any module was left out."""
+    def forward(self, stack: BlockStack, step: int, state: Loop) -> tuple[Tensor, Loop, Decision]:
+        """The velocity `[N, b, k, C, h, w]`; a hit is a step at which any module was left out."""
         del step
         if stack.branches > 1:
             raise ConfigError(f"{self.config.kind} decides for one branch; run it without guidance")
@@ -236,9 +236,9 @@ class Foreign:
         model = state.model
         if model.site.turn != state.turn:
             raise WcsimError(f"{self.config.kind} serves one denoise loop at a time, and another one has begun")
-        output = model.step(stack, tokens)
-        hit = torch.full((len(tokens),), model.site.ran < model.units)
-        return output, state, replace(full_pass(len(tokens)), hit=hit)
+        output = model.step(stack, stack.tokens)
+        hit = torch.full((stack.lanes,), model.site.ran < model.units)
+        return stack.velocity(output), state, replace(full_pass(stack.lanes), hit=hit)
 
     def _begin(self, depth: int, num_steps: int) -> Loop:
         """A loop on the model for this depth and number of steps, reset."""

@@ -8,7 +8,7 @@ shared CPU: on one thread the clock is the process's own, which they do not adva
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -98,12 +98,10 @@ class Undone(ActionCosmosTransformer):
             given = replace(given, modulation=Modulation(time, shared))
         return tokens, given
 
-    def modulations(self, sigma_SNT: Tensor, constants: Constants) -> Iterator[Modulation]:
+    def modulations(self, sigma_SNT: Tensor, constants: Constants) -> Sequence[Modulation]:
         if not {"modulation_per_frame", "modulation_ahead"} & set(self.redo):
-            yield from super().modulations(sigma_SNT, constants)
-            return
-        for sigma_NT in sigma_SNT:
-            yield Modulation(*self.time_and_action(sigma_NT, constants.action))
+            return super().modulations(sigma_SNT, constants)
+        return [Modulation(*self.time_and_action(sigma_NT, constants.action)) for sigma_NT in sigma_SNT]
 
 
 def stock_of(transformer: ActionCosmosTransformer) -> Any:

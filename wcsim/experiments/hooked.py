@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from wcsim.errors import ConfigError
 from wcsim.world.attention import cross_attention, self_attention
 from wcsim.world.conditioning import Conditioning
-from wcsim.world.sampler import TransformerStack
+from wcsim.world.stack import TransformerStack
 from wcsim.world.transformer import modulate
 
 

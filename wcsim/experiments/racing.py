@@ -164,12 +164,12 @@ class Weighed:
         """As the policy."""
         return self.policy.init(num_lanes, num_steps)
 
-    def forward(self, stack: BlockStack, step: int, tokens: Tensor, state: Any) -> tuple[Tensor, Any, Decision]:
+    def forward(self, stack: BlockStack, step: int, state: Any) -> tuple[Tensor, Any, Decision]:
         """As the policy."""
-        output, state, decision = self.policy.forward(stack, step, tokens, state)
+        velocity, state, decision = self.policy.forward(stack, step, state)
         kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors_in(state)}
-        self.most = max(self.most, sum(kept.values()) / tokens.nbytes)
-        return output, state, decision
+        self.most = max(self.most, sum(kept.values()) / stack.tokens.nbytes)
+        return velocity, state, decision
 
 
 def tensors_in(value: Any) -> Iterable[Tensor]:

@@ -98,13 +98,13 @@ def _control_panel(steps: Sequence[Row], deadline_ms: float | None) -> list[Pane
 def world_layers(steps: Sequence[Row]) -> dict[str, tuple[str, np.ndarray]]:
     """Label to colour and milliseconds `[n]`, bottom first: what each span took beyond the spans inside it."""
     probe, deep = _span(steps, "probe"), _span(steps, "deep")
-    encode, edges = _span(steps, "encode"), _span(steps, "embed") + _span(steps, "head")
-    policy = _span(steps, "policy")
+    encode, policy = _span(steps, "encode"), _span(steps, "policy")
+    edges = sum((_span(steps, name) for name in ("embed", "head", "solver", "dynamics")), np.zeros(len(steps)))
     known = probe + deep + encode + edges + policy
     layers = {
         "deep blocks": ("deep", deep),
         "probe": ("probe", probe),
-        "embed, head": ("embed", edges),
+        "around the blocks": ("embed", edges),
         "policy": ("policy", policy),
         "encode": ("encode", encode),
         "other": ("other", np.maximum(_span(steps, "imagine") - known, 0.0)),

@@ -9,9 +9,9 @@ Shape suffixes: K norms, S denoise steps, N lanes, T frames, P tokens per frame,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -65,25 +65,49 @@ def modulation_of(norm: Any, time: Tensor, shared: Tensor) -> Tensor:
     return made
 
 
-def modulations(
-    embed: Embed, norms: Sequence[Any], last: Any, sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None
-) -> Iterator[Modulation]:
-    """The modulation of every step.  norms: those of the blocks; last: the one behind them, without gate.  action:
-    `[N, T, 1, D]` and `[N, T, 1, 3D]`, see `Embed`; None without actions.
+class Modulations(Sequence[Modulation]):
+    """The modulation of every step of a denoise loop, made when asked for: steps of few rows several at once.
+
+    norms: those of the blocks; last: the one behind them, without gate.  action: `[N, T, 1, D]` and `[N, T, 1, 3D]`,
+    see `Embed`; None without actions.
     """
-    lanes = sigma_SNT.shape[1]
-    for some in sigma_SNT.split(steps_at_once(lanes * sigma_SNT.shape[2])):
-        steps = len(some)
-        acted = action and (action[0].repeat(steps, 1, 1, 1), action[1].repeat(steps, 1, 1, 1))
-        time, shared = embed(some.flatten(0, 1), acted)
-        if steps == 1:
-            yield Modulation(time, shared)
-            continue
-        made = torch.stack([modulation_of(norm, time, shared) for norm in norms])
-        out = modulation_of(last, time, shared)
-        for step in range(steps):
-            own = slice(step * lanes, (step + 1) * lanes)
-            yield Modulation(time[own], shared[own], made[:, own], out[own])
+
+    def __init__(
+        self, embed: Embed, norms: Sequence[Any], last: Any, sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None
+    ) -> None:
+        self._embed, self._norms, self._last, self._action = embed, norms, last, action
+        self._lots = sigma_SNT.split(steps_at_once(sigma_SNT.shape[1] * sigma_SNT.shape[2]))
+        self._steps, self._lanes = sigma_SNT.shape[:2]
+        self._made: tuple[int, Modulation] | None = None
+
+    def __len__(self) -> int:
+        return self._steps
+
+    @overload
+    def __getitem__(self, step: int) -> Modulation: ...
+    @overload
+    def __getitem__(self, step: slice) -> Sequence[Modulation]: ...
+    def __getitem__(self, step: int | slice) -> Modulation | Sequence[Modulation]:
+        """Only the lot of steps asked for last is kept."""
+        if isinstance(step, slice):
+            return [self[one] for one in range(self._steps)[step]]
+        number, place = divmod(range(self._steps)[step], len(self._lots[0]))
+        if self._made is None or self._made[0] != number:
+            self._made = number, self._make(self._lots[number])
+        lot, own = self._made[1], slice(place * self._lanes, (place + 1) * self._lanes)
+        made, last = lot.made, lot.last
+        return Modulation(lot.time[own], lot.shared[own], None if made is None else made[:, own],
+                          None if last is None else last[own])
+
+    def _make(self, sigma_SNT: Tensor) -> Modulation:
+        """Of some steps, as of one with their lanes together."""
+        steps = len(sigma_SNT)
+        action = self._action and (self._action[0].repeat(steps, 1, 1, 1), self._action[1].repeat(steps, 1, 1, 1))
+        time, shared = self._embed(sigma_SNT.flatten(0, 1), action)
+        if len(self._lots[0]) == 1:
+            return Modulation(time, shared)
+        made = torch.stack([modulation_of(norm, time, shared) for norm in self._norms])
+        return Modulation(time, shared, made, modulation_of(self._last, time, shared))
 
 
 def steps_at_once(rows: int) -> int:

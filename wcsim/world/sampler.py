@@ -17,10 +17,10 @@ from torch import Tensor
 
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
-from wcsim.types import Attend, CachePolicy, Decision
+from wcsim.types import CachePolicy, Decision
 from wcsim.world.attention import Text
-from wcsim.world.conditioning import Conditioning
-from wcsim.world.guidance import CONDITIONAL, Group, Guidance, alone, apart, beside, groups_of, guide, merge_groups
+from wcsim.world.guidance import Group, Guidance, alone, groups_of, guide, merge_groups
+from wcsim.world.stack import Shown, TransformerStack
 from wcsim.world.transformer import ActionCosmosTransformer
 
 SOLVERS: dict[str, Callable[[float], Any]] = {
@@ -75,82 +75,6 @@ class Window:
     control: Tensor | None = None
 
 
-class TransformerStack:
-    """The real transformer as a `BlockStack` at one denoise step; counts what runs and times it.
-
-    group: the branches, their texts and batches; None for one branch, under the text of `given`.  sigmas: noise level
-    now and after this step.  blocks: `[N]` blocks run so far, each counted once however many branches it ran on: of a
-    branch alone, where it is the conditional one.
-    """
-
-    def __init__(
-        self,
-        transformer: ActionCosmosTransformer,
-        given: Conditioning,
-        context: int,
-        spans: Spans,
-        *,
-        sigmas: tuple[float, float],
-        group: Group | None = None,
-    ) -> None:
-        group = group or Group((CONDITIONAL,), (given.text,), ((given.text, 1),))
-        self.depth = transformer.depth
-        self.branches, self.conditional = len(group.branches), group.conditional
-        self.grid = (given.grid[0] * self.branches, *given.grid[1:])
-        self.context = context * self.branches
-        self.sigma, self.next_sigma = sigmas
-        self.blocks = torch.zeros(given.lanes, dtype=torch.int64, device=given.modulation.time.device)
-        self._transformer, self._spans, self._frames = transformer, spans, given.grid[0]
-        self._given, self._group, self._context = given, group, context
-        self._passes = [(given.branch(text, count), count) for text, count in group.passes]
-
-    def run(
-        self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None, attend: Attend | None = None
-    ) -> Tensor:
-        """See `wcsim.types.BlockStack`."""
-        self.blocks[slice(None) if lanes is None else lanes] += last - first
-        with self._spans("probe" if first == 0 and last < self.depth else "deep"):
-            return self._each(
-                tokens, lanes, lambda some, given: self._transformer.run_blocks(some, first, last, given, attend))
-
-    def branch(self, number: int) -> TransformerStack:
-        """See `wcsim.types.BlockStack`."""
-        if self.branches == 1:
-            return self
-        text = self._group.texts[number]
-        group = Group((self._group.branches[number],), (text,), ((text, 1),))
-        alone = TransformerStack(self._transformer, self._given, self._context, self._spans,
-                                 sigmas=(self.sigma, self.next_sigma), group=group)
-        if number == self.conditional:
-            alone.blocks = self.blocks
-        return alone
-
-    def act(self, tokens: Tensor, index: int, block: Callable[[Any, Tensor, Conditioning], Tensor]) -> Tensor:
-        """Block `index` done by another hand, on all lanes: `block` is given diffusers' module, tokens `[B, L, D]` and
-        their conditioning."""
-        self.blocks += 1
-        module = self._transformer.transformer_blocks[index]
-        with self._spans("deep"):
-            return self._each(tokens, None, lambda some, given: block(module, some, given))
-
-    def modulated(self, tokens: Tensor) -> Tensor:
-        """See `wcsim.types.BlockStack`."""
-        return self._each(tokens, None, self._transformer.modulated)
-
-    def _each(
-        self, tokens: Tensor, lanes: Tensor | None, act: Callable[[Tensor, Conditioning], Tensor]
-    ) -> Tensor:
-        """`act` on every pass: its branches as one batch, branch after branch."""
-        branches, done = list(apart(tokens, self._frames, self.branches)), list[Tensor]()
-        for given, count in self._passes:
-            if lanes is not None:
-                given = given.select(torch.cat([lanes + number * len(self.blocks) for number in range(count)]))
-            some = branches[0] if count == 1 else torch.cat(branches[:count])
-            done += act(some, given).chunk(count)
-            del branches[:count]
-        return beside(done, self._frames)
-
-
 def denoise(
     transformer: ActionCosmosTransformer,
     window: Window,
@@ -184,19 +108,14 @@ def denoise(
             guided, groups = False, groups_of(constants.text, None, None)
             if groups[0].branches not in states:  # branches that decide together share a state; none can take its part
                 begun, states = step, {groups[0].branches: policy.init(lanes, len(scheduler.timesteps) - step)}
-        with spans("embed"):
-            latents = torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2)
-            tokens, given = transformer.embed_step(latents, next(modulations), clean_T, constants)
-        stacks = [TransformerStack(transformer, given, context, spans, sigmas=(ladder[step], ladder[step + 1]),
-                                   group=group) for group in groups]
+        shown = Shown(
+            transformer, torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2), levels_ST[step : step + 1],
+            clean_T, constants, modulations, step, context, (ladder[step], ladder[step + 1]), spans)
+        stacks = [TransformerStack(shown, group) for group in groups]
         with spans("policy"):
-            outputs, decision = _decide(groups, stacks, policy, step - begun, tokens, states)
-        with spans("head"):
-            levels_1T = levels_ST[step : step + 1]
-            velocities = {name: transformer.velocity(transformer.unembed(output, given), latents, levels_1T)
-                          for name, output in outputs.items()}
-            velocity = guide(velocities, window.guidance.scale if window.guidance else 0.0).transpose(1, 2)[:, context:]
-            velocity = velocity.to(x.dtype)
+            velocities, decision = _decide(groups, stacks, policy, step - begun, states)
+        with spans("solver"):
+            velocity = guide(velocities, window.guidance.scale if window.guidance else 0.0).to(x.dtype)
             if window.walk is not None:
                 velocity = torch.cat([window.walk - window.context, velocity], dim=1)
             x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
@@ -208,15 +127,13 @@ def denoise(
 
 
 def _decide(
-    groups: Sequence[Group], stacks: Sequence[TransformerStack], policy: CachePolicy, step: int, tokens: Tensor,
+    groups: Sequence[Group], stacks: Sequence[TransformerStack], policy: CachePolicy, step: int,
     states: dict[tuple[str, ...], Any],
 ) -> tuple[dict[str, Tensor], Decision]:
-    """Output tokens `[N, L, D]` by branch, and the decision; brings `states` up to date."""
-    outputs, told = dict[str, Tensor](), list[Decision]()
+    """Velocities `[N, k, C, h, w]` by branch, and the decision; brings `states` up to date."""
+    velocities, told = dict[str, Tensor](), list[Decision]()
     for group, stack in zip(groups, stacks, strict=True):
-        frames = stack.grid[0] // stack.branches
-        shown = beside([tokens] * stack.branches, frames)
-        output, states[group.branches], decision = policy.forward(stack, step, shown, states[group.branches])
-        outputs |= zip(group.branches, apart(output, frames, stack.branches), strict=True)
+        velocity, states[group.branches], decision = policy.forward(stack, step, states[group.branches])
+        velocities |= zip(group.branches, velocity.unbind(1), strict=True)
         told.append(decision)
-    return outputs, merge_groups(groups, told)
+    return velocities, merge_groups(groups, told)

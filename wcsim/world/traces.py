@@ -32,6 +32,9 @@ def _merge(decisions: tuple[Decision, ...], order: Tensor) -> Decision:
     branches = {name: torch.cat([d.by_branch[name].cpu() for d in decisions])[order] for name in decisions[0].by_branch}
     return Decision(**merged, by_branch=branches)
 
+ASKED = ("embed", "probe", "deep", "head")
+"""Spans of the transformer, inside that of the policy."""
+
 
 def trace_of(decisions: list[list[Decision]], blocks: list[Tensor], depth: int, spans: Spans) -> Trace:
     """Everything that was decided, moved to the host once, at the end."""
@@ -42,8 +45,8 @@ def trace_of(decisions: list[list[Decision]], blocks: list[Tensor], depth: int, 
         return values
 
     spans_ms = spans.ms()
-    # The policy's own share is what its span holds beside the blocks that it ran.
-    spans_ms["policy"] = spans_ms.get("policy", 0.0) - spans_ms.get("probe", 0.0) - spans_ms.get("deep", 0.0)
+    # The policy's own share is what its span holds beside what it asked the transformer for.
+    spans_ms["policy"] = spans_ms.get("policy", 0.0) - sum(spans_ms.get(name, 0.0) for name in ASKED)
     return Trace(
         hit=table(lambda step: step.hit), drift=table(lambda step: step.drift),
         threshold=table(lambda step: step.threshold), gain=table(lambda step: step.gain),

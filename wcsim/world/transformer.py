@@ -9,7 +9,7 @@ stock forward expands it to every token first, for the same numbers (`wcsim.worl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from wcsim.types import Attend
 from wcsim.world.attention import Position, Text, cross_attention, read_text, self_attention
 from wcsim.world.conditioning import Conditioning, Constants
 from wcsim.world.embedders import ActionEmbedder, moments
-from wcsim.world.modulation import Modulation, modulations
+from wcsim.world.modulation import Modulation, Modulations
 
 IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "summary_embedder", "norm1", "norm2",
               "norm3", "norm_out")
@@ -178,10 +178,10 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         modulation = Modulation(*self.time_and_action(sigma_NT, constants.action))
         return self.embed_step(latents_NCThw, modulation, clean_T, constants)
 
-    def modulations(self, sigma_SNT: Tensor, constants: Constants) -> Iterator[Modulation]:
+    def modulations(self, sigma_SNT: Tensor, constants: Constants) -> Sequence[Modulation]:
         """The modulation of every step of a denoise loop over these noise levels."""
         norms = [norm for block in self.transformer_blocks for norm in (block.norm1, block.norm2, block.norm3)]
-        return modulations(self.time_and_action, norms, self.norm_out, sigma_SNT, constants.action)
+        return Modulations(self.time_and_action, norms, self.norm_out, sigma_SNT, constants.action)
 
     def embed_step(
         self, latents_NCThw: Tensor, modulation: Modulation, clean_T: Tensor, constants: Constants

@@ -203,7 +203,7 @@ class World:
         for length in lengths.unique().tolist():
             lanes = (lengths == length).nonzero().squeeze(1)
             some, taken = state.select(lanes), actions[lanes]
-            with spans("embed"):
+            with spans("dynamics"):
                 control = None if self.dynamics is None else (
                     self.dynamics.control(some.poses, torch.cat([some.actions, taken], dim=1), some.known)
                     [:, :, -length - count :])
@@ -220,7 +220,7 @@ class World:
             parts.append((lanes, *denoise(self.transformer, window, scheduler, fidelity.cache,
                                           context_sigma=self.spec.context_sigma, spans=spans)))
         latents, decisions, blocks = merge_lanes(parts)
-        with spans("embed"):
+        with spans("dynamics"):
             after = self._append(state, latents, actions, known, seen=False)
         return after, latents, decisions, blocks
 
