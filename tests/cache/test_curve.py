@@ -13,7 +13,7 @@ SIGMAS = [1.0, 0.9, 0.7, 0.6, 0.3, 0.1]
 
 def run(velocity: list[float], **settings: object) -> tuple[list[bool], list[float], list[float]]:
     """Hits, velocities and drifts where two blocks make this velocity of two lanes' tokens."""
-    cache = parse_cache({"kind": "curve", **settings}).build()
+    cache = parse_cache({"kind": "curve", "power": 1.0, **settings}).build()
     state, told = cache.init(2, len(SIGMAS)), []
     for step, (sigma, amount) in enumerate(zip(SIGMAS, velocity, strict=True)):
         stack = ScriptedStack(torch.ones(2, 1, 1), [torch.full((2, 1, 1), amount), -torch.ones(2, 1, 1)], sigma=sigma)
@@ -50,6 +50,15 @@ def test_exact_where_the_velocity_is_a_parabola_in_the_noise_level_once_three_ar
     velocity = [5 - 3 * sigma + 2 * sigma**2 for sigma in SIGMAS]
     hit, output, _ = run(velocity, threshold=0.35, min_warmup=3)
     assert hit == [False, False, False, True, False, True]
+    assert output == pytest.approx(velocity, abs=1e-5)
+
+
+def test_falls_count_for_more_near_the_end_and_so_does_the_curve():
+    velocity = [5 - 3 * sigma**0.5 + 2 * sigma for sigma in SIGMAS]
+    hit, output, drift = run(velocity, threshold=0.2, power=0.5, min_warmup=3)
+    # Roots: 1, .949, .837, .775, .548, .316.
+    assert hit == [False, False, False, True, False, False]
+    assert drift[3:] == pytest.approx([0.0621, 0.2889, 0.2315], abs=1e-4)
     assert output == pytest.approx(velocity, abs=1e-5)
 
 

@@ -2,9 +2,10 @@
 
 Along the path of a rectified flow the velocity bends slowly with the noise level, so there is little to measure: no
 probe runs, no number is calibrated, nothing is read from the device, and a step that is skipped asks the transformer
-for nothing at all, neither embedding nor last layer.  Easy to get wrong: denoise steps are uneven, so what is drawn
-over their number (`interval`, `taylorseer`) misses by more, and equal runs of skips spend most of the error where the
-steps are largest, at the end.
+for nothing at all, neither embedding nor last layer.  It bends faster the less noise is left, which is why levels are
+taken to a `power` below 1.  Easy to get wrong: denoise steps are uneven, so what is drawn over their number
+(`interval`, `taylorseer`) misses by more, and equal runs of skips spend most of the error where the steps are largest,
+at the end.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from wcsim.types import BlockStack, Decision
 class State:
     """What one denoise loop remembers, for all lanes alike.
 
-    sigma: noise level at the last full pass.  skips, hits: steps skipped since then, and in all.  velocity: `[N, b, k,
-    C, h, w]` over the noise level, None before the first step.
+    level: noise level at the last full pass, to the power.  skips, hits: steps skipped since then, and in all.
+    velocity: `[N, b, k, C, h, w]` over the levels, None before the first step.
     """
 
     num_steps: int
-    sigma: float = 0.0
+    level: float = 0.0
     skips: int = 0
     hits: int = 0
     velocity: Polynomial | None = None
@@ -39,12 +40,14 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The policy; `Decision.drift` is how far the noise level has fallen since the last full pass."""
+    """The policy; `Decision.drift` is how far the noise level, to the power, has fallen since the last full pass."""
 
     class Config(GateConfig):
         kind: Literal["curve"] = "curve"
         threshold: float = Field(default=0.08, ge=0)
-        """Fall of the noise level, of 1 in all, within which the transformer is skipped; 0 never skips."""
+        """Fall of the noise level to the power, of 1 in all, within which the transformer is skipped; 0 never skips."""
+        power: float = Field(default=0.5, gt=0, le=1)
+        """Of the noise level: 1 counts all falls alike, less counts those near the end for more."""
         min_warmup: int = Field(default=2, ge=1)
         order: int = Field(default=2, ge=0, le=MAX_ORDER)
         """Of the polynomial through the last full passes: 0 holds the velocity, 1 is a line.  Lower until there have
@@ -64,7 +67,8 @@ class Curve:
 
     def forward(self, stack: BlockStack, step: int, state: State) -> tuple[Tensor, State, Decision]:
         """The velocity `[N, b, k, C, h, w]`, float32 where it is foretold."""
-        config, known, fallen = self.config, state.velocity, state.sigma - stack.sigma
+        config, known, level = self.config, state.velocity, stack.sigma**self.config.power
+        fallen = state.level - level
         decision = full_pass(stack.lanes)
         if known is not None and not config.is_forced(step, state.num_steps):
             hit = self._skips(step, fallen, state)
@@ -78,7 +82,7 @@ class Curve:
         curve = Polynomial.after(known, velocity, fallen, config.order)
         if step == state.num_steps - 1 and not state.hits:
             config.warn_if_useless(state.num_steps)
-        return velocity, replace(state, sigma=stack.sigma, skips=0, velocity=curve), decision
+        return velocity, replace(state, level=level, skips=0, velocity=curve), decision
 
     def _skips(self, step: int, fallen: float, state: State) -> bool:
         """Whether this step, which may be skipped, is."""
