@@ -44,7 +44,7 @@ class Curve:
 
     class Config(GateConfig):
         kind: Literal["curve"] = "curve"
-        threshold: float = Field(default=0.08, ge=0)
+        threshold: float = Field(default=0.1, ge=0)
         """Fall of the noise level to the power, of 1 in all, within which the transformer is skipped; 0 never skips."""
         power: float = Field(default=0.5, gt=0, le=1)
         """Of the noise level: 1 counts all falls alike, less counts those near the end for more."""
