@@ -2,8 +2,9 @@
 
 Published, input and output are the latents that enter the net and the velocity that leaves it, and their difference is
 reused.  Here they are the tokens that enter the first block and leave the last, so that the final layer still runs with
-the present noise level and action, as it does for every policy.  A lane decides for itself; published, one rate serves
-the batch.  Easy to get wrong: the rate spans from full pass to full pass, the change of the input one step.
+the present noise level and action, as for every policy that continues what blocks add.  A lane decides for itself;
+published, one rate serves the batch.  Easy to get wrong: the rate spans from full pass to full pass, the change of the
+input one step.
 """
 
 from __future__ import annotations
