@@ -128,13 +128,17 @@ class TransformerStack:
         branches = apart(tokens, self._frames, self.branches)
         return torch.stack([self._shown.velocity(branch) for branch in branches], dim=1)
 
+    @cached_property
+    def _passes(self) -> Sequence[tuple[Conditioning, int]]:
+        """The batches in which the blocks run, each with what they read and how many branches share it."""
+        return [(self._shown.embedded[1].branch(text, count), count) for text, count in self._group.passes]
+
     def _each(
         self, tokens: Tensor, lanes: Tensor | None, act: Callable[[Tensor, Conditioning], Tensor]
     ) -> Tensor:
         """`act` on every pass: its branches as one batch, branch after branch."""
         branches, done = list(apart(tokens, self._frames, self.branches)), list[Tensor]()
-        for text, count in self._group.passes:
-            given = self._shown.embedded[1].branch(text, count)
+        for given, count in self._passes:
             if lanes is not None:
                 given = given.select(torch.cat([lanes + number * self.lanes for number in range(count)]))
             some = branches[0] if count == 1 else torch.cat(branches[:count])
