@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -205,6 +205,16 @@ class CachePolicy(Protocol):
 
     def forward(self, stack: BlockStack, step: int, state: Any) -> tuple[Tensor, Any, Decision]:
         """The velocity `[N, b, k, C, h, w]` at this denoise step, by all blocks or by an approximation."""
+        ...
+
+
+@runtime_checkable
+class Foreseen(Protocol):
+    """A cache policy whose decisions follow from the noise levels alone, and which asks the transformer for nothing at
+    the steps that it skips, so that nothing need be made ready for them."""
+
+    def passes(self, sigmas: Sequence[float]) -> Sequence[int]:
+        """The steps at which it runs the transformer, of a denoise loop over these noise levels."""
         ...
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from wcsim.cache import NoCache, parse_cache, preset, presets
 from wcsim.cache.policy import KINDS
 from wcsim.spans import Spans
-from wcsim.types import CachePolicy, Decision, Fidelity
+from wcsim.types import CachePolicy, Decision, Fidelity, Foreseen
 from wcsim.world.stack import Shown, TransformerStack
 from wcsim.world.tiny import tiny_world
 from wcsim.world.transformer import ActionCosmosTransformer
@@ -161,6 +161,18 @@ def test_skipping_happens_and_stays_near(name):
     assert (sum(map(torch.sum, spent)) < sum(map(torch.sum, full))) == (name not in INSIDE)
     assert not torch.equal(plain, cached)
     assert (cached - plain).norm() / plain.norm() < 0.5
+
+
+@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("steps", [3, STEPS, 40])
+def test_what_is_foreseen_is_what_runs(name, steps):
+    policy = torn(name)
+    if not isinstance(policy, Foreseen):
+        pytest.skip("decides by what it sees")
+    _, decisions, blocks = roll(policy, [0, 1], steps=steps)
+    ran = [step for step, spent in enumerate(blocks) if spent.any()]
+    assert list(policy.passes([1 - step / steps for step in range(steps)])) == ran
+    assert hits(decisions).any(1).sum() == steps - len(ran)
 
 
 @pytest.mark.parametrize("name", presets())

@@ -56,6 +56,17 @@ def test_lanes_are_picked_and_repeated():
         torch.testing.assert_close(modulation.repeat(2).of_last(model.norm_out), torch.cat([last, last]))
 
 
+def test_steps_foreseen_are_made_together_and_others_by_themselves():
+    model = transformer()
+    sigma, constants = pieces(model, steps=20)
+    whole, some = model.modulations(sigma, constants), model.modulations(sigma, constants, [0, 3, 17])
+    assert len(some) == 20
+    for step in (0, 3, 17, 5, 3):
+        torch.testing.assert_close(some[step].made, whole[step].made)
+        torch.testing.assert_close(some[step].time, whole[step].time)
+        torch.testing.assert_close(some[step].last, whole[step].last)
+
+
 @pytest.mark.parametrize(("rows", "steps"), [(1, 64), (5, 12), (32, 2), (33, 1), (500, 1)])
 def test_steps_at_once(rows, steps):
     assert steps_at_once(rows) == steps
@@ -68,7 +79,7 @@ def test_many_lanes_make_nothing_ahead():
         calls.append(len(sigma))
         return sigma[..., None, None], sigma[..., None, None].repeat(1, 1, 1, 3)
 
-    steps = Modulations(embed, [], None, torch.rand(3, 40, 4), None)
+    steps = Modulations(embed, [], None, torch.rand(3, 40, 4), None, [0, 2])
     assert steps[2].made is None
     assert calls == [40]
     assert all(step.made is None for step in steps)

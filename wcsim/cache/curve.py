@@ -10,6 +10,7 @@ at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -67,24 +68,34 @@ class Curve:
 
     def forward(self, stack: BlockStack, step: int, state: State) -> tuple[Tensor, State, Decision]:
         """The velocity `[N, b, k, C, h, w]`, float32 where it is foretold."""
-        config, known, level = self.config, state.velocity, stack.sigma**self.config.power
-        fallen = state.level - level
+        config, known = self.config, state.velocity
+        hit, fallen, after = self._decide(step, stack.sigma, state)
         decision = full_pass(stack.lanes)
-        if known is not None and not config.is_forced(step, state.num_steps):
-            hit = self._skips(step, fallen, state)
+        if not config.is_forced(step, state.num_steps):
             decision = replace(decision, hit=torch.full_like(decision.hit, hit),
                                drift=torch.full_like(decision.drift, fallen),
                                threshold=torch.full_like(decision.drift, config.threshold))
-            if hit:
-                after = replace(state, skips=state.skips + 1, hits=state.hits + 1)
-                return known.ahead(fallen), after, decision
+        if hit and known is not None:
+            return known.ahead(fallen), after, decision
         velocity = stack.velocity(stack.run(stack.tokens, 0, stack.depth))
-        curve = Polynomial.after(known, velocity, fallen, config.order)
-        if step == state.num_steps - 1 and not state.hits:
+        if step == state.num_steps - 1 and not after.hits:
             config.warn_if_useless(state.num_steps)
-        return velocity, replace(state, level=level, skips=0, velocity=curve), decision
+        return velocity, replace(after, velocity=Polynomial.after(known, velocity, fallen, config.order)), decision
 
-    def _skips(self, step: int, fallen: float, state: State) -> bool:
-        """Whether this step, which may be skipped, is."""
-        del step
-        return fallen < self.config.threshold and bool(self.config.may_skip(torch.tensor(state.skips)))
+    def passes(self, sigmas: Sequence[float]) -> Sequence[int]:
+        """See `wcsim.types.Foreseen`."""
+        state, steps = State(len(sigmas)), list[int]()
+        for step, sigma in enumerate(sigmas):
+            hit, _, state = self._decide(step, sigma, state)
+            steps += [] if hit else [step]
+        return steps
+
+    def _decide(self, step: int, sigma: float, state: State) -> tuple[bool, float, State]:
+        """Whether this step is skipped, how far the level has fallen since the last full pass, and the state after it
+        but for the velocity."""
+        level = sigma**self.config.power
+        fallen = state.level - level
+        if self.config.is_forced(step, state.num_steps) or fallen >= self.config.threshold or not bool(
+                self.config.may_skip(torch.tensor(state.skips))):
+            return False, fallen, replace(state, level=level, skips=0)
+        return True, fallen, replace(state, skips=state.skips + 1, hits=state.hits + 1)

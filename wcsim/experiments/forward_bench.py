@@ -98,9 +98,11 @@ class Undone(ActionCosmosTransformer):
             given = replace(given, modulation=Modulation(time, shared))
         return tokens, given
 
-    def modulations(self, sigma_SNT: Tensor, constants: Constants) -> Sequence[Modulation]:
+    def modulations(
+        self, sigma_SNT: Tensor, constants: Constants, foreseen: Sequence[int] | None = None
+    ) -> Sequence[Modulation]:
         if not {"modulation_per_frame", "modulation_ahead"} & set(self.redo):
-            return super().modulations(sigma_SNT, constants)
+            return super().modulations(sigma_SNT, constants, foreseen)
         return [Modulation(*self.time_and_action(sigma_NT, constants.action)) for sigma_NT in sigma_SNT]
 
 

@@ -2,7 +2,8 @@
 
 A denoise loop knows its noise levels from the start, so the modulation of many steps is made at once: a matrix product
 of a few rows costs as much as one of many, and a step of one lane has no more rows than frames.  Where one step has
-rows enough, it is made norm by norm when asked for, so that blocks that are skipped cost nothing.
+rows enough, it is made norm by norm when asked for, so that blocks that are skipped cost nothing.  Steps that a cache
+is known to skip have none.
 
 Shape suffixes: K norms, S denoise steps, N lanes, T frames, P tokens per frame, D width.
 """
@@ -69,19 +70,24 @@ class Modulations(Sequence[Modulation]):
     """The modulation of every step of a denoise loop, made when asked for: steps of few rows several at once.
 
     norms: those of the blocks; last: the one behind them, without gate.  action: `[N, T, 1, D]` and `[N, T, 1, 3D]`,
-    see `Embed`; None without actions.
+    see `Embed`; None without actions.  foreseen: the steps that will be asked for, None for all; another one is made by
+    itself.
     """
 
     def __init__(
-        self, embed: Embed, norms: Sequence[Any], last: Any, sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None
+        self, embed: Embed, norms: Sequence[Any], last: Any, sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None,
+        foreseen: Sequence[int] | None = None,
     ) -> None:
         self._embed, self._norms, self._last, self._action = embed, norms, last, action
-        self._lots = sigma_SNT.split(steps_at_once(sigma_SNT.shape[1] * sigma_SNT.shape[2]))
-        self._steps, self._lanes = sigma_SNT.shape[:2]
-        self._made: tuple[int, Modulation] | None = None
+        self._sigma_SNT, self._lanes = sigma_SNT, sigma_SNT.shape[1]
+        steps = list(range(len(sigma_SNT)) if foreseen is None else foreseen)
+        self._at_once = steps_at_once(sigma_SNT.shape[1] * sigma_SNT.shape[2])
+        lots = [steps[first : first + self._at_once] for first in range(0, len(steps), self._at_once)]
+        self._lot_of = {step: lot for lot in lots for step in lot}
+        self._made: tuple[list[int], Modulation] | None = None
 
     def __len__(self) -> int:
-        return self._steps
+        return len(self._sigma_SNT)
 
     @overload
     def __getitem__(self, step: int) -> Modulation: ...
@@ -90,13 +96,15 @@ class Modulations(Sequence[Modulation]):
     def __getitem__(self, step: int | slice) -> Modulation | Sequence[Modulation]:
         """Only the lot of steps asked for last is kept."""
         if isinstance(step, slice):
-            return [self[one] for one in range(self._steps)[step]]
-        number, place = divmod(range(self._steps)[step], len(self._lots[0]))
-        if self._made is None or self._made[0] != number:
-            self._made = number, self._make(self._lots[number])
-        lot, own = self._made[1], slice(place * self._lanes, (place + 1) * self._lanes)
-        made, last = lot.made, lot.last
-        return Modulation(lot.time[own], lot.shared[own], None if made is None else made[:, own],
+            return [self[one] for one in range(len(self))[step]]
+        number = range(len(self))[step]
+        lot = self._lot_of.get(number, [number])
+        if self._made is None or self._made[0] != lot:
+            self._made = lot, self._make(self._sigma_SNT[lot])
+        whole, place = self._made[1], lot.index(number)
+        own = slice(place * self._lanes, (place + 1) * self._lanes)
+        made, last = whole.made, whole.last
+        return Modulation(whole.time[own], whole.shared[own], None if made is None else made[:, own],
                           None if last is None else last[own])
 
     def _make(self, sigma_SNT: Tensor) -> Modulation:
@@ -104,7 +112,7 @@ class Modulations(Sequence[Modulation]):
         steps = len(sigma_SNT)
         action = self._action and (self._action[0].repeat(steps, 1, 1, 1), self._action[1].repeat(steps, 1, 1, 1))
         time, shared = self._embed(sigma_SNT.flatten(0, 1), action)
-        if len(self._lots[0]) == 1:
+        if self._at_once == 1:
             return Modulation(time, shared)
         made = torch.stack([modulation_of(norm, time, shared) for norm in self._norms])
         return Modulation(time, shared, made, modulation_of(self._last, time, shared))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
-from wcsim.types import CachePolicy, Decision
+from wcsim.types import CachePolicy, Decision, Foreseen
 from wcsim.world.attention import Text
 from wcsim.world.guidance import Group, Guidance, alone, groups_of, guide, merge_groups
 from wcsim.world.stack import Shown, TransformerStack
@@ -102,7 +102,8 @@ def denoise(
     ladder = scheduler.sigmas.tolist()
     sigma_S1 = torch.tensor(ladder[:-1], device=x.device).unsqueeze(1)
     levels_ST = torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigma_S1, sigma_S1)
-    modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants)
+    foreseen = policy.passes(ladder[:-1]) if isinstance(policy, Foreseen) else None
+    modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants, foreseen)
     for step, timestep in enumerate(scheduler.timesteps):
         if guided and window.guidance and ladder[step] < window.guidance.until:
             guided, groups = False, groups_of(constants.text, None, None)

@@ -178,10 +178,13 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         modulation = Modulation(*self.time_and_action(sigma_NT, constants.action))
         return self.embed_step(latents_NCThw, modulation, clean_T, constants)
 
-    def modulations(self, sigma_SNT: Tensor, constants: Constants) -> Sequence[Modulation]:
-        """The modulation of every step of a denoise loop over these noise levels."""
+    def modulations(
+        self, sigma_SNT: Tensor, constants: Constants, foreseen: Sequence[int] | None = None
+    ) -> Sequence[Modulation]:
+        """The modulation of every step of a denoise loop over these noise levels.  foreseen: the steps that will be
+        asked for, where that is known."""
         norms = [norm for block in self.transformer_blocks for norm in (block.norm1, block.norm2, block.norm3)]
-        return Modulations(self.time_and_action, norms, self.norm_out, sigma_SNT, constants.action)
+        return Modulations(self.time_and_action, norms, self.norm_out, sigma_SNT, constants.action, foreseen)
 
     def embed_step(
         self, latents_NCThw: Tensor, modulation: Modulation, clean_T: Tensor, constants: Constants
