@@ -1,13 +1,14 @@
-"""Successive halving: all candidates imagined cheaply, those that look well imagined properly.
+"""Successive halving: all candidates imagined cheaply, those that look well imagined better, and so on.
 
-It is a cost made of two costs, so any planner takes it.  Easy to get wrong: a candidate that fell out keeps its place
-behind every survivor, but its number is no longer a cost that anybody measured.
+It is a cost made of two costs, either of which may be such a one, so any planner takes it.  Easy to get wrong: a
+candidate that fell out keeps its place behind every survivor, but its number is no longer a cost that anybody measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Screen:
     """How candidates are screened: imagined at `fidelity` (None: foretold by the world's dynamics, see
-    `imagined_cost`), for the first `ticks` (None: all), `survivors` go on; of 0 the screen has the last word."""
+    `imagined_cost`), for the first `ticks` (None: all), `survivors` go on; with 0 the screen has the last word."""
 
     fidelity: Fidelity | None
     survivors: int
@@ -34,7 +35,7 @@ class Screen:
 @dataclass(frozen=True, slots=True)
 class Screening:
     """One round's two opinions.  low: costs `[N]` of all.  high: costs `[S]` of the survivors.  survivors: `[S]` their
-    indices, best by `low` first, candidate 0 always among them."""
+    indices, candidate 0 first whatever it costs, then the best by `low`."""
 
     low: np.ndarray
     high: np.ndarray
@@ -66,8 +67,8 @@ def halved(
         first = np.asarray(low(actions[:, :ticks]), dtype=np.float64)
         first = np.where(np.isfinite(first), first, np.inf)
         order = np.argsort(first, kind="stable")
-        chosen = np.append(order[order != 0][: survivors - 1], 0)  # the warm start is always judged properly
-        chosen = chosen[np.argsort(first[chosen], kind="stable")]
+        # The warm start is always judged properly, by a screen within `high`, too, for which it must stay the first.
+        chosen = np.concatenate([[0], order[order != 0][: survivors - 1]])
         told = np.asarray(high(actions[chosen]), dtype=np.float64)
         watch(Screening(first, told, chosen))
         known = told[np.isfinite(told)]
@@ -81,16 +82,25 @@ def halved(
 
 def screened_cost(
     world: World, state: WorldState, *, fidelity: Fidelity | None, objective: Objective, max_lanes: int,
-    screen: Screen | None, watch: Callable[[Trace], None], report: Callable[[Screening], None],
+    screens: Sequence[Screen], watch: Callable[[Trace], None], report: Callable[[Screening], None],
 ) -> CostFn:
-    """`imagined_cost` at `fidelity`, behind a `screen` where there is one; `report` is told of every screening."""
-    high = imagined_cost(world, state, fidelity=fidelity, objective=objective, max_lanes=max_lanes, watch=watch)
-    if screen is None:
-        return high
-    if screen.survivors == 0 and screen.ticks is not None:
-        raise ConfigError(f"screen.ticks is {screen.ticks}; a screen without survivors has the last word and must see "
-                          "whole plans")
-    low = imagined_cost(world, state, fidelity=screen.fidelity, objective=objective, max_lanes=max_lanes, watch=watch)
-    if screen.survivors == 0:
-        return low
-    return halved(low, high, survivors=screen.survivors, ticks=screen.ticks, watch=report)
+    """`imagined_cost` at `fidelity`, behind `screens` where there are any; `report` is told of every screening."""
+    check_screens(screens)
+    cost = imagined_cost(world, state, fidelity=fidelity, objective=objective, max_lanes=max_lanes, watch=watch)
+    for screen in reversed(screens):
+        low = imagined_cost(world, state, fidelity=screen.fidelity, objective=objective, max_lanes=max_lanes,
+                            watch=watch)
+        cost = low if screen.survivors == 0 else halved(
+            low, cost, survivors=screen.survivors, ticks=screen.ticks, watch=report)
+    return cost
+
+
+def check_screens(screens: Sequence[Screen]) -> None:
+    """Raise ConfigError unless each screen lets fewer through than the one before, and whoever has the last word sees
+    whole plans."""
+    counts = [screen.survivors for screen in screens]
+    if any(after >= before for before, after in pairwise(counts)):
+        raise ConfigError(f"survivors of the screens are {counts}; each must let fewer through than the one before")
+    if screens and screens[-1].survivors == 0 and screens[-1].ticks is not None:
+        raise ConfigError(f"ticks of the last screen is {screens[-1].ticks}; without survivors it has the last "
+                          "word, and must see whole plans")

@@ -6,7 +6,7 @@ It builds its state from seen frames alone.  Easy to get wrong: the frame that a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Self
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from wcsim.agents.halving import Screen, Screening, screened_cost
+from wcsim.agents.halving import Screen, Screening, check_screens, screened_cost
 from wcsim.agents.objectives import Judge, Objective, relative_distance
 from wcsim.agents.planners import PlannerName, plan_with
 from wcsim.agents.policies import Observation
@@ -89,11 +89,11 @@ class MPCAgent:
     """Plans at `fidelity`, follows the plan, and plans again on schedule or when it has been wrong.
 
     fidelity: None scores by the world's dynamics alone (see `imagined_cost`) and pictures nothing, so that there is no
-    prediction to be wrong; ConfigError with a screen or an error bound.  screen: a cheaper look at all candidates
-    first.  propose: ideas `[P, T, A]` for the first round, made from a state, an observation and T; it is not told of
-    deadlines.  judge: adds agent and block errors to the reports.  stay: `[H, W, 3]` frame to the action `[A]` that
-    keeps the agent where it is, around which the first plan is searched (None: the centre of the action range).  clock:
-    seconds.
+    prediction to be wrong; ConfigError with screens or an error bound.  screens: cheaper looks at all candidates first,
+    the cheapest first of all.  propose: ideas `[P, T, A]` for the first round, made from a state, an observation and T;
+    it is not told of deadlines.  judge: adds agent and block errors to the reports.  stay: `[H, W, 3]` frame to the
+    action `[A]` that keeps the agent where it is, around which the first plan is searched (None: the centre of the
+    action range).  clock: seconds.
     """
 
     last: ActReport | None = None
@@ -107,16 +107,17 @@ class MPCAgent:
         fidelity: Fidelity | None,
         judge: Judge | None = None,
         stay: Callable[[np.ndarray], np.ndarray] | None = None,
-        screen: Screen | None = None,
+        screens: Sequence[Screen] = (),
         propose: Callable[[WorldState, Observation, int], np.ndarray] | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        if fidelity is None and (screen is not None or config.error_bound is not None):
+        if fidelity is None and (screens or config.error_bound is not None):
             raise ConfigError("without a fidelity nothing is pictured: there is nothing to screen for, and no error to "
-                              "bound; leave out screen and error_bound, or give a fidelity")
+                              "bound; leave out screens and error_bound, or give a fidelity")
+        check_screens(screens)
         self.world, self.objective, self.config, self.fidelity = world, objective, config, fidelity
         self._judge, self._stay, self._clock = judge, stay, clock
-        self._screen, self._propose = screen, propose
+        self._screens, self._propose = tuple(screens), propose
         self._low, self._high = np.asarray(world.spec.action.low), np.asarray(world.spec.action.high)
         self._state: WorldState | None = None
         self._imagining_ms = 0.0
@@ -209,7 +210,7 @@ class MPCAgent:
         config, state = self.config, self._state
         assert state is not None
         cost = screened_cost(self.world, state, fidelity=self.fidelity, objective=self.objective,
-                             max_lanes=config.max_lanes, screen=self._screen, watch=traces.append,
+                             max_lanes=config.max_lanes, screens=self._screens, watch=traces.append,
                              report=self._screenings.append)
         settings = Settings(
             low=self._low, high=self._high, rng=np.random.default_rng([config.seed, self._episode, self._tick]),

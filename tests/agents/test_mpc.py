@@ -237,12 +237,23 @@ def test_any_planner_may_plan(planner: str) -> None:
 
 def test_a_screen_looks_at_all_and_imagines_few() -> None:
     world = LinearWorld()
-    _, _, reports = drive(agent_in(world, with_options={"screen": Screen(FIDELITY, survivors=5, ticks=3)}), 1)
+    _, _, reports = drive(agent_in(world, with_options={"screens": [Screen(FIDELITY, survivors=5, ticks=3)]}), 1)
     assert world.batches == [32, 5] * 4 + [1]
     assert reports[0].rank_agreement is not None
     assert -1.0 <= reports[0].rank_agreement <= 1.0
     assert reports[0].regret is not None
     assert reports[0].regret >= 0.0
+
+
+def test_screens_let_fewer_through_one_after_the_other() -> None:
+    world = LinearWorld()
+    screens = [Screen(FIDELITY, survivors=9, ticks=2), Screen(FIDELITY, survivors=3)]
+    _, _, reports = drive(agent_in(world, with_options={"screens": screens}), 1)
+    assert world.batches == [32, 9, 3] * 4 + [1]
+    assert reports[0].cost == pytest.approx(0.0, abs=40.0)
+    for wrong, message in (([9, 9], "each must let fewer through"), ([0, 3], "each must let fewer through")):
+        with pytest.raises(ConfigError, match=message):
+            agent_in(world, with_options={"screens": [Screen(FIDELITY, survivors=count) for count in wrong]})
 
 
 def test_proposals_are_asked_for_from_where_the_world_stands() -> None:

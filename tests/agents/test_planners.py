@@ -16,6 +16,7 @@ from wcsim.agents.search import Plan
 from wcsim.agents.shooting import shooting
 from wcsim.errors import ConfigError
 from wcsim.track.budget import Budget
+from wcsim.types import CostFn
 
 LOW, HIGH = np.array([-1.0, -2.0]), np.array([1.0, 2.0])
 MEAN, STD = np.zeros((4, 2)), np.ones((4, 2))
@@ -177,6 +178,19 @@ def test_screening_measures_how_far_the_cheap_cost_misleads() -> None:
     assert told.rank_agreement == pytest.approx(1 / 3)
     assert told.regret == 1.0
     assert np.isnan(Screening(np.array([1.0]), np.array([1.0]), np.array([0])).rank_agreement)
+
+
+def test_halving_within_halving_keeps_the_warm_start_to_the_end() -> None:
+    first, second, last = (np.array(costs, float) for costs in ([9, 1, 2, 3, 4], [9, 8, 7, 6, 5], [1, 2, 3, 4, 5]))
+
+    def told(costs: np.ndarray) -> CostFn:
+        return lambda actions: costs[actions[:, 0, 0].astype(int)]
+
+    cost = halved(told(first), halved(told(second), told(last), survivors=2), survivors=4)
+    costs = cost(np.arange(5.0)[:, None, None])
+    # 0, 1, 2, 3 pass the first, of them 0 and 3 the second.
+    assert costs[[0, 3]].tolist() == [1.0, 4.0]
+    assert costs[[0, 3]].max() <= costs[2] <= costs[1] <= costs[4]
 
 
 def test_halving_survives_broken_costs_and_shows_the_cheap_one_less() -> None:

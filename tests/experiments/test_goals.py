@@ -36,7 +36,7 @@ def settings(folder: str) -> dict[str, Any]:
         "kind": "goals", "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}},
         "episodes": 2, "goal_ticks": 3, "max_steps": 4, "fidelity": {"steps": 2}, "reference": "fine", "threads": 1,
         "arms": {"fine": PLANNER | {"fidelity": {"steps": 4}},
-                 "halving": PLANNER | {"screen": {"survivors": 2, "fidelity": {"steps": 1}}, "objective": POSES},
+                 "halving": PLANNER | {"screens": [{"survivors": 2, "fidelity": {"steps": 1}}], "objective": POSES},
                  "demonstrator": {"kind": "demonstrator"}, "still": {"kind": "still"}},
         "audit": {"starts": 1, "candidates": 4, "horizon": 2, "knots": 2},
     }
@@ -152,9 +152,9 @@ def test_the_packaged_protocol_is_the_named_one() -> None:
     assert fine == cached
 
 
-def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(folder: str, tmp_path: Path) -> None:
+def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(foretelling_folder: str, tmp_path: Path) -> None:
     command = ["run", "pusht_goals", "--out", str(tmp_path / "run")]
-    for change in (f"world={folder}", "episodes=1", "max_steps=1", "goal_ticks=2", "fidelity.steps=16",
+    for change in (f"world={foretelling_folder}", "episodes=1", "max_steps=1", "goal_ticks=2", "fidelity.steps=16",
                    "audit={starts: 1, candidates: 2, horizon: 2, knots: 2}",
                    *(f"arms.{arm}.fidelity.steps=16" for arm in ("uncached", "cached", "halving"))):
         command += ["-s", change]

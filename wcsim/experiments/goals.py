@@ -184,8 +184,9 @@ def _audit(config: GoalsConfig, task: Task, world: World, goal: Goal, seed: int)
         if isinstance(arm, MPCAgentConfig):
             objective = arm.objective.build(world, aimed)
             opinions[name] = Opinion(objective, None if arm.fidelity is None else arm.fidelity.build(world.spec))
-            if arm.screen is not None:
-                opinions[f"{name}, screen"] = Opinion(objective, arm.screen.build(world).fidelity)
+            for number, screen in enumerate(arm.screens, start=1):
+                which = f"screen {number}" if len(arm.screens) > 1 else "screen"
+                opinions[f"{name}, {which}"] = Opinion(objective, screen.build(world).fidelity)
     return audit(world, task, goal, opinions, reference=config.reference, seed=seed,
                  **config.audit.model_dump(exclude={"starts"}))
 

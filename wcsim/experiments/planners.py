@@ -72,8 +72,9 @@ class MPCAgentConfig(MPCConfig):
     fidelity: FidelityConfig | None = FidelityConfig(steps=4)
     """null plans on what the world's dynamics foretell, and pictures nothing."""
     objective: Annotated[JudgedConfig | LatentGoalConfig, Field(discriminator="kind")] = JudgedConfig()
-    screen: ScreenConfig | None = None
-    """A cheaper look at all candidates; the survivors are imagined at `fidelity`."""
+    screens: tuple[ScreenConfig, ...] = ()
+    """Cheaper looks at all candidates, each at the survivors of the one before; the last ones' are imagined at
+    `fidelity`."""
     proposals: tuple[Annotated[float, Field(ge=0)], ...] = ()
     """Noise, in the action's units, of scripted experts whose imagined actions join the first round."""
 
@@ -81,10 +82,11 @@ class MPCAgentConfig(MPCConfig):
         """The agent."""
         settings = MPCConfig.model_validate(self.model_dump(include=set(MPCConfig.model_fields)))
         fidelity = None if self.fidelity is None else self.fidelity.build(world.spec)
-        screen = None if self.screen is None else self.screen.build(world)
+        screens = [screen.build(world) for screen in self.screens]
+        pictured = [screen.fidelity for screen in screens if screen.fidelity is not None]
         return MPCAgent(
             world, self.objective.build(world, task), settings, fidelity=fidelity, judge=task.judge, stay=task.stay,
-            screen=screen, propose=self._ideas(world, task, (screen.fidelity if screen else None) or fidelity),
+            screens=screens, propose=self._ideas(world, task, pictured[0] if pictured else fidelity),
         )
 
     def _ideas(self, world: World, task: Task, fidelity: Fidelity | None) -> ImaginedPolicies | None:
