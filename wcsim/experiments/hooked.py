@@ -21,7 +21,7 @@ from wcsim.errors import ConfigError
 from wcsim.world.attention import cross_attention, self_attention
 from wcsim.world.conditioning import Conditioning
 from wcsim.world.stack import TransformerStack
-from wcsim.world.transformer import modulate
+from wcsim.world.transformer import add_gated, modulate
 
 
 @dataclass(slots=True)
@@ -72,8 +72,7 @@ class OpenBlock(nn.Module):
         sublayers = ((block.norm1, self.attn1), (block.norm2, self.attn2), (block.norm3, self.ff))
         for number, (norm, part) in enumerate(sublayers):
             normed, gate = modulate(norm, x, given, 3 * self.index + number)
-            added = part(normed.flatten(1, 2), block, given)
-            x = x + gate * (added.unsqueeze(1) if added.shape[1] == 1 else added.unflatten(1, (frames, -1)))
+            x = add_gated(x, gate, part(normed.flatten(1, 2), block, given))
         out: Tensor = x.flatten(1, 2)
         return out
 

@@ -79,7 +79,7 @@ def join_texts(texts: Sequence[Text]) -> Text:
 
 
 def cross_attention(attn: Any, x_BLD: Tensor, text: Text, block: int) -> Tensor:
-    """`[B, L, D]`, or `[B, 1, D]` where one text token answers for all places."""
+    """`[B, L, D]`, or `[B, 1, D]` where one text token answers for all places, whatever `x` says."""
     values = text.values[block]
     lanes, per_group = len(x_BLD), len(x_BLD) // text.groups
     if not text.keys:
@@ -102,10 +102,10 @@ def rotate(x_BnLd: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
 
     rope: cosines and sines `[L, d]`, whose halves are equal.
     """
-    half = x_BnLd.shape[-1] // 2
-    cos, sin = (table[:, :half] for table in rope)
-    first, second = x_BnLd[..., :half].float(), x_BnLd[..., half:].float()
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_BnLd.dtype)
+    cos, sin = rope
+    x = x_BnLd.float()
+    first, second = x.chunk(2, dim=-1)
+    return torch.addcmul(x * cos, torch.cat([-second, first], dim=-1), sin).to(x_BnLd.dtype)
 
 
 def _heads(attn: Any, x_BLD: Tensor) -> Tensor:

@@ -216,12 +216,11 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             normed, gate = modulate(block.norm1, x, given, 3 * index)
             answer = partial(self_attention, block.attn1, normed.flatten(1, 2), given.position.rope)
             attended = answer() if attend is None else attend(index, answer)
-            x = x + gate * attended.unflatten(1, (frames, -1))
-            normed, gate = modulate(block.norm2, x, given, 3 * index + 1)
-            attended = cross_attention(block.attn2, normed.flatten(1, 2), given.text, index)
-            x = x + gate * (attended.unsqueeze(1) if attended.shape[1] == 1 else attended.unflatten(1, (frames, -1)))
+            x = add_gated(x, gate, attended)
+            normed, gate = modulate(block.norm2, x, given, 3 * index + 1, read=bool(given.text.keys))
+            x = add_gated(x, gate, cross_attention(block.attn2, normed.flatten(1, 2), given.text, index))
             normed, gate = modulate(block.norm3, x, given, 3 * index + 2)
-            x = x + gate * block.ff(normed)
+            x = torch.addcmul(x, gate, block.ff(normed))
         out: Tensor = x.flatten(1, 2)
         return out
 
@@ -281,9 +280,20 @@ def compile_blocks(transformer: Any, **options: Any) -> None:
     transformer.run_blocks = run_blocks
 
 
-def modulate(norm: Any, x_BTPD: Tensor, given: Conditioning, index: int) -> tuple[Tensor, Tensor]:
+def modulate(
+    norm: Any, x_BTPD: Tensor, given: Conditioning, index: int, *, read: bool = True
+) -> tuple[Tensor, Tensor]:
     """What a sub-layer reads and the gate of its answer, in the dtype of the tokens; one modulation per frame.  index:
-    the norm's number in the model, three to a block."""
+    the norm's number in the model, three to a block.  read: whether the sub-layer reads anything; the tokens come back
+    as they are where not."""
     shift, scale, gate = given.modulation.of(norm, index).chunk(3, dim=-1)
-    normed = norm.norm(x_BTPD) * (1 + scale) + shift
-    return normed.to(x_BTPD.dtype), gate.to(x_BTPD.dtype)
+    gate = gate.to(x_BTPD.dtype)
+    if not read:
+        return x_BTPD, gate
+    return torch.addcmul(shift, norm.norm(x_BTPD), 1 + scale).to(x_BTPD.dtype), gate
+
+
+def add_gated(x_BTPD: Tensor, gate_BT1D: Tensor, answer: Tensor) -> Tensor:
+    """Tokens and, times the gate of their frame, what a sub-layer answers: `[B, L, D]`, or `[B, 1, D]` for all."""
+    alike = answer.shape[1] == 1
+    return torch.addcmul(x_BTPD, gate_BT1D, answer.unsqueeze(1) if alike else answer.unflatten(1, x_BTPD.shape[1:3]))
