@@ -73,13 +73,13 @@ def blurred(frames: np.ndarray) -> np.ndarray:
     return np.array([cv2.GaussianBlur(frame, (0, 0), BLUR_SIGMA_PX) for frame in frames])
 
 
-def through_codec(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+def through_codec(folder: Path, looks: int) -> Callable[[np.ndarray], np.ndarray]:
     """Encode and decode, as imagined frames are decoded."""
     import torch
 
     from wcsim.world.codec import Codec
 
-    codec = Codec.load(folder)
+    codec = Codec.load(folder, looks)
 
     @torch.no_grad()
     def again(frames: np.ndarray) -> np.ndarray:
@@ -153,13 +153,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the numbers here as JSON")
     arguments = parser.parse_args()
 
-    episodes = Episodes.load(Recipe.load(arguments.recipe).data, arguments.split)
+    recipe = Recipe.load(arguments.recipe)
+    episodes = Episodes.load(recipe.data, arguments.split)
     frames = episodes.frames.reshape(-1, *episodes.frames.shape[2:])[:: arguments.every]
     states = episodes.states.reshape(-1, episodes.states.shape[-1]).astype(np.float64)[:: arguments.every]
     conditions: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
         "simulator": (np.asarray, 1), "noise": (noisy, 1), "blur": (blurred, 1)}
     if arguments.codec:
-        conditions["codec"] = through_codec(arguments.codec), 8
+        conditions["codec"] = through_codec(arguments.codec, recipe.codec.looks), 8
 
     judge, goal = PixelJudge(SCENE), near_goal()
     result: dict[str, Any] = {"split": arguments.split, "every": arguments.every, "conditions": {}}

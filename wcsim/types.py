@@ -58,7 +58,8 @@ class WorldSpec:
     frames_per_latent: 1, or how many frames share a latent after the first of a clip; then max_context counts latents,
     and every pass generates a whole chunk.  carry: what one chunk hands to the next, its last `latents`, or `pixels`,
     its last frame as a decoder shows it.  reads: whose actions a latent frame sees, those of its own `frames` or those
-    of the whole `chunk`.
+    of the whole `chunk`.  looks: how often an encoded frame is compared with what the decoder draws of it
+    (`wcsim.world.codec.Codec`).
     """
 
     name: str
@@ -75,6 +76,7 @@ class WorldSpec:
     frames_per_latent: int = 1
     carry: Literal["latents", "pixels"] = "latents"
     reads: Literal["frames", "chunk"] = "frames"
+    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,12 @@ def test_round_trip_keeps_float16_weights(folder):
         assert torch.equal(ours, theirs.half().float())
 
 
+def test_the_codec_looks_as_often_as_the_spec_says(folder):
+    assert load_parts(folder)[2].looks == 0
+    edit(folder, lambda d: d["spec"].update(looks=2))
+    assert load_parts(folder)[2].looks == 2
+
+
 def test_changed_missing_and_extra_files_are_named(folder):
     weights = next((folder / "transformer").glob("*.safetensors"))
     content = weights.read_bytes()

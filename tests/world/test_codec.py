@@ -34,6 +34,18 @@ def test_equals_the_stock_autoencoder_on_single_frames(codec):
     torch.testing.assert_close(codec.reconstruct(mean).clamp(-1, 1), again, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_a_look_adds_what_the_encoder_misses_in_the_reconstruction(codec):
+    frames = torch.randint(0, 256, (2, 96, 96, 3), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
+    first, _ = codec.posterior(to_pixels(frames))
+    latents = first
+    for looks in (1, 2):
+        latents = latents + first - codec.posterior(codec.reconstruct(latents).clamp(-1, 1))[0]
+        codec.looks = looks
+        assert torch.equal(codec.encode(frames.numpy()), (latents - codec.mean) / codec.std)
+    assert not torch.equal(latents, first)
+
+
 def test_pixels_round_trip_exactly():
     frames = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
     assert torch.equal(to_frames(to_pixels(frames)), frames)
@@ -59,7 +71,7 @@ def test_refuses_what_is_not_a_frame(codec):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_frame_does_not_see_its_batch(codec, threads):
-    before = torch.get_num_threads()
+    before, codec.looks = torch.get_num_threads(), 1
     torch.set_num_threads(threads)
     try:
         generator = torch.Generator().manual_seed(3)

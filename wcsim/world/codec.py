@@ -62,9 +62,14 @@ class WanCodec(torch.nn.Module):
 
 
 class Codec(WanCodec):
-    """Encodes and decodes single frames."""
+    """Encodes and decodes single frames.
 
-    def __init__(self, vae: AutoencoderKLWan) -> None:
+    looks: how often `encode` looks at what the decoder draws, and adds to the latents what the encoder misses in it.
+    One pass of an encoder leaves things out that the decoder could have drawn (an amortisation gap); each look costs
+    a decoding and an encoding more.
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, looks: int = 0) -> None:
         if any(vae.config.temperal_downsample):
             raise ValueError("a frame codec needs an autoencoder without temporal compression")
         for module in vae.modules():
@@ -73,6 +78,7 @@ class Codec(WanCodec):
             elif type(module) is torch.nn.Conv2d:
                 module.__class__ = SteadyConv2d
         super().__init__(vae)
+        self.looks = looks
 
     @classmethod
     def new(cls, config: dict[str, Any]) -> Self:
@@ -85,9 +91,9 @@ class Codec(WanCodec):
         return cls(vae)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, looks: int = 0) -> Self:
         """Read diffusers' `save_pretrained` layout, in float32."""
-        return cls(AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32))
+        return cls(AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32), looks)
 
     def posterior(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance `[B, C, h, w]`, not normalised, of pixels in [-1, 1]."""
@@ -105,16 +111,25 @@ class Codec(WanCodec):
         pixels: Tensor = x.squeeze(2)
         return pixels
 
+    def look_again(self, latents_BCHW: Tensor, first_BCHW: Tensor) -> Tensor:
+        """Latents, as `posterior` gives them, corrected once by how the encoder's answer to their own picture differs
+        from `first`, its answer to the frame."""
+        shown = self.reconstruct(latents_BCHW).clamp(-1.0, 1.0)
+        return latents_BCHW + first_BCHW - self.posterior(shown)[0]
+
     @torch.no_grad()
     def encode(self, frames: np.ndarray) -> Tensor:
-        """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`; the posterior's mean, no noise."""
+        """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`; no noise."""
         if frames.dtype != np.uint8 or frames.shape[-1] != 3:
             raise ValueError(f"frames must be uint8 [..., H, W, 3], got {frames.dtype} {list(frames.shape)}")
         flat = frames.reshape(-1, *frames.shape[-3:])
         parts = []
         for start in range(0, len(flat), FRAMES_PER_BATCH):
             pixels = to_pixels(torch.from_numpy(flat[start : start + FRAMES_PER_BATCH]).to(self.mean.device))
-            parts.append((self.posterior(pixels.to(self.mean.dtype))[0] - self.mean) / self.std)
+            latents = first = self.posterior(pixels.to(self.mean.dtype))[0]
+            for _ in range(self.looks):
+                latents = self.look_again(latents, first)
+            parts.append((latents - self.mean) / self.std)
         latents = torch.cat(parts)
         return latents.view(*frames.shape[:-3], *latents.shape[1:])
 
