@@ -95,7 +95,11 @@ class Curve:
         but for the velocity."""
         level = sigma**self.config.power
         fallen = state.level - level
-        if self.config.is_forced(step, state.num_steps) or fallen >= self.config.threshold or not bool(
-                self.config.may_skip(torch.tensor(state.skips))):
+        if self.config.is_forced(step, state.num_steps) or not self._skips(step, fallen, state):
             return False, fallen, replace(state, level=level, skips=0)
         return True, fallen, replace(state, skips=state.skips + 1, hits=state.hits + 1)
+
+    def _skips(self, step: int, fallen: float, state: State) -> bool:
+        """Whether this step, which may be skipped, is."""
+        del step
+        return fallen < self.config.threshold and bool(self.config.may_skip(torch.tensor(state.skips)))
