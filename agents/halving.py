@@ -84,8 +84,8 @@ def screened_cost(
     world: World, state: WorldState, *, fidelity: Fidelity | None, objective: Objective, max_lanes: int,
     screens: Sequence[Screen], watch: Callable[[Trace], None], report: Callable[[Screening], None],
 ) -> CostFn:
-    """`imagined_cost` at `fidelity`, behind `screens` where there are any; `report` is told of every screening."""
-    check_screens(screens)
+    """`imagined_cost` at `fidelity`, behind `screens` (see `check_screens`) where there are any; `report` is told of
+    every screening."""
     cost = imagined_cost(world, state, fidelity=fidelity, objective=objective, max_lanes=max_lanes, watch=watch)
     for screen in reversed(screens):
         low = imagined_cost(world, state, fidelity=screen.fidelity, objective=objective, max_lanes=max_lanes,

@@ -100,7 +100,8 @@ class Modulations(Sequence[Modulation]):
         number = range(len(self))[step]
         lot = self._lot_of.get(number, [number])
         if self._made is None or self._made[0] != lot:
-            self._made = lot, self._make(self._sigma_SNT[lot])
+            # Stacked, since a list as an index would be uploaded, which waits for the device.
+            self._made = lot, self._make(torch.stack([self._sigma_SNT[one] for one in lot]))
         whole, place = self._made[1], lot.index(number)
         own = slice(place * self._lanes, (place + 1) * self._lanes)
         made, last = whole.made, whole.last
