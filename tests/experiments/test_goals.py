@@ -139,6 +139,8 @@ def test_a_summary_pairs_arms_by_start() -> None:
     assert (slow["gap"], quick["gap"]) == (0.5, 1.5)
     assert summary["timing"]["places"][0]["arms"][1]["faster"] == pytest.approx(3.0)
     assert summarise(rows[::-1], config) == summary
+    idle = summarise([row | {"plans": int(row["arm"] == "slow")} for row in rows], config)
+    assert idle["timing"]["places"][0]["arms"][1]["faster"] is None, "who plans nothing is in no race"
 
 
 def test_the_packaged_protocol_is_the_named_one() -> None:

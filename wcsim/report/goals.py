@@ -78,7 +78,7 @@ def _price(summary: Row) -> Section:
                *(phrases.number(arm["act_ms"][key], 1) for key in ("p50", "p95", "p99", "max")),
                phrases.number(calls[place["name"], arm["name"]])) for arm in place["arms"])) for place in places)
     return Section("price", "What an action costs", "", "Seconds of the whole agent, over actions with and without a "
-                   "new plan; the ratio is the median over starts.", tables=tables)
+                   "new plan; the ratio, of planners, is the median over starts.", tables=tables)
 
 
 def _promises(summary: Row) -> Section:
