@@ -39,8 +39,9 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
 
     task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a
     preset's name or its settings.  steps, solver, context, guidance, guidance_until, decide: the other parts of the
-    fidelity (`wcsim.types.Fidelity`); None takes the world's default.  The attribute `task` is the task's name, as
-    LeRobot wants it; the task itself is `played`.
+    fidelity (`wcsim.types.Fidelity`); None takes the world's default.  compiled: whether `torch.compile` makes graphs
+    of the blocks; the first steps wait for them, and they round otherwise.  The attribute `task` is the task's name,
+    as LeRobot wants it; the task itself is `played`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012
@@ -70,6 +71,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         decide: Decide = "together",
         task_options: Mapping[str, Any] | None = None,
         device: str = "cpu",
+        compiled: bool = False,
         render_mode: str | None = None,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -78,7 +80,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         self.played = make_task(task, **(task_options or {}))
         self.task, self.task_description = self.played.name, self.played.description
         self._max_episode_steps = self.played.max_episode_steps
-        self.world = load_world(world, device=device)
+        self.world = load_world(world, device=device, compiled=compiled)
         spec = self.world.spec
         if spec.task != task or spec.frame_size != self.played.frame_size:
             raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "

@@ -29,9 +29,9 @@ from wcsim.world.world import World
 
 
 @lru_cache(maxsize=4)
-def load_world(name: str, *, device: str = "cpu") -> World:
+def load_world(name: str, *, device: str = "cpu", compiled: bool = False) -> World:
     """Worlds are immutable, so every environment of a process shares one copy."""
-    world = World.load(name, device=device)
+    world = World.load(name, device=device, compiled=compiled)
     steady(world.transformer)
     return world
 

@@ -216,11 +216,14 @@ def bench_env_command(
     lanes: Annotated[int, typer.Option(min=1, help="Lanes to set against as many single steps.")] = 32,
     rounds: Annotated[int, typer.Option(min=2, help="Pairs of rounds.")] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps; the world's default if left out.")] = None,
-    cache: Annotated[list[str] | None, typer.Option(help="Cache presets; wcsim and none if left out.")] = None,
+    cache: Annotated[
+        list[str] | None, typer.Option(help="Cache presets, or settings in YAML; wcsim and none if left out.")
+    ] = None,
     starts: Annotated[int, typer.Option(min=1, help="Episodes in which chunks are compared with single steps.")] = 16,
     ticks: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 8,
     fewer_steps: Annotated[int, typer.Option(min=1, help="Denoise steps to hold against the deadline, too.")] = 14,
     deadline_ms: Annotated[float, typer.Option(min=0, help="What a single step is held against.")] = 100.0,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Make graphs of the blocks with torch.compile.")] = False,
     out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-env"),
 ) -> None:
     """Time an environment's step: what lanes save, what lies outside the model, and how far chunks are from steps."""
@@ -230,7 +233,7 @@ def bench_env_command(
         with console.status("env"):
             summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, steps=steps,
                                 caches=cache or ["wcsim", "none"], starts=starts, ticks=ticks,
-                                fewer_steps=fewer_steps, deadline_ms=deadline_ms)
+                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, compiled=compiled)
         console.print(*tables_of(summary))
 
 

@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
 import wcsim  # noqa: F401  registers the ids
@@ -126,3 +127,16 @@ def test_misuse_is_named(folder):
         ImaginedEnv(world=folder, cache="fast")
     with pytest.raises(CheckpointError, match="neither a folder"):
         ImaginedEnv(world="atlantis")
+
+
+def test_graphs_of_the_blocks_are_a_world_of_their_own(folder):
+    plain = ImaginedEnv(world=folder, steps=3, cache="none")
+    graphs = ImaginedEnv(world=folder, steps=3, cache="none", compiled=True)
+    assert graphs.world is not plain.world, "nobody else's world is compiled"
+    assert graphs.sibling().world is graphs.world is ImaginedEnv(world=folder, compiled=True).world
+    asked = []
+    with torch.compiler.set_stance("force_eager"):  # graphs themselves: tests/world/test_compile.py
+        for env in (plain, graphs):
+            env.reset(seed=3)
+            asked.append(env.step(np.array([100.0, 200.0], np.float32))[0]["pixels"])
+    np.testing.assert_array_equal(*asked)

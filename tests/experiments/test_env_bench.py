@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from wcsim.cli import app
 from wcsim.envs.imagined import ImaginedEnv
-from wcsim.experiments.env_bench import INSIDE, Timing, operations_of, tables_of
+from wcsim.experiments.env_bench import INSIDE, Timing, bench_env, operations_of, tables_of
 
 
 def test_shares_and_rates_by_hand():
@@ -27,6 +28,18 @@ def test_operations_are_those_of_the_products(folder):
     linear = tokens * (4 * width**2 + 2 * 2 * width**2)
     attention = 2 * tokens**2 * width
     assert operations_of(env) == 2 * (linear + attention)
+
+
+@pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
+def test_a_deadline_is_held_against_steps_with_and_without_graphs(folder, tmp_path):
+    told = '{preset: wcsim, threshold: 0.3}'
+    with torch.compiler.set_stance("force_eager"):
+        summary = bench_env(folder, out=tmp_path, lanes=2, rounds=2, steps=4, caches=[told], starts=1, ticks=1,
+                            fewer_steps=5, deadline_ms=100.0, compiled=True)
+    assert [(row["steps"], row["cache"]["threshold"], row["compiled"]) for row in summary["deadline"]["rows"]] == [
+        (4, 0.3, False), (4, 0.3, True), (5, 0.3, False), (5, 0.3, True)]
+    assert list(summary["caches"]) == [told]
+    assert len(tables_of(summary)) == 4
 
 
 @pytest.mark.filterwarnings("ignore:cache .* skipped nothing")

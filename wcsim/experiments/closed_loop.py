@@ -30,7 +30,6 @@ from wcsim.track.ledger import Twin, error_rows
 from wcsim.track.runs import Run, make_manifest
 from wcsim.types import Trace
 from wcsim.world.checkpoints import find_world, hash_files
-from wcsim.world.transformer import compile_blocks
 from wcsim.world.world import World
 
 WORLDS = ("cached", "uncached")
@@ -60,7 +59,7 @@ class ClosedLoopConfig(StrictConfig):
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
     """torch threads; None leaves torch's choice."""
-    compile_blocks: bool = False
+    compiled: bool = False
     """Whether `torch.compile` makes a graph of each block range; the first episode waits for it."""
 
 
@@ -128,9 +127,7 @@ class ClosedLoop:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.task: Task = make_task(config.task.name, **config.task.options)
-        self.world = load_world(config.world, device=config.device)
-        if config.compile_blocks:
-            compile_blocks(self.world.transformer)
+        self.world = load_world(config.world, device=config.device, compiled=config.compiled)
         self.acted_in = "cached" if config.acts_in == "world" else "truth"
         self.player: Player = config.agent.build(self.world, self.task)
         self._envs = {name: self._make_env(name) for name in WORLDS}
@@ -159,7 +156,7 @@ class ClosedLoop:
             config.task.name, config.world, cache=cache, steps=config.fidelity.steps, solver=config.fidelity.solver,
             context=config.fidelity.context, guidance=config.fidelity.guidance,
             guidance_until=config.fidelity.guidance_until, decide=config.fidelity.decide,
-            task_options=config.task.options, device=config.device,
+            task_options=config.task.options, device=config.device, compiled=config.compiled,
         )
         return env
 

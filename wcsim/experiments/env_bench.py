@@ -1,8 +1,8 @@
 """What an environment's step costs, where the time goes, and what lanes and chunks change.
 
 Lanes are timed in pairs: one step of N lanes, then N single steps from the same snapshots under the same actions, whose
-frames must be equal bit for bit.  Easy to get wrong: a context that is still filling up is cheaper, so the lanes first
-take as many steps as the world looks back.
+frames must be equal bit for bit (on a CPU, where nothing is compiled).  Easy to get wrong: a context that is still
+filling up is cheaper, so the lanes first take as many steps as the world looks back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from rich.table import Table
 
 from wcsim.envs.imagined import ImaginedEnv
@@ -65,26 +66,31 @@ class Timing:
 def bench_env(
     world: str, *, out: Path, lanes: int, rounds: int, steps: int | None, caches: Sequence[str], starts: int,
     ticks: int, fewer_steps: int, deadline_ms: float, device: str = "cpu",
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Measure a world's environment and write `summary.json` under `out`; the summary.
 
-    caches: presets to time.  starts: episodes whose chunks of `ticks` are compared with single steps.  fewer_steps:
-    denoise steps at which single steps are held against `deadline_ms`, beside `steps`.
+    caches: what to time, presets' names or settings in YAML.  starts: episodes whose chunks of `ticks` are compared
+    with single steps.  fewer_steps: denoise steps at which single steps are held against `deadline_ms`, beside `steps`.
+    compiled: time lanes and chunks with compiled blocks, and hold single steps against the deadline both with and
+    without.
     """
     spec, _ = read_description(find_world(world))
-    settings = {"task": spec.task, "world": world, "steps": steps, "device": device}
+    settings = {"task": spec.task, "world": world, "steps": steps, "device": device, "compiled": compiled}
+    known = {name: yaml.safe_load(name) for name in caches}
     peak = matrix_peak(device)
     summary = {
         "world": spec.name, "device": device, "threads": torch.get_num_threads(), "lanes": lanes, "rounds": rounds,
-        "denoise_steps": steps or spec.default_steps, "matrix_peak_gflops": peak,
-        "caches": {cache: bench_lanes({**settings, "cache": cache}, lanes, rounds, peak) for cache in caches},
-        "chunk": bench_chunks({**settings, "cache": caches[0]}, starts, ticks),
+        "compiled": compiled, "denoise_steps": steps or spec.default_steps, "matrix_peak_gflops": peak,
+        "caches": {name: bench_lanes({**settings, "cache": cache}, lanes, rounds, peak)
+                   for name, cache in known.items()},
+        "chunk": bench_chunks({**settings, "cache": known[caches[0]]}, starts, ticks),
         "deadline": {
             "ms": deadline_ms,
             "rows": bench_deadline(
-                [{**settings, "steps": number, "cache": cache}
-                 for number in (steps or spec.default_steps, fewer_steps) for cache in caches],
-                DEADLINE_ROUNDS, deadline_ms),
+                [{**settings, "steps": number, "cache": cache, "compiled": graphs}
+                 for number in (steps or spec.default_steps, fewer_steps) for cache in known.values()
+                 for graphs in ((False, True) if compiled else (False,))], DEADLINE_ROUNDS, deadline_ms),
         },
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +117,8 @@ def bench_lanes(settings: dict[str, Any], lanes: int, rounds: int, peak: float) 
         if number < -1:  # the last of the steps that fill the context warms up both
             continue
         told, frames = step_each(single, before, actions)
-        if settings["device"] == "cpu" and not np.array_equal(frames, observation["pixels"]):
+        exact = settings["device"] == "cpu" and not settings["compiled"]
+        if exact and not np.array_equal(frames, observation["pixels"]):
             raise RunError("a lane of the vector environment differs from the single environment")
         if number >= 0:
             traces = [env.last_trace for env in vector.envs]
@@ -224,7 +231,8 @@ def bench_deadline(every: Sequence[dict[str, Any]], rounds: int, deadline_ms: fl
             if number >= 0:
                 took[number, index] = 1e3 * (perf_counter() - began)
     percentiles = np.percentile(took, [50, 95, 99], axis=0)
-    return [{"steps": settings["steps"], "cache": settings["cache"], "hit_rate": env.last_trace.hit_rate,
+    return [{"steps": settings["steps"], "cache": settings["cache"], "compiled": settings["compiled"],
+             "hit_rate": env.last_trace.hit_rate,
              **dict(zip(("p50_ms", "p95_ms", "p99_ms"), percentiles[:, index].tolist(), strict=True)),
              "within": float((took[:, index] <= deadline_ms).mean())}
             for index, (settings, env) in enumerate(zip(every, envs, strict=True)) if env.last_trace is not None]
@@ -253,9 +261,10 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
         apart.add_row(str(tick + 1), *(
             "lost" if chunk[name][key][tick] is None else f"{chunk[name][key][tick]:.1f}"
             for name in ("chunked", "other_noise") for key in ("psnr_db", "agent_px", "block_px")))
-    deadline = Table("denoise steps", "cache", "hits", "p50 ms", "p95 ms", "p99 ms", "within",
+    deadline = Table("denoise steps", "cache", "compiled", "hits", "p50 ms", "p95 ms", "p99 ms", "within",
                      title=f"single steps against a deadline of {summary['deadline']['ms']:g} ms")
     for row in summary["deadline"]["rows"]:
-        deadline.add_row(str(row["steps"]), row["cache"], f"{row['hit_rate']:.2f}",
-                         *(f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")), f"{row['within']:.0%}")
+        deadline.add_row(str(row["steps"]), str(row["cache"]), "yes" if row["compiled"] else "no",
+                         f"{row['hit_rate']:.2f}", *(f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+                         f"{row['within']:.0%}")
     return [steps, ratios, apart, deadline]
