@@ -216,6 +216,7 @@ def bench_env_command(
     lanes: Annotated[int, typer.Option(min=1, help="Lanes to set against as many single steps.")] = 32,
     rounds: Annotated[int, typer.Option(min=2, help="Pairs of rounds.")] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps; the world's default if left out.")] = None,
+    solver: Annotated[str, typer.Option(help="Which solver takes them.")] = "euler",
     cache: Annotated[
         list[str] | None, typer.Option(help="Cache presets, or settings in YAML; wcsim and none if left out.")
     ] = None,
@@ -233,7 +234,7 @@ def bench_env_command(
         with console.status("env"):
             summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, steps=steps,
                                 caches=cache or ["wcsim", "none"], starts=starts, ticks=ticks,
-                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, compiled=compiled)
+                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, solver=solver, compiled=compiled)
         console.print(*tables_of(summary))
 
 

@@ -65,7 +65,7 @@ class Timing:
 
 def bench_env(
     world: str, *, out: Path, lanes: int, rounds: int, steps: int | None, caches: Sequence[str], starts: int,
-    ticks: int, fewer_steps: int, deadline_ms: float, device: str = "cpu",
+    ticks: int, fewer_steps: int, deadline_ms: float, solver: str = "euler", device: str = "cpu",
     compiled: bool = False,
 ) -> dict[str, Any]:
     """Measure a world's environment and write `summary.json` under `out`; the summary.
@@ -76,12 +76,14 @@ def bench_env(
     without.
     """
     spec, _ = read_description(find_world(world))
-    settings = {"task": spec.task, "world": world, "steps": steps, "device": device, "compiled": compiled}
+    settings = {"task": spec.task, "world": world, "steps": steps, "solver": solver, "device": device,
+                "compiled": compiled}
     known = {name: yaml.safe_load(name) for name in caches}
     peak = matrix_peak(device)
     summary = {
         "world": spec.name, "device": device, "threads": torch.get_num_threads(), "lanes": lanes, "rounds": rounds,
-        "compiled": compiled, "denoise_steps": steps or spec.default_steps, "matrix_peak_gflops": peak,
+        "compiled": compiled, "solver": solver, "denoise_steps": steps or spec.default_steps,
+        "matrix_peak_gflops": peak,
         "caches": {name: bench_lanes({**settings, "cache": cache}, lanes, rounds, peak)
                    for name, cache in known.items()},
         "chunk": bench_chunks({**settings, "cache": known[caches[0]]}, starts, ticks),
@@ -242,7 +244,8 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
     """The figures for a terminal."""
     lanes = summary["lanes"]
     steps = Table("cache", "", "ms a lane", "hits", *INSIDE, "outside", "of peak",
-                  title=f"{summary['world']}, {summary['denoise_steps']} denoise steps, {summary['threads']} threads")
+                  title=f"{summary['world']}, {summary['denoise_steps']} {summary['solver']} steps, "
+                        f"{summary['threads']} threads")
     for cache, told in summary["caches"].items():
         for name, label in (("single", "single"), ("lanes", f"{lanes} lanes")):
             row = told[name]
