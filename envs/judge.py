@@ -110,6 +110,7 @@ class PixelJudge:
         hue = np.cross(to_goal, table)
         self._agent_axis = (hue / (hue @ agent)).astype(np.float32)
         self._block_hue = float(self._agent_axis @ block)
+        self._bare = scene.bare
 
         self._centre = np.array([scene.outline.centroid.x, scene.outline.centroid.y])
         reach = np.linalg.norm(shapely.get_coordinates(scene.outline) - self._centre, axis=1).max()
@@ -142,7 +143,7 @@ class PixelJudge:
 
     def _judge(self, frames: np.ndarray) -> Judgement:
         scene, pixels = self.scene, frames.astype(np.float32)
-        hue = pixels @ self._agent_axis
+        hue = pixels @ self._agent_axis / self._bare
         agent = self._find_agent(hue)
         agent, agent_fit, _ = self._fit_agent(hue, agent, np.zeros((len(frames), 0)))
         mask = sharpen((pixels - np.array(scene.table_colour, dtype=np.float32)) @ self._block_axis)
@@ -177,9 +178,10 @@ class PixelJudge:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Refined centres `[N, 2]` as drawn, their fit `[N]`, and the area in view `[N]` in simulator pixels.
 
-        block: `[N, 3]` poses of the block, whose own share of the hue is then taken away, or `[N, 0]`: none known yet.
+        hue: `[N, H, W]`, of what the walls leave bare.  block: `[N, 3]` poses of the block, whose own share of the hue
+        is then taken away, or `[N, 0]`: none known yet.
         """
-        patch = Patch.cut(self.scene, hue, np.ones_like(hue), agent, self._agent_half)
+        patch = Patch.cut(self.scene, hue, np.broadcast_to(self._bare, hue.shape), agent, self._agent_half)
         behind = np.zeros_like(patch.value)
         if block.shape[1]:
             behind = self._block_hue * self._block_model(block, patch.x, patch.y, RAMPS_PX[-1])[0]
@@ -193,7 +195,7 @@ class PixelJudge:
                 step = gauss_newton(patch.weight * (value - edge), np.stack([slope * x, slope * y], -1))
                 agent = agent + step.clip(-ramp, ramp)
         elsewhere = sharpen(hue - self._block_hue).sum((1, 2)) - sharpen(patch.value - self._block_hue).sum(1)
-        return agent, *self._agreement(value, edge, patch.weight, elsewhere)
+        return agent, *self._agreement(value, edge, patch.weight > 0.0, elsewhere)
 
     def _uncovered(self, agent: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Weights `[N, H, W]` of what the block's mask says: 0 on the rim and under the agent."""
@@ -204,9 +206,7 @@ class PixelJudge:
         # Two pixels of margin: a blurred edge of the agent has block colour.
         weight = 1.0 - soften(distance - scene.agent_radius - 0.6 * scene.scale, 0.8 * scene.scale)[0]
         weight[~found] = 1.0
-        inside = np.zeros(scene.frame_size, dtype=bool)
-        inside[scene.rim : -scene.rim] = True
-        return (weight * (inside[:, None] & inside)).astype(np.float32)
+        return (weight * (self._bare == 1.0)).astype(np.float32)
 
     def _find_block(self, mask: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """The pose `[N, 3]` (of the block's centre, as drawn) of the best template."""

@@ -35,7 +35,8 @@ SCENE = Scene(
     agent_colour=(72, 116, 241),
     agent_radius=14.7,
     agent_drawn=(-0.5, -0.5),
-    rim=2,
+    # Measured on simulator frames of agents at a wall.
+    rim=(0.86, 0.52),
     success_coverage=SUCCESS_COVERAGE,
 )
 

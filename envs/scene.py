@@ -23,8 +23,8 @@ class Scene:
     block: boxes (u low, v low, u high, v high) in body coordinates whose union is the block; they overlap, so that no
     seam is an edge.  block_outline: how far the block is drawn beyond its boxes.  agent_drawn: where the renderer puts
     the agent, relative to its true place (x, y).  block_drawn: the same of the block, as rows of degrees, x, y between
-    which it is linear; it repeats every 90 degrees.  goal: x, y, angle.  rim: frame pixels along the border that show
-    walls.
+    which it is linear; it repeats every 90 degrees.  goal: x, y, angle.  rim: share of a frame pixel that
+    the walls, drawn over all else, leave bare, from the border inwards.
     """
 
     frame_size: int
@@ -39,7 +39,7 @@ class Scene:
     agent_colour: Colour
     agent_radius: float
     agent_drawn: tuple[float, float]
-    rim: int
+    rim: tuple[float, ...]
     success_coverage: float
 
     @property
@@ -51,6 +51,14 @@ class Scene:
     def outline(self) -> shapely.Polygon:
         """The block in body coordinates."""
         return _union(self.block)
+
+    @property
+    def bare(self) -> np.ndarray:
+        """Share of every frame pixel `[H, W]` that no wall covers."""
+        side = np.ones(self.frame_size, dtype=np.float32)
+        side[: len(self.rim)] = self.rim
+        side = side * side[::-1]
+        return side[:, None] * side
 
     def coordinate(self, pixel: np.ndarray) -> np.ndarray:
         """Frame pixel index to the simulator coordinate at its centre."""

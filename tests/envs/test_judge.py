@@ -15,8 +15,9 @@ from wcsim.envs.pusht import SCENE
 from wcsim.envs.scene import rotation, wrap
 from wcsim.envs.truth import PushTTruth, start_at
 
-# Drawn exactly where they are, without the simulator's habits.
-PLAIN = replace(SCENE, block_outline=0.0, block_drawn=((0.0, 0.0, 0.0),), agent_radius=15.0, agent_drawn=(0.0, 0.0))
+# Drawn exactly where they are, without the simulator's habits and walls.
+PLAIN = replace(SCENE, block_outline=0.0, block_drawn=((0.0, 0.0, 0.0),), agent_radius=15.0, agent_drawn=(0.0, 0.0),
+                rim=())
 JUDGE = PixelJudge(PLAIN)
 
 
@@ -90,6 +91,23 @@ def assert_accurate(pixels: np.ndarray, states: np.ndarray) -> None:
 def test_simulator_frames_are_judged_within_the_stated_bounds(episode):
     assert_accurate(episode[0], episode[1])
     assert PixelJudge(SCENE)(episode[0]).shape_ok.all()
+
+
+def test_an_agent_beneath_a_wall_is_where_its_bare_part_says():
+    bare = replace(SCENE, rim=(0.8, 0.5)).bare
+    np.testing.assert_allclose(bare[[0, 1, 0, 95, 50], [50, 94, 1, 0, 50]], [0.8, 0.25, 0.4, 0.64, 1.0], rtol=1e-6)
+    truth, seen = PushTTruth(), []
+    for number, depth in enumerate(np.linspace(4.0, 20.0, 48)):
+        place = np.array([[depth, 511 - depth][number % 2], 60.0 + 8.1 * number])
+        seen.append(truth.reset(start=start_at(place[:: 1 - 2 * (number // 2 % 2)], np.array([256.0, 256.0, 0.0]))))
+    truth.close()
+    pixels, places = np.array([frame.pixels for frame in seen]), np.array([frame.state[:2] for frame in seen])
+    soft = np.array([cv2.GaussianBlur(frame, (0, 0), 0.6) for frame in pixels])  # about as soft as a codec's
+    error, softly, blindly = (np.hypot(*(PixelJudge(scene)(frames).agent - places).T) for scene, frames in (
+        (SCENE, pixels), (SCENE, soft), (replace(SCENE, rim=()), soft)))
+    assert np.median(error) < 0.8
+    assert error.max() < 2.0
+    assert softly.mean() < 0.93 * blindly.mean(), "a judge to whom the wall is a part of the agent that is missing"
 
 
 def test_noise_of_36_db_is_no_harm(episode):
