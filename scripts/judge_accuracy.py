@@ -1,6 +1,6 @@
 """Measure the pixel judge against the simulator's state on held-out frames.
 
-    python scripts/judge_accuracy.py configs/train_pusht96.yaml --codec data/pusht-96/codec --out judge.json
+    python scripts/judge_accuracy.py configs/train_pusht96.yaml --codec wcsim/assets/pusht-96/vae --out judge.json
 
 Prints a table per condition (the simulator's frames; with noise; blurred; through the codec) and group of frames
 (docs/judge.md says what they are), and writes the same numbers as JSON.  Frames near the goal are rendered here:

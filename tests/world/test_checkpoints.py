@@ -80,7 +80,13 @@ def test_unreadable_descriptions_are_refused(folder):
     edit(folder, lambda d: d.update(format=99))
     with pytest.raises(CheckpointError, match="format 99; this wcsim reads 1"):
         verify_hashes(folder)
-    edit(folder, lambda d: (d.update(format=1), d["spec"].pop("fps")))
+    edit(folder, lambda d: d.update(format=1, looks=2))
+    with pytest.raises(CheckpointError, match="looks is unknown; known: format, spec, sha256, source"):
+        verify_hashes(folder)
+    edit(folder, lambda d: (d.pop("looks"), d["spec"].update(look=2)))
+    with pytest.raises(CheckpointError, match=r"spec\.look is unknown; known: name, .*, looks"):
+        verify_hashes(folder)
+    edit(folder, lambda d: (d["spec"].pop("look"), d["spec"].pop("fps")))
     with pytest.raises(CheckpointError, match=r"spec\.fps"):
         verify_hashes(folder)
     (folder / "world.json").write_text("{")

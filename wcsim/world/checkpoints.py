@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,11 @@ def read_description(folder: Path) -> tuple[WorldSpec, dict[str, str]]:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"{folder / 'world.json'}: spec.{place}: {first['msg']}") from error
+    known = {"": ("format", "spec", "sha256", "source"), "spec.": [field.name for field in fields(WorldSpec)]}
+    for place, part in (("", description), ("spec.", description["spec"])):
+        if unknown := sorted(part.keys() - set(known[place])):
+            raise CheckpointError(f"{folder / 'world.json'}: {place}{unknown[0]} is unknown; known: "
+                                  f"{', '.join(known[place])}")
     return spec, dict(description.get("sha256", {}))
 
 
