@@ -206,7 +206,8 @@ class PixelJudge:
         # Two pixels of margin: a blurred edge of the agent has block colour.
         weight = 1.0 - soften(distance - scene.agent_radius - 0.6 * scene.scale, 0.8 * scene.scale)[0]
         weight[~found] = 1.0
-        return (weight * (self._bare == 1.0)).astype(np.float32)
+        uncovered: np.ndarray = (weight * (self._bare == 1.0)).astype(np.float32)
+        return uncovered
 
     def _find_block(self, mask: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """The pose `[N, 3]` (of the block's centre, as drawn) of the best template."""
