@@ -62,6 +62,36 @@ class Landmark(Strict):
         return 1 if self.angle is None else 3
 
 
+class Mending(Strict):
+    """How a trained codec learns where its first landmark, a disc, really is (`scripts/mend_codec.py`)."""
+
+    schedule: Schedule
+    radius_px: float = Field(gt=0)
+    """Of the disc, in frame pixels."""
+    hue: tuple[float, float, float]
+    """Weights of red, green and blue, in [-1, 1] pixels, that tell the disc from all else: one step up at its edge."""
+    crop_px: int = Field(48, gt=0)
+    whole_frame_fraction: float = Field(0.25, ge=0, le=1)
+    """Share of the steps, at the end, that see whole frames instead of crops."""
+    mean_with: float = Field(0.5, ge=0, le=1)
+    """Share of the steps after which weights are kept, to be averaged with the last."""
+    crowded_share: float = Field(0.5, ge=0, le=1)
+    """Share of the views in which something is beside the disc, or the border cuts it."""
+    moving_weight: float = Field(6.0, ge=1)
+    """Loss weight of pixels that move."""
+    disc_weight: float = Field(15.0, ge=1)
+    """Loss weight of the disc and its surroundings."""
+    displaced_weight: float = Field(0.18, ge=0)
+    keep_weight: float = Field(0.6, ge=0)
+    """Loss weight of the latents' mean squared distance from the former codec's."""
+    former_share: float = Field(0.15, ge=0, le=1)
+    """Share of the views that are reconstructed from the former codec's latents."""
+    noisy_share: float = Field(0.35, ge=0, le=1)
+    """Share of the views whose latents carry noise."""
+    latent_noise: float = Field(0.2, ge=0)
+    """Largest standard deviation of that noise."""
+
+
 class CodecTraining(Strict):
     model: dict[str, Any]
     """Keyword arguments of `AutoencoderKLWan`."""
@@ -91,6 +121,8 @@ class CodecTraining(Strict):
     kl_weight: float = Field(1e-4, ge=0)
     looks: int = Field(0, ge=0)
     """How often, once trained, an encoded frame is compared with what the decoder draws of it."""
+    mending: Mending | None = None
+    """Without it the codec stays as `scripts/train_codec.py` leaves it."""
 
 
 class DynamicsTraining(Strict):
@@ -158,6 +190,11 @@ class Recipe(Strict):
     dynamics: DynamicsTraining | None = None
     """Where the codec's landmarks go; the transformer is told.  None: it finds out alone."""
     transformer: WorldTraining
+
+    @property
+    def codec_folder(self) -> Path:
+        """Where the codec lies on whose latents all else is trained."""
+        return self.output / ("codec" if self.codec.mending is None else "mended")
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -142,7 +142,7 @@ def main() -> None:
     recipe = Recipe.load(parser.parse_args().recipe)
     training, schedule = recipe.transformer, recipe.transformer.schedule
     checkpoint = recipe.output / "transformer.pt"
-    codec = Codec.load(recipe.output / "codec", recipe.codec.looks).eval()
+    codec = Codec.load(recipe.codec_folder, recipe.codec.looks).eval()
     spec = spec_of(recipe, codec)
     train, held_out = (LatentEpisodes.load(recipe, split, codec) for split in ("train", "validation"))
 
