@@ -195,6 +195,7 @@ class PixelJudge:
                 step = gauss_newton(patch.weight * (value - edge), np.stack([slope * x, slope * y], -1))
                 agent = agent + step.clip(-ramp, ramp)
         elsewhere = sharpen(hue - self._block_hue).sum((1, 2)) - sharpen(patch.value - self._block_hue).sum(1)
+        # What lies beneath a wall belongs to the agent's area as well.
         return agent, *self._agreement(value, edge, patch.weight > 0.0, elsewhere)
 
     def _uncovered(self, agent: np.ndarray, found: np.ndarray) -> np.ndarray:
