@@ -38,10 +38,10 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     """A task played inside a world.
 
     task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a
-    preset's name or its settings.  steps, solver, context, guidance, guidance_until, decide: the other parts of the
-    fidelity (`wcsim.types.Fidelity`); None takes the world's default.  compiled: whether `torch.compile` makes graphs
-    of the blocks; the first steps wait for them, and they round otherwise.  The attribute `task` is the task's name,
-    as LeRobot wants it; the task itself is `played`.
+    preset's name or its settings.  steps, solver, context, guidance, guidance_until, decide, context_hold: the other
+    parts of the fidelity (`wcsim.types.Fidelity`); None takes the world's default.  compiled: whether `torch.compile`
+    makes graphs of the blocks; the first steps wait for them, and they round otherwise.  The attribute `task` is the
+    task's name, as LeRobot wants it; the task itself is `played`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012
@@ -69,6 +69,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         guidance: float = 0.0,
         guidance_until: float = 0.0,
         decide: Decide = "together",
+        context_hold: float = 0.0,
         task_options: Mapping[str, Any] | None = None,
         device: str = "cpu",
         compiled: bool = False,
@@ -86,7 +87,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
             raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
                               f"{task!r} at {list(self.played.frame_size)}")
         fidelity = FidelityConfig(steps=steps, solver=solver, context=context, cache=parse_cache(cache),
-                                  guidance=guidance, guidance_until=guidance_until, decide=decide)
+                                  guidance=guidance, guidance_until=guidance_until, decide=decide,
+                                  context_hold=context_hold)
         self.fidelity = fidelity.build(spec)
         self.imagination = Imagination(self.played, self.world, self.fidelity)
         self.caption = CAPTIONS[fidelity.cache.kind == "none"]

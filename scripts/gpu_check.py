@@ -30,7 +30,7 @@ from wcsim.config import override, read_yaml, validate
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.experiments.forward_bench import bench_forward
 from wcsim.types import Fidelity, Trace, WorldState
-from wcsim.world.transformer import compile_blocks
+from wcsim.world.compiled import compile_blocks
 from wcsim.world.verify import verify_world
 from wcsim.world.world import World
 

@@ -225,6 +225,9 @@ def bench_env_command(
     fewer_steps: Annotated[int, typer.Option(min=1, help="Denoise steps to hold against the deadline, too.")] = 14,
     deadline_ms: Annotated[float, typer.Option(min=0, help="What a single step is held against.")] = 100.0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Make graphs of the blocks with torch.compile.")] = False,
+    context_hold: Annotated[
+        float, typer.Option(min=0, max=1, help="Fall of the noise level's root within which the context is kept.")
+    ] = 0.0,
     out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-env"),
 ) -> None:
     """Time an environment's step: what lanes save, what lies outside the model, and how far chunks are from steps."""
@@ -234,7 +237,8 @@ def bench_env_command(
         with console.status("env"):
             summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, steps=steps,
                                 caches=cache or ["wcsim", "none"], starts=starts, ticks=ticks,
-                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, solver=solver, compiled=compiled)
+                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, solver=solver, compiled=compiled,
+                                context_hold=context_hold)
         console.print(*tables_of(summary))
 
 

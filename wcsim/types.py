@@ -230,7 +230,9 @@ class Fidelity:
     level in [0, 1] below which the branch with the prompt goes on alone (Kynkaanniemi et al. 2024, arXiv 2404.07724,
     whose interval it ends); 0 guides to the end.  decide: whether the cache
     skips in both branches or in neither (`together`), or each branch has a cache of its own (`apart`).  batched:
-    whether branches that decide together share a batch; where memory is short they do not.
+    whether branches that decide together share a batch; where memory is short they do not.  context_hold: how far, of
+    1, the root of the noise level may fall while the blocks look back on what they last read of the context instead of
+    reading it again (`wcsim.world.context`); 0 reads it in every pass, 1 once per chunk.
     """
 
     steps: int
@@ -242,6 +244,7 @@ class Fidelity:
     decide: Decide = "together"
     batched: bool = True
     guidance_until: float = 0.0
+    context_hold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

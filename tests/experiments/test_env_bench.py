@@ -31,13 +31,15 @@ def test_operations_are_those_of_the_products(folder):
 
 
 @pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
-def test_a_deadline_is_held_against_steps_with_and_without_graphs(folder, tmp_path):
+def test_a_deadline_is_held_against_steps_with_and_without_graphs_and_context(folder, tmp_path):
     told = '{preset: wcsim, threshold: 0.3}'
     with torch.compiler.set_stance("force_eager"):
         summary = bench_env(folder, out=tmp_path, lanes=2, rounds=2, steps=4, caches=[told], starts=1, ticks=1,
-                            fewer_steps=5, deadline_ms=100.0, compiled=True)
-    assert [(row["steps"], row["cache"]["threshold"], row["compiled"]) for row in summary["deadline"]["rows"]] == [
-        (4, 0.3, False), (4, 0.3, True), (5, 0.3, False), (5, 0.3, True)]
+                            fewer_steps=5, deadline_ms=100.0, compiled=True, context_hold=0.5)
+    assert [(row["steps"], row["cache"]["threshold"], row["compiled"], row["context_hold"])
+            for row in summary["deadline"]["rows"]] == [
+        (steps, 0.3, graphs, hold) for steps in (4, 5) for graphs in (False, True) for hold in (0.0, 0.5)]
+    assert summary["caches"][told]["most_that_blocks_allow"] is None, "not told where the context is kept"
     assert list(summary["caches"]) == [told]
     assert len(tables_of(summary)) == 4
 

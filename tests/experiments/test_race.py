@@ -71,6 +71,21 @@ def test_single_ticks_are_raced_as_single_ticks(folder):
     assert race.imagine(who.build(race.world.spec), whole=False).latents.shape[1] == 1
 
 
+def test_how_long_the_context_is_kept_may_be_the_knob(folder, tmp_path):
+    sweeps = [{"policy": "none", "name": "kept", "knob": "context_hold", "values": [0.0, 1.0]},
+              {"policy": "wcsim", "context_hold": 0.5, "knob": "threshold", "values": [0.0]}]
+    config = validate(RaceConfig, {"name": "kept", "world": str(folder), "episodes": 2, "horizon": 2, "chunk": 1,
+                                   "context": 2, "rounds": 1, "batches": [1], "steps": [4], "sweeps": sweeps})
+    assert [(who.fidelity.context, who.fidelity.context_hold) for who in contestants(config)] == [
+        (2, 0.0), (2, 0.0), (2, 1.0), (2, 0.5)]
+    rows = run_race(config, tmp_path, lambda _: None)["curves"]
+    errors = {(row["policy"], row["knob"]): row["latent_error"] for row in rows}
+    assert errors["kept", "context_hold=0"] == errors["none", ""] == 0
+    assert errors["kept", "context_hold=1"] > 0
+    assert errors["wcsim", "threshold=0"] > 0
+    assert all(row["hit_rate"] == 0 for row in rows)
+
+
 def test_a_race_that_was_stopped_goes_on(folder, tmp_path, monkeypatch):
     config = validate(RaceConfig, {**SMALL, "world": str(folder)})
     compare, measured = Race.compare, []
@@ -110,7 +125,7 @@ def test_who_is_not_installed_is_left_out_and_named(monkeypatch):
 
 
 def test_packaged_races_name_only_caches_and_settings_that_exist():
-    for name in ("bench_cache", "bench_cache_quick", "tune"):
+    for name in ("bench_cache", "bench_cache_quick", "bench_context", "tune"):
         assert contestants(validate(RaceConfig, read_yaml(name)))
 
 

@@ -7,8 +7,8 @@ from torch._dynamo.testing import CompileCounter
 
 from wcsim.cache import NoCache, parse_cache
 from wcsim.types import Fidelity
+from wcsim.world.compiled import compile_blocks
 from wcsim.world.tiny import tiny_clip_world, tiny_world
-from wcsim.world.transformer import compile_blocks
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
@@ -35,3 +35,22 @@ def test_every_range_is_one_graph_and_the_numbers_stay(make):
     assert made == 3, "all blocks; the probe; what lies behind it"
     world.advance(state, actions, fidelities[1])
     assert counter.frame_count == made
+
+
+@pytest.mark.parametrize("make", [tiny_world, tiny_clip_world])
+def test_a_kept_context_adds_two_graphs_and_the_numbers_stay(make):
+    torch.compiler.reset()
+    world, counter = make(), CompileCounter()
+    spec, rng = world.spec, np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 1, *spec.frame_size, 3), dtype=np.uint8)
+    state = world.init(frames, np.zeros((2, 0, spec.action.dim), np.float32), np.arange(2))
+    chunk = (2, spec.max_chunk, spec.action.dim)
+    actions = rng.uniform(spec.action.low, spec.action.high, chunk).astype(np.float32)
+    held = Fidelity(6, NoCache(), "unipc", context_hold=0.3)
+    _, plain, _ = world.advance(state, actions, held)
+    compile_blocks(world.transformer, backend=counter)
+    _, compiled, _ = world.advance(state, actions, held)
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4 if make is tiny_world else 2e-2)
+    assert counter.frame_count == 2, "reading the context, and looking back on it"
+    world.advance(state, actions, held)
+    assert counter.frame_count == 2

@@ -61,25 +61,28 @@ def model():
     ).eval()  # fmt: skip
 
 
-@pytest.mark.parametrize(("cache", "scale", "decide", "dtype"), [
-    (None, 0.0, "together", torch.float32), (HUNGRIEST, 0.0, "together", torch.float32),
-    ({"preset": "seacache", **FULL}, 0.0, "together", torch.float32), (HUNGRIEST, 2.0, "together", torch.float32),
-    (HUNGRIEST, 2.0, "apart", torch.float32), ({"preset": "worldcache", **FULL}, 0.0, "together", torch.bfloat16),
+@pytest.mark.parametrize(("cache", "scale", "decide", "dtype", "hold"), [
+    (None, 0.0, "together", torch.float32, 0.0), (HUNGRIEST, 0.0, "together", torch.float32, 0.0),
+    ({"preset": "seacache", **FULL}, 0.0, "together", torch.float32, 0.0),
+    (HUNGRIEST, 2.0, "together", torch.float32, 0.0), (HUNGRIEST, 2.0, "apart", torch.float32, 0.0),
+    ({"preset": "worldcache", **FULL}, 0.0, "together", torch.bfloat16, 0.0),
+    (None, 0.0, "together", torch.float32, 0.3), (HUNGRIEST, 2.0, "together", torch.float32, 0.3),
 ])  # fmt: skip
 @torch.no_grad()
-def test_the_estimate_holds_and_is_not_wild(model, cache, scale, decide, dtype):
+def test_the_estimate_holds_and_is_not_wild(model, cache, scale, decide, dtype, hold):
     lanes, frames, side, texts = 3, 4, 32, 16
     model = model.float()
     set_precision(model, dtype)
     noise, prompt = torch.randn(lanes, frames, 16, side, side), torch.randn(2, 1, texts, 16)
     policy = parse_cache(cache).build() if cache else NoCache()
-    fidelity = Fidelity(4, policy, "unipc", guidance=scale, decide=decide)
+    fidelity = Fidelity(4, policy, "unipc", guidance=scale, decide=decide, context_hold=hold)
     spec = replace(tiny_clip_world().spec, latent_shape=(16, side, side), max_chunk=12)
     need = rollout_memory(model.config, spec, fidelity, text_tokens=texts,
                           size=model.patch_embed.proj.weight.element_size())
     guidance = Guidance(scale, prompt[1], decide=decide) if scale else None
+    sampling = Sampling(4, "unipc", guidance=guidance, context_hold=hold)
     with LiveBytes(noise, prompt, *model.parameters()) as live:
-        sample_clip(model, noise[:, :1], noise, prompt[0], Sampling(4, "unipc", guidance=guidance), policy)
+        sample_clip(model, noise[:, :1], noise, prompt[0], sampling, policy)
     assert live.peak <= need.total(lanes) <= 4 * live.peak
 
 

@@ -42,7 +42,7 @@ def measure(config: RaceConfig, out: Path, progress: Progress) -> dict[str, Any]
         progress(f"without {policy}: {why}")
     race = Race(config)
     kept = Kept(out / UNFINISHED, f"{config.model_dump_json()} {hash_files(find_world(config.world))}")
-    fine = Fidelity(config.reference_steps, NoCache(), "euler")
+    fine = Fidelity(config.reference_steps, NoCache(), "euler", config.context)
     reference = race.imagine(fine, whole=False).latents if config.frontier else None
     found: dict[str, dict[str, Any]] = {}
     for place, who in enumerate(everybody):
@@ -70,7 +70,7 @@ def name_of(what: FidelityConfig) -> str:
 
 def plain_of(who: Contestant) -> FidelityConfig:
     """The uncached loop of the same solver and steps, which a speed-up is counted from."""
-    return who.fidelity.model_copy(update={"cache": NoCache.Config()})
+    return who.fidelity.model_copy(update={"cache": NoCache.Config(), "context_hold": 0.0})
 
 
 def _timed(
@@ -80,7 +80,7 @@ def _timed(
     """A row per contestant and batch size, and per batch size the phases of one contestant of every curve."""
     rows: Rows = []
     phases: dict[str, Any] = {}
-    official = fidelity(config.solver, config.steps[0], "none")
+    official = fidelity(config.solver, config.steps[0], "none", config.context)
     for batch in sorted({batch for who in everybody for batch in config.batches_of(who.group)}):
         here = [who for who in everybody if batch in config.batches_of(who.group)]
         runners = {name_of(what): what for what in [official, *map(plain_of, here), *(who.fidelity for who in here)]}
@@ -151,7 +151,7 @@ def floor(race: Race) -> dict[str, Any]:
     """Distances of the official twin from itself, its context shifted by next to nothing."""
     solver, steps = race.config.solver, race.config.steps[0]
     twin = race.plain(solver, steps, whole=True)
-    shifted = race.imagine(Fidelity(steps, NoCache(), solver), whole=True, shift=FLOOR)
+    shifted = race.imagine(Fidelity(steps, NoCache(), solver, race.config.context), whole=True, shift=FLOOR)
     head = slice(0, race.chunk)
     return {"shift": FLOOR, "latent_error": float(np.median(relative_error(shifted.latents[:, head],
                                                                            twin.latents[:, head]))),

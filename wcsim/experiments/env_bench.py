@@ -66,23 +66,25 @@ class Timing:
 def bench_env(
     world: str, *, out: Path, lanes: int, rounds: int, steps: int | None, caches: Sequence[str], starts: int,
     ticks: int, fewer_steps: int, deadline_ms: float, solver: str = "euler", device: str = "cpu",
-    compiled: bool = False,
+    compiled: bool = False, context_hold: float = 0.0,
 ) -> dict[str, Any]:
     """Measure a world's environment and write `summary.json` under `out`; the summary.
 
     caches: what to time, presets' names or settings in YAML.  starts: episodes whose chunks of `ticks` are compared
     with single steps.  fewer_steps: denoise steps at which single steps are held against `deadline_ms`, beside `steps`.
     compiled: time lanes and chunks with compiled blocks, and hold single steps against the deadline both with and
-    without.
+    without.  context_hold: the same for keeping the context; how well the blocks use the machine is then not told,
+    since how many tokens they run on differs from step to step.
     """
     spec, _ = read_description(find_world(world))
     settings = {"task": spec.task, "world": world, "steps": steps, "solver": solver, "device": device,
-                "compiled": compiled}
+                "compiled": compiled, "context_hold": context_hold}
     known = {name: yaml.safe_load(name) for name in caches}
     peak = matrix_peak(device)
     summary = {
         "world": spec.name, "device": device, "threads": torch.get_num_threads(), "lanes": lanes, "rounds": rounds,
-        "compiled": compiled, "solver": solver, "denoise_steps": steps or spec.default_steps,
+        "compiled": compiled, "context_hold": context_hold, "solver": solver,
+        "denoise_steps": steps or spec.default_steps,
         "matrix_peak_gflops": peak,
         "caches": {name: bench_lanes({**settings, "cache": cache}, lanes, rounds, peak)
                    for name, cache in known.items()},
@@ -90,9 +92,10 @@ def bench_env(
         "deadline": {
             "ms": deadline_ms,
             "rows": bench_deadline(
-                [{**settings, "steps": number, "cache": cache, "compiled": graphs}
+                [{**settings, "steps": number, "cache": cache, "compiled": graphs, "context_hold": hold}
                  for number in (steps or spec.default_steps, fewer_steps) for cache in known.values()
-                 for graphs in ((False, True) if compiled else (False,))], DEADLINE_ROUNDS, deadline_ms),
+                 for graphs in sorted({False, compiled}) for hold in sorted({0.0, context_hold})],
+                DEADLINE_ROUNDS, deadline_ms),
         },
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -176,10 +179,13 @@ def ratio_of(one: Timing, many: Timing) -> dict[str, float]:
 
 
 def operations_of(env: ImaginedEnv) -> float:
-    """Operations of one block on one lane with a full context, a multiply-accumulate counting as two.
+    """Operations of one block on one lane with a full context, a multiply-accumulate counting as two; NaN where the
+    context is not always read.
 
     As `wcsim.world.cost` counts them, but for cross-attention, which costs nothing where the text is a single token.
     """
+    if env.fidelity.context_hold:
+        return float("nan")
     config, spec = env.world.transformer.config, env.world.spec
     width = config.num_attention_heads * config.attention_head_dim
     _, patch_h, patch_w = config.patch_size
@@ -234,7 +240,7 @@ def bench_deadline(every: Sequence[dict[str, Any]], rounds: int, deadline_ms: fl
                 took[number, index] = 1e3 * (perf_counter() - began)
     percentiles = np.percentile(took, [50, 95, 99], axis=0)
     return [{"steps": settings["steps"], "cache": settings["cache"], "compiled": settings["compiled"],
-             "hit_rate": env.last_trace.hit_rate,
+             "context_hold": settings["context_hold"], "hit_rate": env.last_trace.hit_rate,
              **dict(zip(("p50_ms", "p95_ms", "p99_ms"), percentiles[:, index].tolist(), strict=True)),
              "within": float((took[:, index] <= deadline_ms).mean())}
             for index, (settings, env) in enumerate(zip(every, envs, strict=True)) if env.last_trace is not None]
@@ -251,12 +257,13 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
             row = told[name]
             steps.add_row(cache, label, f"{row['ms_per_lane']:.1f}", f"{row['hit_rate']:.2f}",
                           *(f"{row['shares'][span]:.1%}" for span in INSIDE), f"{row['outside']:.1%}",
-                          f"{row['share_of_peak']:.0%}")
+                          "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}")
     ratios = Table("cache", f"{lanes} lanes against {lanes} single steps", "most that the blocks allow")
     for cache, told in summary["caches"].items():
         ratio = told["ratio"]
+        most = told["most_that_blocks_allow"]
         ratios.add_row(cache, f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
-                       f"{told['most_that_blocks_allow']:.2f}")
+                       "" if most is None else f"{most:.2f}")
     chunk = summary["chunk"]
     apart = Table("tick", "PSNR dB", "agent px", "block px", "other noise: PSNR dB", "agent px", "block px",
                   title=f"chunks of {chunk['chunk']} against single steps, {chunk['starts']} starts")
@@ -264,10 +271,11 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
         apart.add_row(str(tick + 1), *(
             "lost" if chunk[name][key][tick] is None else f"{chunk[name][key][tick]:.1f}"
             for name in ("chunked", "other_noise") for key in ("psnr_db", "agent_px", "block_px")))
-    deadline = Table("denoise steps", "cache", "compiled", "hits", "p50 ms", "p95 ms", "p99 ms", "within",
-                     title=f"single steps against a deadline of {summary['deadline']['ms']:g} ms")
+    deadline = Table("denoise steps", "cache", "compiled", "context held", "hits", "p50 ms", "p95 ms", "p99 ms",
+                     "within", title=f"single steps against a deadline of {summary['deadline']['ms']:g} ms")
     for row in summary["deadline"]["rows"]:
         deadline.add_row(str(row["steps"]), str(row["cache"]), "yes" if row["compiled"] else "no",
-                         f"{row['hit_rate']:.2f}", *(f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+                         f"{row['context_hold']:g}", f"{row['hit_rate']:.2f}",
+                         *(f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
                          f"{row['within']:.0%}")
     return [steps, ratios, apart, deadline]

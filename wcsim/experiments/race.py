@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -22,6 +23,10 @@ Cache = str | dict[str, Any] | PolicyConfig
 """A cache preset's name, or its settings (`wcsim.cache.parse_cache`), or those of somebody else's cache."""
 
 
+HOLD = "context_hold"
+"""The knob that is no setting of a cache."""
+
+
 class Sweep(StrictConfig):
     """One cache at several values of one of its settings."""
 
@@ -29,9 +34,12 @@ class Sweep(StrictConfig):
     """The cache preset that the sweep starts from, or the name of somebody else's cache."""
     origin: Origin = "ours"
     """Whose code it is: see `wcsim.experiments.foreign`."""
+    context_hold: float = Field(0.0, ge=0, le=1)
+    """How long the context is kept (`wcsim.types.Fidelity`); may be the knob instead."""
     name: str | None = None
     """Its name in the results, by default the policy, with the origin if that is not ours."""
     knob: str
+    """One of its settings, or `context_hold`."""
     values: list[float | int] = Field(min_length=1)
     settings: dict[str, Any] = Field({})
     """What else differs from the preset."""
@@ -43,16 +51,23 @@ class Sweep(StrictConfig):
         """See `name`."""
         return self.name or (self.policy if self.origin == "ours" else f"{self.policy} ({self.origin})")
 
-    def caches(self) -> Iterator[tuple[str, Cache]]:
-        """Knob as text, and the cache, per value; nobody where their code is not installed."""
+    def fidelities(self, solver: str, steps: int, context: int | None) -> Iterator[tuple[str, FidelityConfig]]:
+        """Knob as text, and the fidelity, per value; nobody where their code is not installed or at other steps."""
+        if self.steps is None or steps in self.steps:
+            for knob, cache, hold in self._settings():
+                yield knob, fidelity(solver, steps, cache, context, hold)
+
+    def _settings(self) -> Iterator[tuple[str, Cache, float]]:
+        """Knob, cache, and how long the context is kept."""
         for value in self.values if missing(self.origin) is None else ():
-            settings = {**self.settings, self.knob: value}
+            hold = float(value) if self.knob == HOLD else self.context_hold
+            settings = self.settings if self.knob == HOLD else {**self.settings, self.knob: value}
             cache: Cache = {"preset": self.policy, **settings}
             if self.origin != "ours":
                 cache = foreign(self.origin, self.policy, settings)
             elif self.policy == "across":
                 cache = Across.Config.model_validate(settings)
-            yield f"{self.knob}={value:g}", cache
+            yield f"{self.knob}={value:g}", cache, hold
 
 
 class Ablation(StrictConfig):
@@ -95,6 +110,8 @@ class RaceConfig(StrictConfig):
     episodes: int = Field(16, ge=2)
     horizon: int = Field(32, ge=1)
     """Ticks of the rollouts that are compared with the truth."""
+    context: int | None = Field(None, ge=1)
+    """Frames looked back on; null for the most that the world does."""
     chunk: int | None = Field(None, ge=1)
     """Ticks imagined at once, where time is measured and where errors are; null for the most that the world does."""
     rounds: int = Field(5, ge=1)
@@ -133,29 +150,24 @@ class Contestant:
     fidelity: FidelityConfig
     origin: Origin = "ours"
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it caches nothing."""
-        return self.fidelity.cache.kind == "none"
-
 
 def contestants(config: RaceConfig) -> list[Contestant]:
     """Everybody, in the order of the configuration; ConfigError for settings that no cache has."""
-    found = [Contestant("curves", "none", "", fidelity(config.solver, steps, "none")) for steps in config.steps]
+    plain = partial(fidelity, cache="none", context=config.context)
+    found = [Contestant("curves", "none", "", plain(config.solver, steps)) for steps in config.steps]
     for steps in config.steps:
-        found += [Contestant("curves", sweep.shown, knob, fidelity(config.solver, steps, cache), sweep.origin)
-                  for sweep in config.sweeps if sweep.steps is None or steps in sweep.steps
-                  for knob, cache in sweep.caches()]
+        found += [Contestant("curves", sweep.shown, knob, what, sweep.origin) for sweep in config.sweeps
+                  for knob, what in sweep.fidelities(config.solver, steps, config.context)]
     if config.ablation:
-        found += [Contestant("ablation", name, knob, fidelity(config.solver, config.steps[0], cache))
-                  for name, sweep in config.ablation.sweeps() for knob, cache in sweep.caches()]
+        found += [Contestant("ablation", name, knob, what) for name, sweep in config.ablation.sweeps()
+                  for knob, what in sweep.fidelities(config.solver, config.steps[0], config.context)]
     if config.frontier:
         for solver in config.frontier.solvers:
             for steps in config.frontier.steps:
-                found.append(Contestant("frontier", "none", "", fidelity(solver, steps, "none")))
-                found += [Contestant("frontier", sweep.shown, knob, fidelity(solver, steps, cache), sweep.origin)
-                          for sweep in config.frontier.sweeps if sweep.steps is None or steps in sweep.steps
-                          for knob, cache in sweep.caches()]
+                found.append(Contestant("frontier", "none", "", plain(solver, steps)))
+                found += [Contestant("frontier", sweep.shown, knob, what, sweep.origin)
+                          for sweep in config.frontier.sweeps
+                          for knob, what in sweep.fidelities(solver, steps, config.context)]
     return found
 
 
@@ -165,7 +177,15 @@ def absent(config: RaceConfig) -> dict[str, str]:
     return {sweep.shown: why for sweep in sweeps if (why := missing(sweep.origin)) is not None}
 
 
-def fidelity(solver: str, steps: int, cache: Cache) -> FidelityConfig:
-    """A fidelity with the world's own context and chunk."""
-    return FidelityConfig.model_validate({"solver": solver, "steps": steps,
-                                          "cache": {"preset": cache} if isinstance(cache, str) else cache})
+def fidelity(
+    solver: str, steps: int, cache: Cache, context: int | None = None, context_hold: float = 0.0
+) -> FidelityConfig:
+    """A fidelity with the world's own chunk."""
+    return FidelityConfig.model_validate({"solver": solver, "steps": steps, "context": context,
+                                          "cache": {"preset": cache} if isinstance(cache, str) else cache,
+                                          "context_hold": context_hold})
+
+
+def is_plain(what: FidelityConfig) -> bool:
+    """Whether every pass is whole."""
+    return what.cache.kind == "none" and not what.context_hold

@@ -23,7 +23,7 @@ from wcsim.envs.imagined import load_world
 from wcsim.envs.tasks import make_task
 from wcsim.experiments.across import Across
 from wcsim.experiments.hooked import Model, held
-from wcsim.experiments.race import RaceConfig
+from wcsim.experiments.race import RaceConfig, is_plain
 from wcsim.experiments.world_bench import HeldOut, errors_of, record
 from wcsim.spans import Spans
 from wcsim.track import metrics
@@ -109,7 +109,8 @@ class Race:
         for extent in (True, whole):
             if (solver, steps, extent) in self._plain:
                 return self._plain[solver, steps, extent]
-        self._plain[solver, steps, whole] = self.imagine(Fidelity(steps, NoCache(), solver), whole=whole)
+        self._plain[solver, steps, whole] = self.imagine(
+            Fidelity(steps, NoCache(), solver, self.config.context), whole=whole)
         return self._plain[solver, steps, whole]
 
     def compare(self, config: FidelityConfig, reference: Tensor | None, *, whole: bool) -> dict[str, Any]:
@@ -118,13 +119,13 @@ class Race:
         steps = config.steps or self.world.spec.default_steps
         twin = self.plain(config.solver, steps, whole=whole)
         official = self.plain(self.config.solver, self.config.steps[0], whole=True)
-        is_plain = config.cache.kind == "none"
-        mine = twin if is_plain else self.imagine(config.build(self.world.spec), whole=whole)
+        alike = is_plain(config)
+        mine = twin if alike else self.imagine(config.build(self.world.spec), whole=whole)
         first = mine.latents[:, : self.chunk]
         return {
             "latent_error": float(np.median(relative_error(first, twin.latents[:, : self.chunk]))),
             "reference_error": None if reference is None else float(np.median(relative_error(first, reference))),
-            "psnr_to_uncached_db": None if is_plain else float(np.median(metrics.psnr_db(mine.first, twin.first))),
+            "psnr_to_uncached_db": None if alike else float(np.median(metrics.psnr_db(mine.first, twin.first))),
             "truth_loss": losses(mine, twin) if whole else None,
             "truth_loss_official": losses(mine, official) if whole else None,
             "shape_ok": float(mine.errors["shape_ok"].mean()) if whole else None,

@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Read = tuple[Tensor, Tensor]
+"""Keys and values `[B, n, L, d]` of one self-attention, keys rotated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -32,6 +35,12 @@ class Position:
     def add_to(self, tokens_BTPD: Tensor) -> Tensor:
         """Tokens, with the absolute position of each where there is one."""
         return tokens_BTPD if self.place is None else tokens_BTPD + self.place
+
+    def since(self, frame: int, frames: int) -> Position:
+        """That of the frames, of so many, from number `frame` on."""
+        cos, sin = self.rope
+        first = frame * (len(cos) // frames)
+        return Position((cos[first:], sin[first:]), None if self.place is None else self.place[:, frame:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +99,19 @@ def cross_attention(attn: Any, x_BLD: Tensor, text: Text, block: int) -> Tensor:
     return _merge(attn, attended).view(lanes, -1, x.shape[-1])
 
 
-def self_attention(attn: Any, x_BLD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """`[B, L, D]`, every token of a lane seeing every other."""
+def self_attention(
+    attn: Any, x_BLD: Tensor, rope: tuple[Tensor, Tensor], *, block: int = 0, past: Read | None = None,
+    notes: dict[int, Read] | None = None,
+) -> Tensor:
+    """`[B, L, D]`, every token of a lane seeing every other, and a past beside them.  notes: takes down, under the
+    block's number, what was looked up."""
     query = rotate(attn.norm_q(_heads(attn, attn.to_q(x_BLD))), rope)
-    key = rotate(attn.norm_k(_heads(attn, attn.to_k(x_BLD))), rope)
-    return _merge(attn, F.scaled_dot_product_attention(query, key, _heads(attn, attn.to_v(x_BLD))))
+    key, value = rotate(attn.norm_k(_heads(attn, attn.to_k(x_BLD))), rope), _heads(attn, attn.to_v(x_BLD))
+    if past is not None:
+        key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+    if notes is not None:
+        notes[block] = key, value
+    return _merge(attn, F.scaled_dot_product_attention(query, key, value))
 
 
 def rotate(x_BnLd: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:

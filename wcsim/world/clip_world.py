@@ -128,7 +128,7 @@ class ClipWorld(World):
         first = state.frame - (taken + count)
         noise = chunk_noise(state.seed, first, length + spec.max_chunk // spec.frames_per_latent, spec.latent_shape)
         sampling = Sampling(fidelity.steps, fidelity.solver, spec.flow_shift, spec.context_sigma,
-                            self.guidance(fidelity))
+                            self.guidance(fidelity), fidelity.context_hold)
         latents, decisions, blocks = sample_clip(
             self.transformer, state.latents[:, -length:], noise.to(state.latents), self._texts[CONDITIONAL], sampling,
             fidelity.cache, actions=read, known=known, spans=spans,

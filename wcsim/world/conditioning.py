@@ -45,6 +45,14 @@ class Conditioning:
         """The conditioning of some lanes."""
         return replace(self, modulation=self.modulation.select(lanes), text=self.text.select(lanes, self.lanes))
 
+    def since(self, frame: int) -> Conditioning:
+        """The conditioning of the frames from number `frame` on."""
+        if not frame:
+            return self
+        frames, rows, columns = self.grid
+        return replace(self, modulation=self.modulation.since(frame), position=self.position.since(frame, frames),
+                       grid=(frames - frame, rows, columns))
+
     def branch(self, text: Text, count: int) -> Conditioning:
         """All lanes `count` times over, the lanes of each repetition under their share of `text`."""
         return replace(self, modulation=self.modulation.repeat(count) if count > 1 else self.modulation, text=text)

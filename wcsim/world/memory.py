@@ -1,8 +1,8 @@
 """What a rollout needs beside the weights, told before it begins, and how many lanes fit at once.
 
 Tensors of a token's width make up nearly all of it, so they are counted: those that one block holds at its fullest
-moment, and those that a cache remembers between steps.  Easy to get wrong: attention is taken to run without its score
-matrix, as every backend of torch but the plainest does.
+moment, those that a cache remembers between steps, and those of the context where it is kept.  Easy to get wrong:
+attention is taken to run without its score matrix, as every backend of torch but the plainest does.
 
 Shape suffixes: N lanes, L tokens, D width.
 """
@@ -73,6 +73,9 @@ def rollout_memory(
     held = branches * (KEPT + (JOINED if at_once > 1 else 0)) * size
     per_lane = tokens * width * (held + at_once * max(attending, feeding)) + at_once * modulation
     per_lane += LATENTS * frames * channels * height * columns * 4
+    if fidelity.context_hold:
+        looked_back_on = tokens * (fidelity.context or spec.max_context) // frames
+        per_lane += branches * (2 * config["num_layers"] + 1) * looked_back_on * width * size
     texts = branches * 2 * config["num_layers"] * text_tokens * width * size
     made = 2 * ROWS * 9 * config["num_layers"] * width * 4  # three norms of a block, three vectors each; put together
     pixels = spec.frame_size[0] * spec.frame_size[1]

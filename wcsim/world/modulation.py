@@ -52,6 +52,12 @@ class Modulation:
         return Modulation(self.time[lanes], self.shared[lanes], None if made is None else made[:, lanes],
                           None if last is None else last[lanes])
 
+    def since(self, frame: int) -> Modulation:
+        """That of the frames from number `frame` on."""
+        made, last = self.made, self.last
+        return Modulation(self.time[:, frame:], self.shared[:, frame:], None if made is None else made[:, :, frame:],
+                          None if last is None else last[:, frame:])
+
     def repeat(self, count: int) -> Modulation:
         """All lanes, `count` times over."""
         made = None if self.made is None else self.made.repeat(1, count, 1, 1, 1)

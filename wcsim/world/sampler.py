@@ -19,6 +19,7 @@ from wcsim.errors import ConfigError
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision, Foreseen
 from wcsim.world.attention import Text
+from wcsim.world.context import Kept, renewals
 from wcsim.world.guidance import Group, Guidance, alone, groups_of, guide, merge_groups
 from wcsim.world.stack import Shown, TransformerStack
 from wcsim.world.transformer import ActionCosmosTransformer
@@ -83,11 +84,13 @@ def denoise(
     *,
     context_sigma: float,
     spans: Spans,
+    hold: float = 0.0,
 ) -> tuple[Tensor, list[Decision], Tensor]:
     """New latents `[N, k, C, h, w]`, the decision of every step, and the blocks run `[S, N]`.
 
     context_sigma: noise level that the context frames are said to have; below 0, that of the new ones.  Where the
-    window asks for a walk, the latents are `[N, c+k, C, h, w]`, the walked context first.
+    window asks for a walk, the latents are `[N, c+k, C, h, w]`, the walked context first.  hold: see
+    `wcsim.world.context.renewals`; 0 reads the context in every pass.
     """
     lanes, count = window.noise.shape[:2]
     context = window.context.shape[1]
@@ -97,12 +100,14 @@ def denoise(
     unconditional = transformer.read_text(window.guidance.unconditional) if window.guidance else None
     groups = groups_of(constants.text, unconditional, window.guidance)
     states = {group.branches: policy.init(lanes, len(scheduler.timesteps)) for group in groups}
+    kept = dict[tuple[str, ...], Kept]()
     x = window.noise if window.walk is None else torch.cat([window.walk, window.noise], dim=1)
     decisions, blocks, guided, begun = list[Decision](), [], window.guidance is not None, 0
     ladder = scheduler.sigmas.tolist()
     sigma_S1 = torch.tensor(ladder[:-1], device=x.device).unsqueeze(1)
     levels_ST = torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigma_S1, sigma_S1)
     foreseen = policy.passes(ladder[:-1]) if isinstance(policy, Foreseen) else None
+    renewing = renewals(ladder[:-1], range(len(ladder) - 1) if foreseen is None else foreseen, hold)
     modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants, foreseen)
     for step, timestep in enumerate(scheduler.timesteps):
         if guided and window.guidance and ladder[step] < window.guidance.until:
@@ -112,7 +117,11 @@ def denoise(
         shown = Shown(
             transformer, torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2), levels_ST[step : step + 1],
             clean_T, constants, modulations, step, context, (ladder[step], ladder[step + 1]), spans)
-        stacks = [TransformerStack(shown, group) for group in groups]
+        if hold and context:
+            kept = {group.branches: kept.get(group.branches) or Kept(len(group.branches) * lanes, transformer.depth)
+                    for group in groups}
+        stacks = [TransformerStack(shown, group, held, renew=step in renewing or (held is not None and held.empty))
+                  for group in groups for held in [kept.get(group.branches)]]
         with spans("policy"):
             velocities, decision = _decide(groups, stacks, policy, step - begun, states)
         with spans("solver"):

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from wcsim.errors import ConfigError
 from wcsim.spans import Spans
 from wcsim.types import Attend
+from wcsim.world.attention import Read
 from wcsim.world.conditioning import Conditioning, Constants
+from wcsim.world.context import Kept, Rows, rows_of
 from wcsim.world.guidance import CONDITIONAL, Group, apart, beside
 from wcsim.world.modulation import Modulation
 from wcsim.world.transformer import ActionCosmosTransformer
@@ -58,47 +61,58 @@ class Shown:
             return self.transformer.embed_step(
                 self.latents_NCThw, self.modulations[self.step], self.clean_T, self.constants)
 
-    def velocity(self, tokens_NLD: Tensor) -> Tensor:
-        """Of the new frames, `[N, k, C, h, w]`, from output tokens of one branch."""
+    def velocity(self, tokens_NLD: Tensor, first: int = 0) -> Tensor:
+        """Of the new frames, `[N, k, C, h, w]`, from output tokens of one branch, those of the frames from number
+        `first` on."""
         _, given = self.embedded
         with self.spans("head"):
-            predicted = self.transformer.unembed(tokens_NLD, given)
-            velocity = self.transformer.velocity(predicted, self.latents_NCThw, self.levels_1T)
-            return velocity.transpose(1, 2)[:, self.context :]
+            predicted = self.transformer.unembed(tokens_NLD, given.since(first))
+            latents, levels = self.latents_NCThw[:, :, first:], self.levels_1T[:, first:]
+            velocity = self.transformer.velocity(predicted, latents, levels)
+            return velocity.transpose(1, 2)[:, self.context - first :]
 
 
 class TransformerStack:
     """The real transformer as a `BlockStack`; counts what runs and times it.
 
-    group: the branches, their texts and batches; None for one branch, under the text of the constants.  blocks: `[N]`
-    blocks run so far, each counted once however many branches it ran on: of a branch alone, where it is the conditional
-    one.
+    group: the branches, their texts and batches; None for one branch, under the text of the constants.  kept: what they
+    have read of the context where that is kept; the stack is then one of the new frames alone.  renew: whether the
+    blocks that run read the context anew.  blocks: `[N]` blocks run so far, each counted once however many branches it
+    ran on: of a branch alone, where it is the conditional one.
     """
 
-    def __init__(self, shown: Shown, group: Group | None = None) -> None:
+    def __init__(
+        self, shown: Shown, group: Group | None = None, kept: Kept | None = None, *, renew: bool = False,
+        offset: int = 0,
+    ) -> None:
+        """offset: how many branches of those that share `kept` come before."""
         text = shown.constants.text
         group = group or Group((CONDITIONAL,), (text,), ((text, 1),))
         frames, rows, columns = shown.grid
         self.lanes, self.depth = len(shown.latents_NCThw), shown.transformer.depth
         self.branches, self.conditional = len(group.branches), group.conditional
-        self.grid, self.context = (frames * self.branches, rows, columns), shown.context * self.branches
+        self._hidden = 0 if kept is None else shown.context
+        self._frames, self._places = frames - self._hidden, rows * columns
+        self.grid = (self._frames * self.branches, rows, columns)
+        self.context = (shown.context - self._hidden) * self.branches
         self.sigma, self.next_sigma = shown.sigmas
         self.blocks = torch.zeros(self.lanes, dtype=torch.int64, device=shown.latents_NCThw.device)
-        self._shown, self._frames, self._group = shown, frames, group
+        self._shown, self._group, self._kept, self._renew, self._offset = shown, group, kept, renew, offset
 
     @property
     def tokens(self) -> Tensor:
         """See `wcsim.types.BlockStack`."""
-        return beside([self._shown.embedded[0]] * self.branches, self._frames)
+        return beside([self._shown.embedded[0][:, self._hidden * self._places :]] * self.branches, self._frames)
 
     def run(
         self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None, attend: Attend | None = None
     ) -> Tensor:
         """See `wcsim.types.BlockStack`."""
+        if attend is not None:
+            self._check_inside()
         self.blocks[slice(None) if lanes is None else lanes] += last - first
         with self._shown.spans("probe" if first == 0 and last < self.depth else "deep"):
-            return self._each(
-                tokens, lanes, lambda some, given: self._shown.transformer.run_blocks(some, first, last, given, attend))
+            return self._each(tokens, lanes, partial(self._run, first, last, attend))
 
     def branch(self, number: int) -> TransformerStack:
         """See `wcsim.types.BlockStack`."""
@@ -106,27 +120,55 @@ class TransformerStack:
             return self
         text = self._group.texts[number]
         group = Group((self._group.branches[number],), (text,), ((text, 1),))
-        alone = TransformerStack(self._shown, group)
+        alone = TransformerStack(self._shown, group, self._kept, renew=self._renew, offset=self._offset + number)
         if number == self.conditional:
             alone.blocks = self.blocks
         return alone
 
     def act(self, tokens: Tensor, index: int, block: Callable[[Any, Tensor, Conditioning], Tensor]) -> Tensor:
         """Block `index` done by another hand, on all lanes: `block` is given diffusers' module, tokens `[B, L, D]` and
-        their conditioning."""
+        their conditioning.  Not where the context is kept (ConfigError)."""
+        self._check_inside()
         self.blocks += 1
         module = self._shown.transformer.transformer_blocks[index]
         with self._shown.spans("deep"):
-            return self._each(tokens, None, lambda some, given: block(module, some, given))
+            return self._each(tokens, None, lambda some, given, rows: block(module, some, given))
+
+    def _check_inside(self) -> None:
+        """ConfigError where the context is kept: what happens inside the blocks then changes its size."""
+        if self._kept is not None:
+            raise ConfigError("fidelity.context_hold must be 0 for a cache that reaches inside the blocks")
 
     def modulated(self, tokens: Tensor) -> Tensor:
         """See `wcsim.types.BlockStack`."""
-        return self._each(tokens, None, self._shown.transformer.modulated)
+        read = self._shown.transformer.modulated
+        return self._each(tokens, None, lambda some, given, rows: read(some, given.since(self._hidden)))
 
     def velocity(self, tokens: Tensor) -> Tensor:
         """See `wcsim.types.BlockStack`."""
         branches = apart(tokens, self._frames, self.branches)
-        return torch.stack([self._shown.velocity(branch) for branch in branches], dim=1)
+        return torch.stack([self._shown.velocity(branch, self._hidden) for branch in branches], dim=1)
+
+    def _run(
+        self, first: int, last: int, attend: Attend | None, tokens: Tensor, given: Conditioning, rows: Rows
+    ) -> Tensor:
+        """Blocks on one batch, of the lanes and branches that are `rows` of what is kept."""
+        run, kept = self._shown.transformer.run_blocks, self._kept
+        if kept is None:
+            return run(tokens, first, last, given, attend)
+        if not self._renew:
+            return run(tokens, first, last, given.since(self._hidden), attend, past=kept.past(rows, first, last))
+        size, notes = self._hidden * self._places, dict[int, Read]()
+        context = kept.waiting(rows) if first else self._context(rows)
+        output = run(torch.cat([context, tokens], dim=1), first, last, given, attend, notes=notes)
+        kept.keep(rows, notes, size)
+        kept.wait(rows, output[:, :size])
+        return output[:, size:]
+
+    def _context(self, rows: Rows) -> Tensor:
+        """Context tokens as the first block reads them: those of a lane are the same in all branches."""
+        tokens = self._shown.embedded[0][:, : self._hidden * self._places]
+        return tokens.repeat(self._offset + self.branches, 1, 1)[rows]
 
     @cached_property
     def _passes(self) -> Sequence[tuple[Conditioning, int]]:
@@ -134,14 +176,16 @@ class TransformerStack:
         return [(self._shown.embedded[1].branch(text, count), count) for text, count in self._group.passes]
 
     def _each(
-        self, tokens: Tensor, lanes: Tensor | None, act: Callable[[Tensor, Conditioning], Tensor]
+        self, tokens: Tensor, lanes: Tensor | None, act: Callable[[Tensor, Conditioning, Rows], Tensor]
     ) -> Tensor:
-        """`act` on every pass: its branches as one batch, branch after branch."""
-        branches, done = list(apart(tokens, self._frames, self.branches)), list[Tensor]()
+        """`act` on every pass: its branches as one batch, branch after branch; it is given tokens, what blocks read
+        beside those of all frames, and the rows."""
+        branches, done, before = list(apart(tokens, self._frames, self.branches)), list[Tensor](), self._offset
         for given, count in self._passes:
             if lanes is not None:
                 given = given.select(torch.cat([lanes + number * self.lanes for number in range(count)]))
             some = branches[0] if count == 1 else torch.cat(branches[:count])
-            done += act(some, given).chunk(count)
+            done += act(some, given, rows_of(lanes, before, count, self.lanes)).chunk(count)
+            before += count
             del branches[:count]
         return beside(done, self._frames)

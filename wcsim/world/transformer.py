@@ -9,7 +9,7 @@ stock forward expands it to every token first, for the same numbers (`wcsim.worl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from diffusers.models.transformers.transformer_cosmos import CosmosPatchEmbed
 from torch import Tensor
 
 from wcsim.types import Attend
-from wcsim.world.attention import Position, Text, cross_attention, read_text, self_attention
+from wcsim.world.attention import Position, Read, Text, cross_attention, read_text, self_attention
 from wcsim.world.conditioning import Conditioning, Constants
 from wcsim.world.embedders import ActionEmbedder, moments
 from wcsim.world.modulation import Modulation, Modulations
@@ -205,16 +205,19 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         return tokens.flatten(1, 3), Conditioning(modulation, constants.position, constants.text, grid)
 
     def run_blocks(
-        self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning, attend: Attend | None = None
+        self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning, attend: Attend | None = None,
+        past: Sequence[Read] | None = None, notes: dict[int, Read] | None = None,
     ) -> Tensor:
-        """Blocks `first` up to but not including `last`.  attend: asked for every self-attention."""
+        """Blocks `first` up to but not including `last`.  attend: asked for every self-attention.  past: what each of
+        these blocks looks back on beside the tokens.  notes: takes down, by block, what was read of the tokens."""
         frames = given.grid[0]
         x = tokens_BLD.unflatten(1, (frames, -1))
         for index in range(first, last):
             block = self.transformer_blocks[index]
             x = given.position.add_to(x)
             normed, gate = modulate(block.norm1, x, given, 3 * index)
-            answer = partial(self_attention, block.attn1, normed.flatten(1, 2), given.position.rope)
+            answer = partial(self_attention, block.attn1, normed.flatten(1, 2), given.position.rope, block=index,
+                             past=None if past is None else past[index - first], notes=notes)
             attended = answer() if attend is None else attend(index, answer)
             x = add_gated(x, gate, attended)
             normed, gate = modulate(block.norm2, x, given, 3 * index + 1, read=bool(given.text.keys))
@@ -259,25 +262,6 @@ def set_precision(transformer: ActionCosmosTransformer, dtype: torch.dtype) -> N
     for name, weight in transformer.named_parameters():
         if not set(name.split(".")) & set(IN_FLOAT32):
             weight.data = weight.data.to(dtype)
-
-
-def compile_blocks(transformer: Any, **options: Any) -> None:
-    """Let `torch.compile` (which takes the options) make one graph of every block range that a cache asks for.
-
-    The cache itself, which reads the host, stays outside, and blocks of which it reaches inside run as they are.  Each
-    range, and each number of lanes, compiles once.
-    """
-    plain: Callable[..., Tensor] = type(transformer).run_blocks.__get__(transformer)
-    compiled: Callable[..., Tensor] = torch.compile(plain, fullgraph=True, **options)
-
-    def run_blocks(
-        tokens_BLD: Tensor, first: int, last: int, given: Conditioning, attend: Attend | None = None
-    ) -> Tensor:
-        if attend is not None:
-            return plain(tokens_BLD, first, last, given, attend)
-        return compiled(tokens_BLD, first, last, given)
-
-    transformer.run_blocks = run_blocks
 
 
 def modulate(

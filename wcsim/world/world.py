@@ -21,6 +21,7 @@ from wcsim.spans import Spans
 from wcsim.types import Decision, Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world, load_dynamics, load_parts, load_texts
 from wcsim.world.codec import WanCodec
+from wcsim.world.compiled import compile_blocks
 from wcsim.world.dynamics import Dynamics
 from wcsim.world.guardrail import Guardrail, default_guardrail
 from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL, Guidance
@@ -28,7 +29,7 @@ from wcsim.world.memory import Need, lots, memory_limit, rollout_memory
 from wcsim.world.noise import chunk_noise
 from wcsim.world.sampler import Window, denoise, make_scheduler
 from wcsim.world.traces import join_traces, merge_lanes, trace_of
-from wcsim.world.transformer import ActionCosmosTransformer, compile_blocks, set_precision
+from wcsim.world.transformer import ActionCosmosTransformer, set_precision
 
 
 class World:
@@ -64,7 +65,7 @@ class World:
         memory_limit: int | None = None, guardrail: Guardrail | None = None, compiled: bool = False,
     ) -> World:
         """A shipped world by name, or any world folder by path; verified first (CheckpointError).  compiled: see
-        `wcsim.world.transformer.compile_blocks`."""
+        `wcsim.world.compiled.compile_blocks`."""
         from wcsim.world.clip_world import ClipWorld
 
         folder = find_world(str(name))
@@ -218,7 +219,8 @@ class World:
             )
             scheduler = make_scheduler(fidelity.solver, fidelity.steps, self.spec.flow_shift)
             parts.append((lanes, *denoise(self.transformer, window, scheduler, fidelity.cache,
-                                          context_sigma=self.spec.context_sigma, spans=spans)))
+                                          context_sigma=self.spec.context_sigma, spans=spans,
+                                          hold=fidelity.context_hold)))
         latents, decisions, blocks = merge_lanes(parts)
         with spans("dynamics"):
             after = self._append(state, latents, actions, known, seen=False)
@@ -275,6 +277,8 @@ def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
     if not 0 <= fidelity.guidance_until <= 1 or (fidelity.guidance_until and not fidelity.guidance):
         raise ConfigError(f"fidelity.guidance_until is {fidelity.guidance_until:g} at guidance {fidelity.guidance:g}; "
                           "it must be a noise level from 0 to 1, and 0 where nothing is guided")
+    if not 0 <= fidelity.context_hold <= 1:
+        raise ConfigError(f"fidelity.context_hold is {fidelity.context_hold:g}; it must be from 0 to 1")
     if spec.frames_per_latent > 1 and fidelity.chunk not in (None, spec.max_chunk):
         raise ConfigError(f"fidelity.chunk is {fidelity.chunk}; world {spec.name!r} makes chunks of {spec.max_chunk}")
     return fidelity.context or spec.max_context, fidelity.chunk or spec.max_chunk
