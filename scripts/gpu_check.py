@@ -14,7 +14,7 @@ import json
 import platform
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -35,6 +35,7 @@ from wcsim.world.verify import verify_world
 from wcsim.world.world import World
 
 STEPS = 35
+CONTEXT_HOLD = 0.3
 Result = dict[str, Any]
 
 
@@ -152,8 +153,19 @@ class Checks:
         faster = self._seconds(lambda: self._imagine(world))
         return {"speedup": seconds / faster, "largest_difference": float((compiled - plain).abs().max())}
 
+    def kept_context(self) -> Result:
+        """Uncached single frames of 32 lanes, the context read again and again or kept: speed-up and distance."""
+        world = self._world()
+        frames = np.random.default_rng(0).integers(0, 256, (32, 4, *world.spec.frame_size, 3), dtype=np.uint8)
+        state = world.init(frames, np.zeros((32, 3, world.spec.action.dim)), np.arange(32))
+        exact = Fidelity(self.steps, NoCache(), chunk=1)
+        read, kept = (partial(world.advance, state, np.full((32, 1, 2), 256.0), replace(exact, context_hold=hold))
+                      for hold in (0.0, CONTEXT_HOLD))
+        apart = (kept()[1] - read()[1]).norm() / read()[1].norm()
+        return {"speedup": self._seconds(read) / self._seconds(kept), "relative_difference": float(apart)}
+
     def converted_loop(self) -> Result:
-        """Two chunks of the converted world, uncached, cached, and cached in bfloat16: seconds and differences."""
+        """Two chunks of the converted world, uncached, context kept, cached, and in bfloat16: seconds, differences."""
         if self.folder is None:
             return {"skipped": "no --world given"}
         return converted_loop(self.folder, self.device, self.steps, self._seconds)
@@ -189,18 +201,19 @@ class Checks:
 
 def converted_loop(folder: Path, device: str, steps: int, seconds: Callable[[Callable[[], Any]], float]) -> Result:
     """Seconds of two chunks by setting, and how far the last frames are from the uncached ones, in levels of 255."""
-    settings = {"uncached": (NoCache(), torch.float32), "cached": (preset("wcsim").build(), torch.float32),
-                "cached_bfloat16": (preset("wcsim").build(), torch.bfloat16)}
+    cache = preset("wcsim").build()
+    settings = {"uncached": (NoCache(), 0.0, torch.float32), "context_kept": (NoCache(), CONTEXT_HOLD, torch.float32),
+                "cached": (cache, 0.0, torch.float32), "cached_bfloat16": (cache, 0.0, torch.bfloat16)}
     found: Result = {}
     reference: np.ndarray | None = None
-    for name, (cache, dtype) in settings.items():
+    for name, (policy, hold, dtype) in settings.items():
         world = World.load(folder, device=device, dtype=dtype)
         spec, rng = world.spec, np.random.default_rng(0)
         frames = rng.integers(0, 256, (1, 1, *spec.frame_size, 3), dtype=np.uint8)
         actions = rng.uniform(spec.action.low, spec.action.high, (1, 2 * spec.max_chunk, spec.action.dim))
         state = world.init(frames, np.zeros((1, 0, spec.action.dim)), [0])
 
-        roll = partial(world.advance, state, actions, Fidelity(steps, cache, "unipc"))
+        roll = partial(world.advance, state, actions, Fidelity(steps, policy, "unipc", context_hold=hold))
         last = world.decode(roll()[1][:, -1]).astype(int)
         reference = last if reference is None else reference
         found[name] = {"seconds": seconds(roll), "mean_difference": float(np.abs(last - reference).mean())}

@@ -69,16 +69,18 @@ def test_it_is_sync_vector_env_in_every_mode(folder, endings, mode):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("cache", ["none", {"preset": "worldcache", "threshold": 0.3}, {"preset": "dicache"}])
-def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, threads):
+@pytest.mark.parametrize(("cache", "hold"), [("none", 0.0), ({"preset": "worldcache", "threshold": 0.3}, 0.0),
+                                             ({"preset": "dicache"}, 0.0), ("none", 0.3),
+                                             ({"preset": "worldcache", "threshold": 0.3}, 0.3)])  # fmt: skip
+def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, hold, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         moves, seeds = actions(5), [3, 1, 4, 15, 9]
-        whole = make(folder, cache=cache, max_episode_steps=99)
+        whole = make(folder, cache=cache, context_hold=hold, max_episode_steps=99)
         expected = rollout(whole, seeds, moves)
         for lanes in ([0], [4, 2], [3, 1, 0]):
-            part = make(folder, cache=cache, max_episode_steps=99, num_envs=len(lanes))
+            part = make(folder, cache=cache, context_hold=hold, max_episode_steps=99, num_envs=len(lanes))
             seen = rollout(part, [seeds[lane] for lane in lanes], moves[:, lanes])
             for pictures, latents, expected_pictures, expected_latents in zip(*seen, *expected, strict=True):
                 np.testing.assert_array_equal(pictures, expected_pictures[lanes])
@@ -89,9 +91,10 @@ def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, threads)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("cache", ["none", {"preset": "worldcache", "threshold": 0.5}])
-def test_the_shipped_world_does_not_see_the_batch_either(cache, threads):
-    test_an_episode_is_the_same_in_any_slot_of_any_batch("pusht-96", cache, threads)
+@pytest.mark.parametrize(("cache", "hold"), [("none", 0.0), ({"preset": "worldcache", "threshold": 0.5}, 0.0),
+                                             ("wcsim", 0.3)])  # fmt: skip
+def test_the_shipped_world_does_not_see_the_batch_either(cache, hold, threads):
+    test_an_episode_is_the_same_in_any_slot_of_any_batch("pusht-96", cache, hold, threads)
 
 
 def rollout(env, seeds, moves):

@@ -42,12 +42,17 @@ SOLVERS: dict[str, Callable[[float], Any]] = {
 """Solver name to what makes its scheduler, given the flow shift."""
 
 
-def make_scheduler(solver: str, steps: int, flow_shift: float) -> Any:
-    """A diffusers scheduler, ready to step `steps` times from noise to data."""
+def check_solver(solver: str, steps: int) -> None:
+    """ConfigError for a solver that is not known, or fewer than one step."""
     if solver not in SOLVERS:
         raise ConfigError(f"solver {solver!r} is unknown; known: {', '.join(SOLVERS)}")
     if steps < 1:
         raise ConfigError(f"steps is {steps}; at least 1 denoise step is needed")
+
+
+def make_scheduler(solver: str, steps: int, flow_shift: float) -> Any:
+    """A diffusers scheduler, ready to step `steps` times from noise to data."""
+    check_solver(solver, steps)
     scheduler = SOLVERS[solver](flow_shift)
     scheduler.set_timesteps(steps)
     scheduler.set_begin_index(0)

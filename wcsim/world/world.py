@@ -27,7 +27,7 @@ from wcsim.world.guardrail import Guardrail, default_guardrail
 from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL, Guidance
 from wcsim.world.memory import Need, lots, memory_limit, rollout_memory
 from wcsim.world.noise import chunk_noise
-from wcsim.world.sampler import Window, denoise, make_scheduler
+from wcsim.world.sampler import Window, check_solver, denoise, make_scheduler
 from wcsim.world.traces import join_traces, merge_lanes, trace_of
 from wcsim.world.transformer import ActionCosmosTransformer, set_precision
 
@@ -267,7 +267,7 @@ def check_frames(spec: WorldSpec, frames: np.ndarray) -> None:
 
 def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
     """The context and chunk lengths that a fidelity means in a world; ConfigError where the world cannot do it."""
-    make_scheduler(fidelity.solver, fidelity.steps, spec.flow_shift)
+    check_solver(fidelity.solver, fidelity.steps)
     limits = {"context": (fidelity.context, spec.max_context), "chunk": (fidelity.chunk, spec.max_chunk)}
     for name, (asked, most) in limits.items():
         if asked is not None and not 1 <= asked <= most:
