@@ -1,8 +1,13 @@
 """Which measured point the advice takes."""
 
 import pytest
+import yaml
 
+from wcsim.cache.fidelity import FidelityConfig
+from wcsim.config import validate
 from wcsim.errors import ConfigError
+from wcsim.experiments import tuning
+from wcsim.experiments.race import RaceConfig
 from wcsim.experiments.tuning import choose
 
 ROWS = [{"ms": ms, "reference_error": error} for ms, error in ((10.0, 0.3), (20.0, 0.1), (40.0, 0.05))]
@@ -25,3 +30,16 @@ def test_what_cannot_be_had_says_what_comes_nearest():
         choose(ROWS, deadline_ms=5, max_error=None)
     with pytest.raises(ConfigError, match="--deadline-ms"):
         choose(ROWS, deadline_ms=None, max_error=None)
+
+
+def test_the_advice_says_how_long_the_context_is_kept(folder, tmp_path, monkeypatch):
+    sweep = {"policy": "wcsim", "name": "held", "context_hold": 0.5, "knob": "threshold", "values": [0.3]}
+    config = validate(RaceConfig, {
+        "name": "tune", "world": str(folder), "episodes": 2, "horizon": 1, "chunk": 1, "rounds": 1, "batches": [1],
+        "sweeps": [], "steps": [4], "reference_steps": 5,
+        "frontier": {"solvers": ["euler"], "steps": [4], "sweeps": [sweep]},
+    })
+    monkeypatch.setattr(tuning, "choose", lambda rows, **_: next(row for row in rows if row["policy"] == "held"))
+    advice = tuning.tune_world(config, tmp_path, deadline_ms=1.0, max_error=None, progress=lambda _: None)
+    told = validate(FidelityConfig, yaml.safe_load(advice)["fidelity"])
+    assert (told.steps, told.context_hold, told.cache.threshold) == (4, 0.5, 0.3)

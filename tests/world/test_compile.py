@@ -32,13 +32,13 @@ def test_every_range_is_one_graph_and_the_numbers_stay(make):
         np.testing.assert_array_equal(told.hit, trace.hit)
     assert plain[1][1].hit.any()
     made = counter.frame_count
-    assert made == 3, "all blocks; the probe; what lies behind it"
+    assert made == 4, "all blocks; the probe; what lies behind it; their modulation"
     world.advance(state, actions, fidelities[1])
     assert counter.frame_count == made
 
 
 @pytest.mark.parametrize("make", [tiny_world, tiny_clip_world])
-def test_a_kept_context_adds_two_graphs_and_the_numbers_stay(make):
+def test_a_kept_context_makes_two_graphs_and_the_numbers_stay(make):
     torch.compiler.reset()
     world, counter = make(), CompileCounter()
     spec, rng = world.spec, np.random.default_rng(0)
@@ -51,6 +51,6 @@ def test_a_kept_context_adds_two_graphs_and_the_numbers_stay(make):
     compile_blocks(world.transformer, backend=counter)
     _, compiled, _ = world.advance(state, actions, held)
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4 if make is tiny_world else 2e-2)
-    assert counter.frame_count == 2, "reading the context, and looking back on it"
+    assert counter.frame_count == 3, "reading the context; looking back on it; the modulation"
     world.advance(state, actions, held)
-    assert counter.frame_count == 2
+    assert counter.frame_count == 3

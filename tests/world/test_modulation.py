@@ -79,7 +79,7 @@ def test_many_lanes_make_nothing_ahead():
         calls.append(len(sigma))
         return sigma[..., None, None], sigma[..., None, None].repeat(1, 1, 1, 3)
 
-    steps = Modulations(embed, [], None, torch.rand(3, 40, 4), None, [0, 2])
+    steps = Modulations(embed, transformer().make_modulations, torch.rand(3, 40, 4), None, [0, 2])
     assert steps[2].made is None
     assert calls == [40]
     assert all(step.made is None for step in steps)

@@ -48,7 +48,8 @@ def tune_world(
                  deadline_ms=deadline_ms, max_error=max_error)
     who = who_is(contestants(config), row)
     cache = parse_cache(who.fidelity.cache).model_dump()
-    settings = {"fidelity": {"solver": row["solver"], "steps": row["steps"], "cache": cache}}
+    hold = {"context_hold": who.fidelity.context_hold} if who.fidelity.context_hold else {}
+    settings = {"fidelity": {"solver": row["solver"], "steps": row["steps"], "cache": cache, **hold}}
     low, high = row["speedup_official_interval"]
     return (f"# {row['ms']:.0f} ms per step of {row['batch']} lane(s) here, {row['speedup_official']:.2f}x "
             f"(95% interval {low:.2f} to {high:.2f}) the official setting.\n"

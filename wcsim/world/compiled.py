@@ -1,4 +1,5 @@
-"""The blocks as graphs of `torch.compile`: as many as there are shapes in which a rollout asks for them."""
+"""The blocks, and their modulation, as graphs of `torch.compile`: as many as there are shapes in which a rollout asks
+for them."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ GRAPHS = 64
 
 
 def compile_blocks(transformer: Any, **options: Any) -> None:
-    """Let `torch.compile` (which takes the options) make one graph of every block range that a cache asks for.
+    """Let `torch.compile` (which takes the options) make one graph of every block range that a cache asks for, and of
+    what modulates them.
 
     The cache itself, which reads the host, stays outside, and blocks of which it reaches inside run as they are.  Each
     range, each number of lanes and each way to treat the context compiles once, which is more often than torch expects
@@ -36,3 +38,4 @@ def compile_blocks(transformer: Any, **options: Any) -> None:
         return compiled(tokens_BLD, first, last, given, **context)
 
     transformer.run_blocks = run_blocks
+    transformer.make_modulations = torch.compile(transformer.make_modulations, fullgraph=True, **options)

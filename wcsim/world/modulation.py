@@ -22,6 +22,9 @@ ROWS = 64
 
 Embed = Callable[[Tensor, tuple[Tensor, Tensor] | None], tuple[Tensor, Tensor]]
 """Noise levels `[B, T]` and what actions add to the two inputs of the norms; those inputs."""
+Make = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Those inputs `[B, T, 1, D]` and `[B, T, 1, 3D]`; what all norms make of them, `[K, B, T, 1, 3D]`, and the one behind
+the last block, `[B, T, 1, 2D]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,15 @@ def modulation_of(norm: Any, time: Tensor, shared: Tensor) -> Tensor:
 class Modulations(Sequence[Modulation]):
     """The modulation of every step of a denoise loop, made when asked for: steps of few rows several at once.
 
-    norms: those of the blocks; last: the one behind them, without gate.  action: `[N, T, 1, D]` and `[N, T, 1, 3D]`,
-    see `Embed`; None without actions.  foreseen: the steps that will be asked for, None for all; another one is made by
-    itself.
+    action: `[N, T, 1, D]` and `[N, T, 1, 3D]`, see `Embed`; None without actions.  foreseen: the steps that will be
+    asked for, None for all; another one is made by itself.
     """
 
     def __init__(
-        self, embed: Embed, norms: Sequence[Any], last: Any, sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None,
+        self, embed: Embed, make: Make, sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None,
         foreseen: Sequence[int] | None = None,
     ) -> None:
-        self._embed, self._norms, self._last, self._action = embed, norms, last, action
+        self._embed, self._make_all, self._action = embed, make, action
         self._sigma_SNT, self._lanes = sigma_SNT, sigma_SNT.shape[1]
         steps = list(range(len(sigma_SNT)) if foreseen is None else foreseen)
         self._at_once = steps_at_once(sigma_SNT.shape[1] * sigma_SNT.shape[2])
@@ -121,8 +123,7 @@ class Modulations(Sequence[Modulation]):
         time, shared = self._embed(sigma_SNT.flatten(0, 1), action)
         if self._at_once == 1:
             return Modulation(time, shared)
-        made = torch.stack([modulation_of(norm, time, shared) for norm in self._norms])
-        return Modulation(time, shared, made, modulation_of(self._last, time, shared))
+        return Modulation(time, shared, *self._make_all(time, shared))
 
 
 def steps_at_once(rows: int) -> int:

@@ -23,7 +23,7 @@ from wcsim.types import Attend
 from wcsim.world.attention import Position, Read, Text, cross_attention, read_text, self_attention
 from wcsim.world.conditioning import Conditioning, Constants
 from wcsim.world.embedders import ActionEmbedder, moments
-from wcsim.world.modulation import Modulation, Modulations
+from wcsim.world.modulation import Modulation, Modulations, modulation_of
 
 IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "summary_embedder", "norm1", "norm2",
               "norm3", "norm_out")
@@ -183,8 +183,13 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
     ) -> Sequence[Modulation]:
         """The modulation of every step of a denoise loop over these noise levels.  foreseen: the steps that will be
         asked for, where that is known."""
+        return Modulations(self.time_and_action, self.make_modulations, sigma_SNT, constants.action, foreseen)
+
+    def make_modulations(self, time: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
+        """See `wcsim.world.modulation.Make`."""
         norms = [norm for block in self.transformer_blocks for norm in (block.norm1, block.norm2, block.norm3)]
-        return Modulations(self.time_and_action, norms, self.norm_out, sigma_SNT, constants.action, foreseen)
+        made = torch.stack([modulation_of(norm, time, shared) for norm in norms])
+        return made, modulation_of(self.norm_out, time, shared)
 
     def embed_step(
         self, latents_NCThw: Tensor, modulation: Modulation, clean_T: Tensor, constants: Constants
