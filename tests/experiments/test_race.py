@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from wcsim.config import override, read_yaml, validate
 from wcsim.errors import ConfigError
@@ -140,3 +142,15 @@ def test_tensors_are_found_wherever_a_state_keeps_them():
 
     one = torch.zeros(1)
     assert len(list(tensors_in((one, [one, None], {"no": 1})))) == 2
+
+
+def test_a_policy_that_is_weighed_is_still_foreseen(folder):
+    """Whether it is decides at which steps the context is read."""
+    sweep = {"policy": "wcsim", "context_hold": 0.2, "knob": "threshold", "values": [0.2]}
+    race = Race(validate(RaceConfig, {**SMALL, "world": str(folder), "sweeps": [sweep]}))
+    what = next(who.fidelity for who in contestants(race.config) if who.policy == "wcsim").build(race.world.spec)
+    imagined = race.imagine(what, whole=True)
+    state = race.start(np.arange(race.config.episodes))
+    _, latents, _ = race.world.advance(state, race.truth.actions, what)
+    assert imagined.trace.hit.any()
+    assert torch.equal(imagined.latents, latents)

@@ -9,7 +9,7 @@ truth hides a bad cache, since both twins are lost alike: read losses together w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from wcsim.experiments.world_bench import HeldOut, errors_of, record
 from wcsim.spans import Spans
 from wcsim.track import metrics
 from wcsim.track.stats import bootstrap
-from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity, Trace, WorldState
+from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity, Foreseen, Trace, WorldState
 from wcsim.world.world import World
 
 WORST = {"block_px": 128.0, "block_deg": 90.0, "agent_px": 128.0}
@@ -88,7 +88,7 @@ class Race:
             state = replace(state, latents=state.latents + noise.to(state.latents))
         if isinstance(what.cache, Across):
             self.live_through(what)
-        scales = Weighed(what.cache)
+        scales = ForeseenWeighed(what.cache) if isinstance(what.cache, Foreseen) else Weighed(what.cache)
         length = self.config.horizon if whole else self.chunk
         what = replace(what, cache=scales, chunk=self._pass)
         _, latents, trace = self.world.advance(state, self.truth.actions[:, :length], what)
@@ -171,6 +171,15 @@ class Weighed:
         kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors_in(state)}
         self.most = max(self.most, sum(kept.values()) / stack.tokens.nbytes)
         return velocity, state, decision
+
+
+class ForeseenWeighed(Weighed):
+    """The same for a policy whose decisions are foreseen, which changes when the context is read."""
+
+    def passes(self, sigmas: Sequence[float]) -> Sequence[int]:
+        """As the policy."""
+        assert isinstance(self.policy, Foreseen)
+        return self.policy.passes(sigmas)
 
 
 def tensors_in(value: Any) -> Iterable[Tensor]:
