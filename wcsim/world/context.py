@@ -87,4 +87,11 @@ def rows_of(lanes: Tensor | None, first: int, count: int, num_lanes: int) -> Row
     """Rows of `lanes` (None: all) in `count` branches from number `first` on."""
     if lanes is None:
         return slice(first * num_lanes, (first + count) * num_lanes)
+    return repeated(lanes, first, count, num_lanes)
+
+
+def repeated(lanes: Tensor, first: int, count: int, num_lanes: int) -> Tensor:
+    """The same, of some lanes."""
+    if (first, count) == (0, 1):
+        return lanes
     return torch.cat([lanes + number * num_lanes for number in range(first, first + count)])

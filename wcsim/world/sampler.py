@@ -105,14 +105,14 @@ def denoise(
     unconditional = transformer.read_text(window.guidance.unconditional) if window.guidance else None
     groups = groups_of(constants.text, unconditional, window.guidance)
     states = {group.branches: policy.init(lanes, len(scheduler.timesteps)) for group in groups}
-    kept = dict[tuple[str, ...], Kept]()
+    kept, keeps = dict[tuple[str, ...], Kept](), hold > 0 and context > 0
     x = window.noise if window.walk is None else torch.cat([window.walk, window.noise], dim=1)
     decisions, blocks, guided, begun = list[Decision](), [], window.guidance is not None, 0
     ladder = scheduler.sigmas.tolist()
     sigma_S1 = torch.tensor(ladder[:-1], device=x.device).unsqueeze(1)
     levels_ST = torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigma_S1, sigma_S1)
     foreseen = policy.passes(ladder[:-1]) if isinstance(policy, Foreseen) else None
-    renewing = renewals(ladder[:-1], range(len(ladder) - 1) if foreseen is None else foreseen, hold)
+    renewing = renewals(ladder[:-1], foreseen or range(len(ladder) - 1), hold) if keeps else frozenset[int]()
     modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants, foreseen)
     for step, timestep in enumerate(scheduler.timesteps):
         if guided and window.guidance and ladder[step] < window.guidance.until:
@@ -122,7 +122,7 @@ def denoise(
         shown = Shown(
             transformer, torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2), levels_ST[step : step + 1],
             clean_T, constants, modulations, step, context, (ladder[step], ladder[step + 1]), spans)
-        if hold and context:
+        if keeps:
             kept = {group.branches: kept.get(group.branches) or Kept(len(group.branches) * lanes, transformer.depth)
                     for group in groups}
         stacks = [TransformerStack(shown, group, held, renew=step in renewing or (held is not None and held.empty))

@@ -21,7 +21,7 @@ from wcsim.spans import Spans
 from wcsim.types import Attend
 from wcsim.world.attention import Read
 from wcsim.world.conditioning import Conditioning, Constants
-from wcsim.world.context import Kept, Rows, rows_of
+from wcsim.world.context import Kept, Rows, repeated, rows_of
 from wcsim.world.guidance import CONDITIONAL, Group, apart, beside
 from wcsim.world.modulation import Modulation
 from wcsim.world.transformer import ActionCosmosTransformer
@@ -162,7 +162,8 @@ class TransformerStack:
         context = kept.waiting(rows) if first else self._context(rows)
         output = run(torch.cat([context, tokens], dim=1), first, last, given, attend, notes=notes)
         kept.keep(rows, notes, size)
-        kept.wait(rows, output[:, :size])
+        if last < self.depth:
+            kept.wait(rows, output[:, :size])
         return output[:, size:]
 
     def _context(self, rows: Rows) -> Tensor:
@@ -183,7 +184,7 @@ class TransformerStack:
         branches, done, before = list(apart(tokens, self._frames, self.branches)), list[Tensor](), self._offset
         for given, count in self._passes:
             if lanes is not None:
-                given = given.select(torch.cat([lanes + number * self.lanes for number in range(count)]))
+                given = given.select(repeated(lanes, 0, count, self.lanes))
             some = branches[0] if count == 1 else torch.cat(branches[:count])
             done += act(some, given, rows_of(lanes, before, count, self.lanes)).chunk(count)
             before += count
