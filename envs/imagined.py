@@ -40,8 +40,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a
     preset's name or its settings.  steps, solver, context, guidance, guidance_until, decide, context_hold: the other
     parts of the fidelity (`wcsim.types.Fidelity`); None takes the world's default.  compiled: whether `torch.compile`
-    makes graphs of the blocks; the first steps wait for them, and they round otherwise.  The attribute `task` is the
-    task's name, as LeRobot wants it; the task itself is `played`.
+    makes graphs of what every step runs; the first steps wait for them, and they round otherwise.  The attribute
+    `task` is the task's name, as LeRobot wants it; the task itself is `played`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012

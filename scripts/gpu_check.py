@@ -30,7 +30,7 @@ from wcsim.config import override, read_yaml, validate
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.experiments.forward_bench import bench_forward
 from wcsim.types import Fidelity, Trace, WorldState
-from wcsim.world.compiled import compile_blocks
+from wcsim.world.compiled import compile_world
 from wcsim.world.verify import verify_world
 from wcsim.world.world import World
 
@@ -141,14 +141,14 @@ class Checks:
         run = ClosedLoop(config).run(self.out / "closed-loop")
         return dict(json.loads((run.path / "summary.json").read_text()))
 
-    def compiled_blocks(self) -> Result:
-        """`torch.compile` of block ranges, the gate outside: speed-up and difference."""
+    def compiled_world(self) -> Result:
+        """`torch.compile` of what every step runs, the gate outside: speed-up and difference."""
         if self.quick:
             return {"skipped": "not in a rehearsal"}
         world = self._world()
         plain, _ = self._imagine(world)
         seconds = self._seconds(lambda: self._imagine(world))
-        compile_blocks(world.transformer)
+        compile_world(world)
         compiled, _ = self._imagine(world)  # the first call compiles
         faster = self._seconds(lambda: self._imagine(world))
         return {"speedup": seconds / faster, "largest_difference": float((compiled - plain).abs().max())}

@@ -224,7 +224,7 @@ def bench_env_command(
     ticks: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 8,
     fewer_steps: Annotated[int, typer.Option(min=1, help="Denoise steps to hold against the deadline, too.")] = 14,
     deadline_ms: Annotated[float, typer.Option(min=0, help="What a single step is held against.")] = 100.0,
-    compiled: Annotated[bool, typer.Option("--compiled", help="Make graphs of the blocks with torch.compile.")] = False,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Make graphs of the world with torch.compile.")] = False,
     context_hold: Annotated[
         float, typer.Option(min=0, max=1, help="Fall of the noise level's root within which the context is kept.")
     ] = 0.0,

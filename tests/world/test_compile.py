@@ -1,4 +1,4 @@
-"""`torch.compile` of block ranges: one graph each, made once, and the cache outside."""
+"""`torch.compile` of what every step runs: each part and block range one graph, made once, and the cache outside."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ from torch._dynamo.testing import CompileCounter
 
 from wcsim.cache import NoCache, parse_cache
 from wcsim.types import Fidelity
-from wcsim.world.compiled import compile_blocks
-from wcsim.world.tiny import tiny_clip_world, tiny_world
+from wcsim.world.compiled import compile_world
+from wcsim.world.tiny import tiny_clip_world, tiny_dynamics, tiny_parts, tiny_world
+from wcsim.world.world import World
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
@@ -25,7 +26,7 @@ def test_every_range_is_one_graph_and_the_numbers_stay(make):
     cache = parse_cache({"preset": "worldcache", "threshold": 9.0, "max_skips": 1}).build()
     fidelities = [Fidelity(6, NoCache(), "unipc"), Fidelity(6, cache, "unipc")]
     plain = [world.advance(state, actions, fidelity)[1:] for fidelity in fidelities]
-    compile_blocks(world.transformer, backend=counter)
+    compile_world(world, backend=counter)
     for fidelity, (latents, trace) in zip(fidelities, plain, strict=True):
         _, compiled, told = world.advance(state, actions, fidelity)
         torch.testing.assert_close(compiled, latents, rtol=1e-4, atol=1e-4 if make is tiny_world else 2e-2)
@@ -48,9 +49,28 @@ def test_a_kept_context_makes_two_graphs_and_the_numbers_stay(make):
     actions = rng.uniform(spec.action.low, spec.action.high, chunk).astype(np.float32)
     held = Fidelity(6, NoCache(), "unipc", context_hold=0.3)
     _, plain, _ = world.advance(state, actions, held)
-    compile_blocks(world.transformer, backend=counter)
+    compile_world(world, backend=counter)
     _, compiled, _ = world.advance(state, actions, held)
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4 if make is tiny_world else 2e-2)
     assert counter.frame_count == 3, "reading the context; looking back on it; the modulation"
     world.advance(state, actions, held)
     assert counter.frame_count == 3
+
+
+def test_dynamics_and_decoder_are_a_graph_each_and_the_numbers_stay():
+    torch.compiler.reset()
+    world, counter = World(*tiny_parts(control_channels=4), dynamics=tiny_dynamics()), CompileCounter()
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 3, *world.spec.frame_size, 3), dtype=np.uint8)
+    known = rng.uniform(0, 512, (2, 2, 2)).astype(np.float32)
+    state = world.init(frames, known, np.arange(2))
+    action, fidelity = rng.uniform(0, 512, (2, 1, 2)).astype(np.float32), Fidelity(3, NoCache(), "unipc")
+    after, latents, _ = world.advance(state, action, fidelity)
+    pictures = world.decode(latents)
+    compile_world(world, backend=counter)
+    for _ in range(2):
+        compiled, again, _ = world.advance(state, action, fidelity)
+        torch.testing.assert_close(again, latents, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(compiled.poses, after.poses, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(world.decode(latents).astype(int), pictures, atol=1)
+        assert counter.frame_count == 5, "all blocks; their modulation; what is foretold; what is read; the decoder"

@@ -60,7 +60,7 @@ class ClosedLoopConfig(StrictConfig):
     threads: int | None = Field(None, ge=1)
     """torch threads; None leaves torch's choice."""
     compiled: bool = False
-    """Whether `torch.compile` makes a graph of each block range; the first episode waits for it."""
+    """Whether `torch.compile` makes graphs of what every step runs; the first episode waits for them."""
 
 
 class Player(Protocol):

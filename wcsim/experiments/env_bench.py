@@ -72,7 +72,7 @@ def bench_env(
 
     caches: what to time, presets' names or settings in YAML.  starts: episodes whose chunks of `ticks` are compared
     with single steps.  fewer_steps: denoise steps at which single steps are held against `deadline_ms`, beside `steps`.
-    compiled: time lanes and chunks with compiled blocks, and hold single steps against the deadline both with and
+    compiled: time lanes and chunks in a compiled world, and hold single steps against the deadline both with and
     without.  context_hold: the same for keeping the context; how well the blocks use the machine is then not told,
     since how many tokens they run on differs from step to step.
     """

@@ -1,10 +1,9 @@
-"""The blocks, and their modulation, as graphs of `torch.compile`: as many as there are shapes in which a rollout asks
-for them."""
+"""The parts of a world as graphs of `torch.compile`: as many as there are shapes in which a rollout asks for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,30 +11,45 @@ from torch import Tensor
 from wcsim.types import Attend
 from wcsim.world.conditioning import Conditioning
 
+if TYPE_CHECKING:
+    from wcsim.world.world import World
+
 GRAPHS = 64
-"""Most graphs of blocks that may be made in a process."""
+"""Most graphs of one function that may be made in a process."""
 
 
-def compile_blocks(transformer: Any, **options: Any) -> None:
-    """Let `torch.compile` (which takes the options) make one graph of every block range that a cache asks for, and of
-    what modulates them.
+def compile_world(world: World, **options: Any) -> None:
+    """Let `torch.compile` (which takes the options) make graphs of whatever a rollout runs at every step: block
+    ranges and what modulates them, the dynamics, and the decoder of a codec of single frames.
 
-    The cache itself, which reads the host, stays outside, and blocks of which it reaches inside run as they are.  Each
-    range, each number of lanes and each way to treat the context compiles once, which is more often than torch expects
-    of one function, so its limit (of the process) is raised.
+    The cache and the sampler, which read the host, stay outside, and blocks of which a cache reaches inside run as
+    they are.  Each block range, each number of lanes and each way to treat the context compiles once, which is more
+    often than torch expects of one function, so its limit (of the process) is raised.
     """
     from torch import _dynamo as dynamo  # seconds, which only those who compile should wait
 
     dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, GRAPHS)
-    plain: Callable[..., Tensor] = type(transformer).run_blocks.__get__(transformer)
-    compiled: Callable[..., Tensor] = torch.compile(plain, fullgraph=True, **options)
+
+    def graph(function: Callable[..., Any]) -> Callable[..., Any]:
+        made: Callable[..., Any] = torch.compile(function, fullgraph=True, **options)
+        return made
+
+    transformer: Any = world.transformer
+    plain: Callable[..., Tensor] = transformer.run_blocks
+    compiled = graph(plain)
 
     def run_blocks(
         tokens_BLD: Tensor, first: int, last: int, given: Conditioning, attend: Attend | None = None, **context: Any
     ) -> Tensor:
         if attend is not None:
             return plain(tokens_BLD, first, last, given, attend, **context)
-        return compiled(tokens_BLD, first, last, given, **context)
+        out: Tensor = compiled(tokens_BLD, first, last, given, **context)
+        return out
 
     transformer.run_blocks = run_blocks
-    transformer.make_modulations = torch.compile(transformer.make_modulations, fullgraph=True, **options)
+    transformer.make_modulations = graph(transformer.make_modulations)
+    if world.spec.frames_per_latent == 1:
+        world.codec.reconstruct = graph(world.codec.reconstruct)
+    if world.dynamics is not None:
+        dynamics: Any = world.dynamics
+        dynamics.control, dynamics.estimate = graph(dynamics.control), graph(dynamics.estimate)

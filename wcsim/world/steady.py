@@ -50,10 +50,15 @@ class SteadyConv2d(nn.Conv2d):
 def convolve(
     input: Tensor, weight: Tensor, bias: Tensor | None, *, padding: Any = (0, 0), stride: Any = (1, 1)
 ) -> Tensor:
-    """`F.conv2d`; where no gradient is wanted, on the CPU, steady and channels last, which is also faster."""
-    if torch.is_grad_enabled() or input.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    """`F.conv2d`; where no gradient is wanted, on the CPU, steady and channels last, which is also faster.
+
+    A graph of `torch.compile` cannot hold the steady call, and is channels last alone.
+    """
+    if torch.is_grad_enabled() or input.device.type != "cpu":
         return F.conv2d(input, weight, bias, padding=padding, stride=stride)
     x = input.contiguous(memory_format=torch.channels_last)
+    if torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
+        return F.conv2d(x, weight, bias, padding=padding, stride=stride)
     _, channels, height, width = x.shape
     # Of one picture the stride over pictures is arbitrary, and oneDNN reads the layout from it.
     x = x.as_strided(x.shape, (channels * height * width, 1, width * channels, channels))

@@ -21,7 +21,7 @@ from wcsim.spans import Spans
 from wcsim.types import Decision, Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world, load_dynamics, load_parts, load_texts
 from wcsim.world.codec import WanCodec
-from wcsim.world.compiled import compile_blocks
+from wcsim.world.compiled import compile_world
 from wcsim.world.dynamics import Dynamics
 from wcsim.world.guardrail import Guardrail, default_guardrail
 from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL, Guidance
@@ -65,18 +65,19 @@ class World:
         memory_limit: int | None = None, guardrail: Guardrail | None = None, compiled: bool = False,
     ) -> World:
         """A shipped world by name, or any world folder by path; verified first (CheckpointError).  compiled: see
-        `wcsim.world.compiled.compile_blocks`."""
+        `wcsim.world.compiled.compile_world`."""
         from wcsim.world.clip_world import ClipWorld
 
         folder = find_world(str(name))
         spec, transformer, codec = load_parts(folder)
         set_precision(transformer, dtype)
-        if compiled:
-            compile_blocks(transformer)
         kind = cls if spec.frames_per_latent == 1 else ClipWorld
         dynamics = load_dynamics(folder, spec, transformer)
-        return kind(spec, transformer.to(device), codec.to(device), load_texts(folder), memory_limit=memory_limit,
-                    guardrail=guardrail, dynamics=None if dynamics is None else dynamics.to(device))
+        world = kind(spec, transformer.to(device), codec.to(device), load_texts(folder), memory_limit=memory_limit,
+                     guardrail=guardrail, dynamics=None if dynamics is None else dynamics.to(device))
+        if compiled:
+            compile_world(world)
+        return world
 
     def guidance(self, fidelity: Fidelity) -> Guidance | None:
         """What a fidelity asks for, None at scale 0; ConfigError where this world has no text to guide away from."""
