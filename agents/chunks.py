@@ -125,7 +125,8 @@ class PlannedChunks:
 
     def see(self, observation: Observation, action: np.ndarray) -> None:
         """Take the frame in, and compare it with what was imagined where the plan was followed."""
-        seen, age = self.world.encode(observation["pixels"][None]), self._tick - self._made
+        seen = self.world.encode(observation["pixels"][None], self.config.looks)
+        age = self._tick - self._made
         self._followed &= age < len(self._ahead) and np.array_equal(self._ahead[age], action)
         if self._imagined is not None and self._followed and age < len(self._imagined):
             self.errors.append(relative_distance(self._imagined[age][None], seen))

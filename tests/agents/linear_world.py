@@ -37,8 +37,10 @@ class LinearWorld:
         self.gain, self.noise = gain, noise
         self.batches: list[int] = []
         self.decoded = 0
+        self.looks: list[int | None] = []
 
-    def encode(self, frames: np.ndarray) -> Tensor:
+    def encode(self, frames: np.ndarray, looks: int | None = None) -> Tensor:
+        self.looks.append(looks)
         return torch.from_numpy(frames[..., 0, 0, :2].astype(np.float64))[..., None, None]
 
     def decode(self, latents: Tensor) -> np.ndarray:

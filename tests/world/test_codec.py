@@ -41,8 +41,10 @@ def test_a_look_adds_what_the_encoder_misses_in_the_reconstruction(codec):
     latents = first
     for looks in (1, 2):
         latents = latents + first - codec.posterior(codec.reconstruct(latents).clamp(-1, 1))[0]
+        assert torch.equal(codec.encode(frames.numpy(), looks), (latents - codec.mean) / codec.std)
         codec.looks = looks
         assert torch.equal(codec.encode(frames.numpy()), (latents - codec.mean) / codec.std)
+    assert torch.equal(codec.encode(frames.numpy(), 0), (first - codec.mean) / codec.std)
     assert not torch.equal(latents, first)
 
 

@@ -34,8 +34,9 @@ from wcsim.world.world import World, check_frames
 class ClipWorld(World):
     """See the module."""
 
-    def encode(self, frames: np.ndarray) -> Tensor:
-        """Pictures `[..., 3, H, W]` in [-1, 1] of uint8 frames `[..., H, W, 3]`; nothing is lost."""
+    def encode(self, frames: np.ndarray, looks: int | None = None) -> Tensor:
+        """Pictures `[..., 3, H, W]` in [-1, 1] of uint8 frames `[..., H, W, 3]`; nothing is lost, so that there is
+        nothing to look for, however often."""
         check_frames(self.spec, frames)
         pixels = to_pixels(torch.from_numpy(frames.reshape(-1, *frames.shape[-3:])).to(self.device))
         return pixels.view(*frames.shape[:-3], *pixels.shape[1:])

@@ -98,10 +98,11 @@ class World:
             codec_width=self.codec.vae.config.base_dim if self.spec.frames_per_latent > 1 else 0,
         )
 
-    def encode(self, frames: np.ndarray) -> Tensor:
-        """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`."""
+    def encode(self, frames: np.ndarray, looks: int | None = None) -> Tensor:
+        """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`.  looks: how often the codec looks at what it has
+        encoded (`wcsim.world.codec.Codec`), for a decoding and an encoding each; None for the world's own number."""
         check_frames(self.spec, frames)
-        latents: Tensor = self.codec.encode(frames)
+        latents: Tensor = self.codec.encode(frames, looks)
         return latents
 
     def decode(self, latents: Tensor) -> np.ndarray:
