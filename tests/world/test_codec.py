@@ -46,6 +46,8 @@ def test_a_look_adds_what_the_encoder_misses_in_the_reconstruction(codec):
         assert torch.equal(codec.encode(frames.numpy()), (latents - codec.mean) / codec.std)
     assert torch.equal(codec.encode(frames.numpy(), 0), (first - codec.mean) / codec.std)
     assert not torch.equal(latents, first)
+    with pytest.raises(ValueError, match="looks is -1; it must be 0 or more"):
+        codec.encode(frames.numpy(), -1)
 
 
 def test_pixels_round_trip_exactly():

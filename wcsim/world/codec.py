@@ -123,11 +123,14 @@ class Codec(WanCodec):
         """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`; no noise.  looks: None for the codec's own."""
         if frames.dtype != np.uint8 or frames.shape[-1] != 3:
             raise ValueError(f"frames must be uint8 [..., H, W, 3], got {frames.dtype} {list(frames.shape)}")
+        looks = self.looks if looks is None else looks
+        if looks < 0:
+            raise ValueError(f"looks is {looks}; it must be 0 or more")
         parts = []
         for some in torch.from_numpy(frames.reshape(-1, *frames.shape[-3:])).split(self._together):
             pixels = to_pixels(some.to(self.mean.device))
             latents = first = self.posterior(pixels.to(self.mean.dtype))[0]
-            for _ in range(self.looks if looks is None else looks):
+            for _ in range(looks):
                 latents = self.look_again(latents, first)
             parts.append((latents - self.mean) / self.std)
         latents = torch.cat(parts)
