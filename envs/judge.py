@@ -14,7 +14,8 @@ import numpy as np
 import shapely
 from threadpoolctl import ThreadpoolController
 
-from wcsim.envs.scene import Scene, rotation, wrap
+from wcsim.envs.disc import DrawnDisc
+from wcsim.envs.scene import Patch, Scene, rotation, wrap
 
 BANK_ANGLES = 36
 BANK_SHIFTS_PX = (-16.0, -8.0, 0.0, 8.0, 16.0)
@@ -73,28 +74,6 @@ class Judgement:
         return cls(agent, yes, turned, yes, coverage, coverage > success_coverage, yes, perfect, perfect)
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """Square windows of a mask, one per frame, as rows.  value, weight, x, y: `[N, P]`; weight is 0 off the frame."""
-
-    value: np.ndarray
-    weight: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-
-    @classmethod
-    def cut(cls, scene: Scene, value: np.ndarray, weight: np.ndarray, centre: np.ndarray, half: int) -> Self:
-        """Windows of `2 half + 1` frame pixels a side around the pixels nearest to `centre` `[N, 2]`."""
-        offset, last, num = np.arange(-half, half + 1), scene.frame_size - 1, len(centre)
-        middle = scene.pixel(centre)[:, :, None] + offset
-        rows, columns = np.broadcast_arrays(middle[:, 1, :, None], middle[:, 0, None, :])
-        inside = (np.minimum(rows, columns) >= 0) & (np.maximum(rows, columns) <= last)
-        place = np.arange(num)[:, None, None], rows.clip(0, last), columns.clip(0, last)
-        x, y = (scene.coordinate(index).astype(np.float32) for index in (columns, rows))
-        arrays = value[place] * inside, weight[place] * inside, x, y
-        return cls(*(array.reshape(num, offset.size**2) for array in arrays))
-
-
 class PixelJudge:
     """Fits a `Scene` to frames.  Stateless: every frame is judged on its own."""
 
@@ -111,6 +90,7 @@ class PixelJudge:
         self._agent_axis = (hue / (hue @ agent)).astype(np.float32)
         self._block_hue = float(self._agent_axis @ block)
         self._bare = scene.bare
+        self._disc = DrawnDisc(scene, self._agent_axis)
 
         self._centre = np.array([scene.outline.centroid.x, scene.outline.centroid.y])
         reach = np.linalg.norm(shapely.get_coordinates(scene.outline) - self._centre, axis=1).max()
@@ -151,12 +131,12 @@ class PixelJudge:
         pose = self._find_block(mask, weight)
         pose, block_fit, block_area = self._fit_block(mask, weight, pose)
         agent, agent_fit, agent_area = self._fit_agent(hue, agent, pose)
+        agent = self._locate_agent(hue, agent, pose)
 
         agent_found = (agent_fit > FOUND_FIT) & (agent_area > AGENT_SHARE * np.pi * scene.agent_radius**2)
         block_found = (block_fit > FOUND_FIT) & (block_area > BLOCK_SHARE * scene.outline.area)
         one_piece = np.array([count_pieces(*pair) == 1 for pair in zip(mask, weight, strict=True)], dtype=bool)
         shape_ok = agent_found & block_found & one_piece & (block_fit > BLOCK_FIT_OK) & (agent_fit > AGENT_FIT_OK)
-        agent = agent - scene.agent_drawn
         origin = pose[:, :2] - rotation(pose[:, 2]) @ self._centre - scene.block_shift(pose[:, 2])
         block = np.concatenate([origin, wrap(pose[:, 2:])], axis=1)
         coverage = np.where(block_found, scene.coverage(block), 0.0)
@@ -197,6 +177,12 @@ class PixelJudge:
         elsewhere = sharpen(hue - self._block_hue).sum((1, 2)) - sharpen(patch.value - self._block_hue).sum(1)
         # What lies beneath a wall belongs to the agent's area as well.
         return agent, *self._agreement(value, edge, patch.weight > 0.0, elsewhere)
+
+    def _locate_agent(self, hue: np.ndarray, agent: np.ndarray, block: np.ndarray) -> np.ndarray:
+        """True centres `[N, 2]` of agents fitted as drawn, with the block at poses `[N, 3]`."""
+        patch = Patch.cut(self.scene, hue, np.broadcast_to(self._bare, hue.shape), agent, self._disc.half)
+        behind = self._block_hue * self._block_model(block, patch.x, patch.y, RAMPS_PX[-1])[0]
+        return self._disc.locate(patch, behind, agent)
 
     def _uncovered(self, agent: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Weights `[N, H, W]` of what the block's mask says: 0 on the rim and under the agent."""

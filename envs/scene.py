@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import numpy as np
 import shapely
@@ -22,9 +23,10 @@ class Scene:
 
     block: boxes (u low, v low, u high, v high) in body coordinates whose union is the block; they overlap, so that no
     seam is an edge.  block_outline: how far the block is drawn beyond its boxes.  agent_drawn: where the renderer puts
-    the agent, relative to its true place (x, y).  block_drawn: the same of the block, as rows of degrees, x, y between
-    which it is linear; it repeats every 90 degrees.  goal: x, y, angle.  rim: share of a frame pixel that
-    the walls, drawn over all else, leave bare, from the border inwards.
+    the agent, relative to its true place (x, y).  agent_discs: radius and colour of the discs that it draws there, one
+    over the other.  block_drawn: where it puts the block, as rows of degrees, x, y between which it is linear; it
+    repeats every 90 degrees.  goal: x, y, angle.  rim: of a frame pixel the shares outside and inside of
+    the walls, which are drawn over all else, from the border inwards.
     """
 
     frame_size: int
@@ -39,7 +41,8 @@ class Scene:
     agent_colour: Colour
     agent_radius: float
     agent_drawn: tuple[float, float]
-    rim: tuple[float, ...]
+    agent_discs: tuple[tuple[float, Colour], ...]
+    rim: tuple[tuple[float, float], ...]
     success_coverage: float
 
     @property
@@ -55,10 +58,11 @@ class Scene:
     @property
     def bare(self) -> np.ndarray:
         """Share of every frame pixel `[H, W]` that no wall covers."""
-        side = np.ones(self.frame_size, dtype=np.float32)
-        side[: len(self.rim)] = self.rim
-        side = side * side[::-1]
-        return side[:, None] * side
+        within = np.ones((2, self.frame_size), dtype=np.float32)
+        for pixel, (outside, inside) in enumerate(self.rim):
+            within[:, pixel] = 1 - outside, inside
+        outer, inner = within * within[:, ::-1]
+        return 1 - np.outer(outer, outer) + np.outer(inner, inner)
 
     def coordinate(self, pixel: np.ndarray) -> np.ndarray:
         """Frame pixel index to the simulator coordinate at its centre."""
@@ -99,6 +103,28 @@ class Scene:
             along_u = np.where(nearer, np.sign(from_u) * side, along_u)
             along_v = np.where(nearer, np.sign(from_v) * ~side, along_v)
         return best, along_u, along_v
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Square windows of a mask, one per frame, as rows.  value, weight, x, y: `[N, P]`; weight is 0 off the frame."""
+
+    value: np.ndarray
+    weight: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def cut(cls, scene: Scene, value: np.ndarray, weight: np.ndarray, centre: np.ndarray, half: int) -> Self:
+        """Windows of `2 half + 1` frame pixels a side around the pixels nearest to `centre` `[N, 2]`."""
+        offset, last, num = np.arange(-half, half + 1), scene.frame_size - 1, len(centre)
+        middle = scene.pixel(centre)[:, :, None] + offset
+        rows, columns = np.broadcast_arrays(middle[:, 1, :, None], middle[:, 0, None, :])
+        inside = (np.minimum(rows, columns) >= 0) & (np.maximum(rows, columns) <= last)
+        place = np.arange(num)[:, None, None], rows.clip(0, last), columns.clip(0, last)
+        x, y = (scene.coordinate(index).astype(np.float32) for index in (columns, rows))
+        arrays = value[place] * inside, weight[place] * inside, x, y
+        return cls(*(array.reshape(num, offset.size**2) for array in arrays))
 
 
 @cache

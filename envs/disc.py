@@ -1,0 +1,84 @@
+"""Where a small disc is, to a fraction of a frame pixel, from how the renderer draws it.
+
+A frame is a table sampled every few pixels, without anti-aliasing: the outline of a disc six pixels wide is a handful
+of stairs, and an edge fitted through them is off by half a table pixel.  But there are only so many pictures of it, one
+for every whole table pixel it can be at.  So all of them around a first guess are held against what is seen, and the
+answer is the mean of their places, weighted by how likely each is (the posterior mean under a flat prior).  Easy to get
+wrong: the likeliest place alone is best on sharp frames and worst on those of a codec, which blur and tint.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from wcsim.envs.scene import Patch, Scene
+
+REACH_PX = 5
+"""Places tried on either side of the first guess, in table pixels."""
+
+SOFT_PX = 0.5
+"""Blur of the drawn pictures in frame pixels: the simulator's frames are sharper, a world's softer."""
+
+DEVIATION = 0.15
+"""Standard deviation of a pixel from its picture, as a share of the disc's own hue.  More than noise alone would make:
+errors of neighbouring pixels go together."""
+
+
+class DrawnDisc:
+    """All pictures of a scene's agent.
+
+    axis: `[3]`, the colour direction in which frames are compared, 1 for `scene.agent_colour`.
+    """
+
+    def __init__(self, scene: Scene, axis: np.ndarray) -> None:
+        self._scene = scene
+        # After so many table pixels, and frame pixels, a disc meets the frame's own pixels alike.
+        common = math.gcd(int(scene.table), scene.frame_size)
+        self._period, self._step = int(scene.table) // common, scene.frame_size // common
+        reach = max(radius for radius, _ in scene.agent_discs) + 4 * SOFT_PX * scene.scale
+        self._margin = math.ceil(reach / self._period)
+        self._side = (2 * self._margin + 1) * self._step
+        self.half = math.ceil((reach - SOFT_PX * scene.scale) / scene.scale)
+        tones = [float(axis @ np.array(colour, dtype=np.float32)) for _, colour in scene.agent_discs]
+        drawn = [self._draw(x, y, tones) for y in range(self._period) for x in range(self._period)]
+        self._bank = np.array(drawn).transpose(3, 0, 1, 2).reshape(2, -1)
+        tried = np.arange(-REACH_PX, REACH_PX + 1)
+        self._tried = np.stack(np.meshgrid(tried, tried), axis=-1).reshape(-1, 2)
+
+    def _draw(self, x: int, y: int, tones: list[float]) -> np.ndarray:
+        """`[S + 1, S + 1, 2]`: hue, and share covered, of a frame's pixels about a disc at place x, y of the period.
+
+        The last row and column are empty, for whatever lies further off.
+        """
+        across, down = self._margin * self._period + np.array([x, y]) + np.array(self._scene.agent_drawn)
+        table = np.arange((2 * self._margin + 1) * self._period)
+        distance = np.hypot(table - across, table[:, None] - down)
+        drawn = np.zeros((*distance.shape, 2), dtype=np.float32)
+        for (radius, _), tone in zip(self._scene.agent_discs, tones, strict=True):
+            drawn[distance <= radius] = tone, 1.0
+        sampled = cv2.GaussianBlur(cv2.resize(drawn, (self._side, self._side)), (0, 0), SOFT_PX)
+        return np.pad(sampled, ((0, 1), (0, 1), (0, 0)))
+
+    def locate(self, patch: Patch, behind: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        """True places `[N, 2]`, in table pixels x, y.
+
+        patch: hue along the axis of what the walls leave bare, `half` pixels about the guess.  behind: `[N, P]` hue of
+        what a disc would hide.  guess: `[N, 2]`, as drawn, at most `REACH_PX` off.
+        """
+        places = np.round(guess - self._scene.agent_drawn).astype(np.int64)[:, None, :] + self._tried
+        cell, phase = np.divmod(places, self._period)
+        corner = (cell - self._margin) * self._step
+        window = self._scene.pixel(guess)[:, :, None] + np.arange(-self.half, self.half + 1)
+        index = window[:, None] - corner[:, :, :, None]
+        columns, rows = np.where((index >= 0) & (index < self._side), index, self._side).transpose(2, 0, 1, 3)
+        picture = phase[:, :, 1] * self._period + phase[:, :, 0]
+        taken = (picture[:, :, None] * (self._side + 1) + rows)[:, :, :, None] * (self._side + 1) + columns[:, :, None]
+        hue, covered = (bank[taken].reshape(*picture.shape, behind.shape[1]) for bank in self._bank)
+        model = patch.weight[:, None] * (hue + behind[:, None] * (1.0 - covered))
+        misfit = np.square((patch.value * patch.weight)[:, None] - model).sum(2)
+        likely = np.exp((misfit.min(1, keepdims=True) - misfit) / (2 * DEVIATION**2))
+        mean: np.ndarray = (likely[:, :, None] * places).sum(1) / likely.sum(1)[:, None]
+        return mean
