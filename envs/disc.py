@@ -2,9 +2,9 @@
 
 A frame is a table sampled every few pixels, without anti-aliasing: the outline of a disc six pixels wide is a handful
 of stairs, and an edge fitted through them is off by half a table pixel.  But there are only so many pictures of it, one
-for every whole table pixel it can be at.  So all of them around a first guess are held against what is seen, and the
-answer is the mean of their places, weighted by how likely each is (the posterior mean under a flat prior).  Easy to get
-wrong: the likeliest place alone is best on sharp frames and worst on those of a codec, which blur and tint.
+for every whole table pixel it can be at.  So those around a first guess are held against what is seen, and the
+answer is the mean of their places, weighted by how likely each is (the posterior mean; the guess is the prior).  Easy
+to get wrong: the likeliest place alone is best on sharp frames and worst on those of a codec, which blur and tint.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from wcsim.envs.scene import Patch, Scene
 
 REACH_PX = 5
 """Places tried on either side of the first guess, in table pixels."""
+
+PRIOR_PX = 2.0
+"""Standard deviation of the first guess, as a prior: places fade out before they end, so that the answer moves smoothly
+with the guess."""
 
 SOFT_PX = 0.5
 """Blur of the drawn pictures in frame pixels: the simulator's frames are sharper, a world's softer."""
@@ -79,6 +83,8 @@ class DrawnDisc:
         hue, covered = (bank[taken].reshape(*picture.shape, behind.shape[1]) for bank in self._bank)
         model = patch.weight[:, None] * (hue + behind[:, None] * (1.0 - covered))
         misfit = np.square((patch.value * patch.weight)[:, None] - model).sum(2)
-        likely = np.exp((misfit.min(1, keepdims=True) - misfit) / (2 * DEVIATION**2))
+        away = np.square(places - (guess - self._scene.agent_drawn)[:, None]).sum(2)
+        unlikely = misfit / DEVIATION**2 + away / PRIOR_PX**2
+        likely = np.exp((unlikely.min(1, keepdims=True) - unlikely) / 2)
         mean: np.ndarray = (likely[:, :, None] * places).sum(1) / likely.sum(1)[:, None]
         return mean

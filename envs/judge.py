@@ -36,6 +36,9 @@ BLOCK_SHARE, AGENT_SHARE, FOUND_FIT = 0.5, 0.15, 0.3
 BLOCK_FIT_OK, AGENT_FIT_OK = 0.9, 0.7
 """Least fit of an unbroken block and of a whole agent; docs/judge.md has the distribution behind them."""
 
+MARKED = 0.3
+"""Share of the mark's colour in a pixel from which on it says nothing of the agent; the block's rim passes for 0.26."""
+
 SPECK_PX = 5
 """Pieces of block colour smaller than this many frame pixels are noise."""
 
@@ -89,6 +92,9 @@ class PixelJudge:
         hue = np.cross(to_goal, table)
         self._agent_axis = (hue / (hue @ agent)).astype(np.float32)
         self._block_hue = float(self._agent_axis @ block)
+        # Marks of contact: blind to mixtures of table, goal and agent.
+        odd = np.cross(to_goal, agent - table)
+        self._mark_axis = (odd / (odd @ (np.array(scene.mark_colour) - table))).astype(np.float32)
         self._bare = scene.bare
         self._disc = DrawnDisc(scene, self._agent_axis)
 
@@ -126,12 +132,13 @@ class PixelJudge:
         hue = pixels @ self._agent_axis / self._bare
         agent = self._find_agent(hue)
         agent, agent_fit, _ = self._fit_agent(hue, agent, np.zeros((len(frames), 0)))
-        mask = sharpen((pixels - np.array(scene.table_colour, dtype=np.float32)) @ self._block_axis)
+        from_table = pixels - np.array(scene.table_colour, dtype=np.float32)
+        mask = sharpen(from_table @ self._block_axis)
         weight = self._uncovered(agent, agent_fit > FOUND_FIT)
         pose = self._find_block(mask, weight)
         pose, block_fit, block_area = self._fit_block(mask, weight, pose)
         agent, agent_fit, agent_area = self._fit_agent(hue, agent, pose)
-        agent = self._locate_agent(hue, agent, pose)
+        agent = self._locate_agent(hue, self._bare * (from_table @ self._mark_axis < MARKED), agent, pose)
 
         agent_found = (agent_fit > FOUND_FIT) & (agent_area > AGENT_SHARE * np.pi * scene.agent_radius**2)
         block_found = (block_fit > FOUND_FIT) & (block_area > BLOCK_SHARE * scene.outline.area)
@@ -178,9 +185,9 @@ class PixelJudge:
         # What lies beneath a wall belongs to the agent's area as well.
         return agent, *self._agreement(value, edge, patch.weight > 0.0, elsewhere)
 
-    def _locate_agent(self, hue: np.ndarray, agent: np.ndarray, block: np.ndarray) -> np.ndarray:
-        """True centres `[N, 2]` of agents fitted as drawn, with the block at poses `[N, 3]`."""
-        patch = Patch.cut(self.scene, hue, np.broadcast_to(self._bare, hue.shape), agent, self._disc.half)
+    def _locate_agent(self, hue: np.ndarray, weight: np.ndarray, agent: np.ndarray, block: np.ndarray) -> np.ndarray:
+        """True centres `[N, 2]` of agents fitted as drawn.  weight: `[N, H, W]`.  block: poses `[N, 3]`."""
+        patch = Patch.cut(self.scene, hue, weight, agent, self._disc.half)
         behind = self._block_hue * self._block_model(block, patch.x, patch.y, RAMPS_PX[-1])[0]
         return self._disc.locate(patch, behind, agent)
 

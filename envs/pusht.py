@@ -36,6 +36,7 @@ SCENE = Scene(
     agent_radius=14.7,
     agent_drawn=(-0.5, -0.5),
     agent_discs=((14.8, (65, 105, 225)), (10.8, (78, 126, 255))),
+    mark_colour=(231, 76, 60),
     # Measured on simulator frames of agents at a wall.
     rim=((0.86, 0.0), (0.0, 0.52)),
     success_coverage=SUCCESS_COVERAGE,

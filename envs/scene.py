@@ -24,9 +24,9 @@ class Scene:
     block: boxes (u low, v low, u high, v high) in body coordinates whose union is the block; they overlap, so that no
     seam is an edge.  block_outline: how far the block is drawn beyond its boxes.  agent_drawn: where the renderer puts
     the agent, relative to its true place (x, y).  agent_discs: radius and colour of the discs that it draws there, one
-    over the other.  block_drawn: where it puts the block, as rows of degrees, x, y between which it is linear; it
-    repeats every 90 degrees.  goal: x, y, angle.  rim: of a frame pixel the shares outside and inside of
-    the walls, which are drawn over all else, from the border inwards.
+    over the other.  mark_colour: of the dots that it puts where bodies touch.  block_drawn: where it puts the block, as
+    rows of degrees, x, y between which it is linear; it repeats every 90 degrees.  goal: x, y, angle.  rim: of a frame
+    pixel the shares outside and inside of the walls, which are drawn over all else, from the border inwards.
     """
 
     frame_size: int
@@ -42,6 +42,7 @@ class Scene:
     agent_radius: float
     agent_drawn: tuple[float, float]
     agent_discs: tuple[tuple[float, Colour], ...]
+    mark_colour: Colour
     rim: tuple[tuple[float, float], ...]
     success_coverage: float
 
