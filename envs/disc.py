@@ -23,6 +23,9 @@ PRIOR_PX = 2.0
 """Standard deviation of the first guess, as a prior: places fade out before they end, so that the answer moves smoothly
 with the guess."""
 
+STRENGTH = 0.1
+"""Standard deviation of the disc's contrast from the drawn one, as a prior: blur makes it faint, most where cut."""
+
 SOFT_PX = 0.5
 """Blur of the drawn pictures in frame pixels: the simulator's frames are sharper, a world's softer."""
 
@@ -81,8 +84,12 @@ class DrawnDisc:
         picture = phase[:, :, 1] * self._period + phase[:, :, 0]
         taken = (picture[:, :, None] * (self._side + 1) + rows)[:, :, :, None] * (self._side + 1) + columns[:, :, None]
         hue, covered = (bank[taken].reshape(*picture.shape, behind.shape[1]) for bank in self._bank)
-        model = patch.weight[:, None] * (hue + behind[:, None] * (1.0 - covered))
-        misfit = np.square((patch.value * patch.weight)[:, None] - model).sum(2)
+        rest = (patch.weight * (patch.value - behind))[:, None]
+        disc = patch.weight[:, None] * (hue - behind[:, None] * covered)
+        # Least squares for the contrast of every picture, held to the drawn one.
+        pull = (DEVIATION / STRENGTH) ** 2
+        strength = ((rest * disc).sum(2) + pull) / (np.square(disc).sum(2) + pull)
+        misfit = np.square(rest - strength[:, :, None] * disc).sum(2) + pull * np.square(strength - 1)
         away = np.square(places - (guess - self._scene.agent_drawn)[:, None]).sum(2)
         unlikely = misfit / DEVIATION**2 + away / PRIOR_PX**2
         likely = np.exp((unlikely.min(1, keepdims=True) - unlikely) / 2)
