@@ -111,6 +111,16 @@ def test_an_agent_beneath_a_wall_is_where_its_bare_part_says():
     assert softly.mean() < 0.93 * blindly.mean(), "a judge to whom the wall is a part of the agent that is missing"
 
 
+def test_a_mark_of_contact_takes_no_bite_out_of_the_agent(episode):
+    pixels, states, _ = episode
+    marked = pixels.copy()
+    columns, rows = SCENE.pixel(states[:, :2] + [12.0, 0.0]).T
+    marked[np.arange(len(pixels)), rows, columns] = SCENE.mark_colour
+    moved = np.hypot(*(PixelJudge(SCENE)(marked).agent - PixelJudge(SCENE)(pixels).agent).T)
+    assert np.median(moved) < 0.3
+    assert np.percentile(moved, 95) < 1.0
+
+
 def test_noise_of_36_db_is_no_harm(episode):
     noisy = episode[0] + np.random.default_rng(0).normal(0, 4.0, episode[0].shape)
     assert_accurate(np.clip(noisy, 0, 255).astype(np.uint8), episode[1])
