@@ -49,25 +49,26 @@ class DrawnDisc:
         self._margin = math.ceil(reach / self._period)
         self._side = (2 * self._margin + 1) * self._step
         self.half = math.ceil((reach - SOFT_PX * scene.scale) / scene.scale)
-        tones = [float(axis @ np.array(colour, dtype=np.float32)) for _, colour in scene.agent_discs]
-        drawn = [self._draw(x, y, tones) for y in range(self._period) for x in range(self._period)]
-        self._bank = np.array(drawn).transpose(3, 0, 1, 2).reshape(2, -1)
+        # Drawn once; a window of it for every place within a period.
+        size, period = (2 * self._margin + 1) * self._period, self._period
+        across, down = (np.arange(size + period) - (self._margin + 1) * period - shift for shift in scene.agent_drawn)
+        distance = np.hypot(across, down[:, None])
+        drawn = np.zeros((*distance.shape, 2), dtype=np.float32)
+        for radius, colour in scene.agent_discs:
+            drawn[distance <= radius] = float(axis @ np.array(colour, dtype=np.float32)), 1.0
+        places = [(y, x) for y in range(period, 0, -1) for x in range(period, 0, -1)]
+        pictures = [self._sampled(drawn[y : y + size, x : x + size]) for y, x in places]
+        self._bank = np.array(pictures).transpose(3, 0, 1, 2).reshape(2, -1)
         tried = np.arange(-REACH_PX, REACH_PX + 1)
         self._tried = np.stack(np.meshgrid(tried, tried), axis=-1).reshape(-1, 2)
 
-    def _draw(self, x: int, y: int, tones: list[float]) -> np.ndarray:
-        """`[S + 1, S + 1, 2]`: hue, and share covered, of a frame's pixels about a disc at place x, y of the period.
+    def _sampled(self, drawn: np.ndarray) -> np.ndarray:
+        """A window of the table as a frame shows it, `[S + 1, S + 1, 2]`: hue, and share covered by the disc.
 
         The last row and column are empty, for whatever lies further off.
         """
-        across, down = self._margin * self._period + np.array([x, y]) + np.array(self._scene.agent_drawn)
-        table = np.arange((2 * self._margin + 1) * self._period)
-        distance = np.hypot(table - across, table[:, None] - down)
-        drawn = np.zeros((*distance.shape, 2), dtype=np.float32)
-        for (radius, _), tone in zip(self._scene.agent_discs, tones, strict=True):
-            drawn[distance <= radius] = tone, 1.0
-        sampled = cv2.GaussianBlur(cv2.resize(drawn, (self._side, self._side)), (0, 0), SOFT_PX)
-        return np.pad(sampled, ((0, 1), (0, 1), (0, 0)))
+        sampled = cv2.resize(np.ascontiguousarray(drawn), (self._side, self._side))
+        return np.pad(cv2.GaussianBlur(sampled, (0, 0), SOFT_PX), ((0, 1), (0, 1), (0, 0)))
 
     def locate(self, patch: Patch, behind: np.ndarray, guess: np.ndarray) -> np.ndarray:
         """True places `[N, 2]`, in table pixels x, y.
@@ -75,7 +76,8 @@ class DrawnDisc:
         patch: hue along the axis of what the walls leave bare, `half` pixels about the guess.  behind: `[N, P]` hue of
         what a disc would hide.  guess: `[N, 2]`, as drawn, at most `REACH_PX` off.
         """
-        places = np.round(guess - self._scene.agent_drawn).astype(np.int64)[:, None, :] + self._tried
+        guessed = guess - self._scene.agent_drawn
+        places = np.round(guessed).astype(np.int64)[:, None, :] + self._tried
         cell, phase = np.divmod(places, self._period)
         corner = (cell - self._margin) * self._step
         window = self._scene.pixel(guess)[:, :, None] + np.arange(-self.half, self.half + 1)
@@ -90,7 +92,7 @@ class DrawnDisc:
         pull = (DEVIATION / STRENGTH) ** 2
         strength = ((rest * disc).sum(2) + pull) / (np.square(disc).sum(2) + pull)
         misfit = np.square(rest - strength[:, :, None] * disc).sum(2) + pull * np.square(strength - 1)
-        away = np.square(places - (guess - self._scene.agent_drawn)[:, None]).sum(2)
+        away = np.square(places - guessed[:, None]).sum(2)
         unlikely = misfit / DEVIATION**2 + away / PRIOR_PX**2
         likely = np.exp((unlikely.min(1, keepdims=True) - unlikely) / 2)
         mean: np.ndarray = (likely[:, :, None] * places).sum(1) / likely.sum(1)[:, None]

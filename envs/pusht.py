@@ -26,13 +26,12 @@ SCENE = Scene(
     table_colour=(255, 255, 255),
     goal_colour=(144, 238, 144),
     goal=GOAL_POSE,
-    # Area means: both shapes have a light inside and a darker rim.
+    # The mean over its area: a light inside and a darker rim.
     block_colour=(137, 156, 176),
     block=((-60.0, 0.0, 60.0, 30.0), (-15.0, 0.0, 15.0, 120.0)),
     block_outline=2.0,
     # Thick lines lie askew, and differently on either side of a diagonal; measured on simulator frames.
     block_drawn=((0.0, -0.2, 0.2), (22.0, -0.5, 0.2), (43.0, -0.4, 0.1), (47.0, 0.15, -0.33), (68.0, -0.08, -0.1)),
-    agent_colour=(72, 116, 241),
     agent_radius=14.7,
     agent_drawn=(-0.5, -0.5),
     agent_discs=((14.8, (65, 105, 225)), (10.8, (78, 126, 255))),

@@ -38,7 +38,6 @@ class Scene:
     block: tuple[Box, ...]
     block_outline: float
     block_drawn: tuple[tuple[float, float, float], ...]
-    agent_colour: Colour
     agent_radius: float
     agent_drawn: tuple[float, float]
     agent_discs: tuple[tuple[float, Colour], ...]
@@ -50,6 +49,14 @@ class Scene:
     def scale(self) -> float:
         """Simulator pixels per frame pixel."""
         return self.table / self.frame_size
+
+    @property
+    def agent_colour(self) -> Colour:
+        """The agent's colour in the mean over its area."""
+        radii, colours = (np.array(part, dtype=float) for part in zip(*self.agent_discs, strict=True))
+        shown = radii**2 - np.append(radii[1:], 0.0) ** 2
+        red, green, blue = np.round(shown @ colours / shown.sum()).astype(int).tolist()
+        return red, green, blue
 
     @property
     def outline(self) -> shapely.Polygon:
