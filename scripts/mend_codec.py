@@ -2,11 +2,11 @@
 
     python scripts/mend_codec.py configs/train_pusht96.yaml
 
-Both halves learn together once more, from `OUTPUT/codec`, on crops around the recipe's first landmark, a disc, many of
-them from frames in which it is crowded, then on whole frames: crops have borders of their own, which no frame has.
-Latents are held to what the codec said before, so that whatever was trained on them still reads them.  With `looks` in
-the recipe, the loss is of latents that were looked at again.  Exports, in diffusers' layout, the mean of the weights
-after `mean_with` of the steps and at the end, `OUTPUT/mended/`.  Resumes from `OUTPUT/mended.pt`.
+From `OUTPUT/codec`: it is given more residual blocks, which begin as the identity, and both halves learn together once
+more, on whole frames, many of them with the recipe's first landmark, a disc, crowded or at the border.  (Crops have
+borders of their own, which no frame has.)  Latents are held to what the codec said before, so that whatever was trained
+on them still reads them.  With `looks` in the recipe, the loss is of latents that were looked at again.  Exports, in
+diffusers' layout, the running mean of the weights, `OUTPUT/mended/`.  Resumes from `OUTPUT/mended.pt`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLWan
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,20 +32,42 @@ RAMP_PX = 1.5
 """Width of the soft edge from which a disc's displacement is read."""
 GRIP_PX = 0.28
 """Displacement from which on the penalty grows linearly."""
+NEAR = 1.8
+"""Radii from the border within which a disc counts as at it: a wall there is drawn over it."""
+MEMORY = 0.997
+"""How much of the running mean of the weights a step leaves; less at the beginning."""
+
+
+def deepened(vae: AutoencoderKLWan, blocks: int) -> tuple[AutoencoderKLWan, set[str]]:
+    """The same function with `blocks` residual blocks at every resolution, and the names of its new parameters.
+
+    Each new block ends in a convolution of zeros, so it passes on what it gets.
+    """
+    config = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    deep = AutoencoderKLWan.from_config({**config, "num_res_blocks": blocks})
+    unknown = deep.load_state_dict(vae.state_dict(), strict=False)
+    if unknown.unexpected_keys:
+        raise ValueError(f"the codec has {vae.config.num_res_blocks} residual blocks already; {blocks} would be fewer")
+    new = set(unknown.missing_keys)
+    for name, parameter in deep.named_parameters():
+        if name in new and ".conv2." in name:
+            torch.nn.init.zeros_(parameter)
+        elif name in new and parameter.ndim == 5 and parameter.shape[2] > 1:
+            torch.nn.init.zeros_(parameter[:, :, :-1])  # taps that a single frame does not reach
+    return deep, new
 
 
 @dataclass(frozen=True, slots=True)
 class Discs:
     """Frames `[N, H, W, 3]`, and where a disc is in them, `[N, 2]` pixels x, y from the frame's corner.
 
-    backdrop: `[H, W, 3]` what never moves.  crowded: numbers of the frames in which the border cuts the disc, or
-    something else that moves is within a radius of it.
+    backdrop: `[H, W, 3]` what never moves.  kinds: `[N]`, as `kind_of` names them.
     """
 
     frames: np.ndarray
     centre: np.ndarray
     backdrop: np.ndarray
-    crowded: np.ndarray
+    kinds: np.ndarray
 
     @classmethod
     def of(cls, episodes: Episodes, training: CodecTraining, radius: float) -> Self:
@@ -53,26 +76,41 @@ class Discs:
         columns = list(training.landmarks[0].columns)
         centre = episodes.states.reshape(len(frames), -1)[:, columns] * training.pixels_per_unit
         backdrop = np.median(frames[:: max(1, len(frames) // 512)], axis=0).astype(np.int16)
-        crowded = [is_crowded(frame, place, backdrop, radius) for frame, place in zip(frames, centre, strict=True)]
-        return cls(frames, centre, backdrop, np.flatnonzero(crowded))
+        kinds = [kind_of(frame, place, backdrop, radius) for frame, place in zip(frames, centre, strict=True)]
+        return cls(frames, centre, backdrop, np.array(kinds))
+
+    def draw(self, mending: Mending, rng: np.random.Generator) -> np.ndarray:
+        """Numbers of a batch of frames, by the kinds' shares; any frame in the place of a kind that there is not."""
+        kinds = list(mending.shares)
+        left = 1 - sum(mending.shares.values())
+        drawn = rng.choice(len(kinds) + 1, mending.schedule.batch, p=[*mending.shares.values(), left])
+        numbers = rng.integers(len(self.frames), size=len(drawn))
+        for index, kind in enumerate(kinds):
+            if len(among := np.flatnonzero(self.kinds == kind)):
+                numbers[drawn == index] = rng.choice(among, int((drawn == index).sum()))
+        return numbers
 
 
-def is_crowded(frame: np.ndarray, centre: np.ndarray, backdrop: np.ndarray, radius: float) -> bool:
-    """Whether the border cuts the disc at `centre` `[2]`, or a ring of its radius around it shows something else."""
+def kind_of(frame: np.ndarray, centre: np.ndarray, backdrop: np.ndarray, radius: float) -> str:
+    """Where the disc at `centre` `[2]` is: in a `corner`, at the `border`, in `company` (something that moves is within
+    a radius of it), `beside` such a thing at the border, or `free`."""
     size = len(frame)
-    if min(centre.min(), size - centre.max()) < radius:
-        return True
+    near = np.minimum(centre, size - centre) < NEAR * radius
+    if near.all():
+        return "corner"
     low = np.maximum(np.floor(centre - 2 * radius).astype(int), 0)
     window = tuple(slice(first, first + int(4 * radius) + 2) for first in low[::-1])
     moved = np.abs(frame[window].astype(np.int16) - backdrop[window]).sum(-1) > CHANGED
     rows, columns = np.indices(moved.shape) + 0.5 + (low - centre)[::-1, None, None]
     distance = np.hypot(rows, columns)
-    return bool((moved & (distance > radius + 1) & (distance < 2 * radius)).any())
+    company = bool((moved & (distance > radius + 1) & (distance < 2 * radius)).any())
+    return {(True, True): "beside", (True, False): "border", (False, True): "company", (False, False): "free"}[
+        bool(near.any()), company]
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """pixels: `[B, 3, S, S]` in [-1, 1].  weight: `[B, 1, S, S]`, of mean one.  x, y, distance: `[B, S, S]` pixels of
+    """pixels: `[B, 3, H, W]` in [-1, 1].  weight: `[B, 1, H, W]`, of mean one.  x, y, distance: `[B, H, W]` pixels of
     every pixel from the disc's centre."""
 
     pixels: Tensor
@@ -81,32 +119,21 @@ class Views:
     y: Tensor
     distance: Tensor
 
-
-def draw_views(discs: Discs, mending: Mending, grid: int, count: int, whole: bool, rng: np.random.Generator) -> Views:
-    """`count` crops about the disc, a quarter of them about anywhere; or `whole` frames.  Corners lie on the latents'
-    `grid`."""
-    size = discs.frames.shape[1]
-    view = size if whole else mending.crop_px
-    numbers = rng.integers(len(discs.frames), size=count)
-    crowded = rng.random(count) < mending.crowded_share
-    if len(discs.crowded):
-        numbers[crowded] = rng.choice(discs.crowded, crowded.sum())
-    pixels, moved, offsets = [], [], []
-    for number in numbers:
-        centre = rng.uniform(0, size, 2) if rng.random() < 0.25 else discs.centre[number]
-        corner = np.round((centre - view / 2 + rng.uniform(-10, 10, 2)) / grid) * grid
-        x, y = np.clip(corner, 0, size - view).astype(int)
-        window = slice(y, y + view), slice(x, x + view)
-        pixels.append(discs.frames[number][window])
-        moved.append(np.abs(pixels[-1].astype(np.int16) - discs.backdrop[window]).sum(-1) > CHANGED)
-        offsets.append(np.array([x, y]) + 0.5 - discs.centre[number])
-    steps, offset = torch.arange(view), torch.from_numpy(np.array(offsets)).float()
-    across, down = (offset[:, axis, None] + steps for axis in (0, 1))
-    x, y = (part.expand(count, view, view) for part in (across[:, None, :], down[:, :, None]))
-    distance = torch.hypot(x, y) + 1e-6
-    weight = 1 + (mending.moving_weight - 1) * torch.from_numpy(np.array(moved)).float()
-    weight[distance < 1.6 * mending.radius_px] = mending.disc_weight
-    return Views(to_pixels(torch.from_numpy(np.array(pixels))), (weight / weight.mean()).unsqueeze(1), x, y, distance)
+    @classmethod
+    def of(cls, discs: Discs, numbers: np.ndarray, mending: Mending) -> Self:
+        """Whole frames, with the disc and what moves weighted up."""
+        frames, size = discs.frames[numbers], discs.frames.shape[1]
+        offset = torch.from_numpy(0.5 - discs.centre[numbers]).float()
+        across, down = (offset[:, axis, None] + torch.arange(size) for axis in (0, 1))
+        x, y = (part.expand(len(numbers), size, size) for part in (across[:, None, :], down[:, :, None]))
+        distance = torch.hypot(x, y) + 1e-6
+        moved = np.abs(frames.astype(np.int16) - discs.backdrop).sum(-1) > CHANGED
+        weight = 1 + (mending.moving_weight - 1) * torch.from_numpy(moved).float()
+        place = discs.centre[numbers]
+        cut = np.minimum(place, size - place).min(1) < 1.2 * mending.radius_px
+        disc = torch.from_numpy(np.where(cut, mending.cut_weight, mending.disc_weight)).float()[:, None, None]
+        weight = torch.where(distance < 1.6 * mending.radius_px, disc, weight)
+        return cls(to_pixels(torch.from_numpy(frames)), (weight / weight.mean()).unsqueeze(1), x, y, distance)
 
 
 def displacement(error: Tensor, views: Views, mending: Mending) -> Tensor:
@@ -150,15 +177,10 @@ def loss_of(
     given = torch.where(old, former, latents) + deviation * torch.randn(latents.shape, generator=generator)
     kept = (latents - former).square().mean()
     error = codec.reconstruct(given * codec.std + codec.mean) - views.pixels
-    reconstruction = (views.weight * (error.abs() + 5.0 * error.square())).mean()
+    reconstruction = (views.weight * (error.abs() + 10.0 * error.square())).mean()
     squared = displacement(error, views, mending).square().sum(-1) / GRIP_PX**2
     displaced = torch.where(old.flatten() | (deviation.flatten() > 0), 0.3, 1.0) * ((1 + squared).sqrt() - 1)
     return reconstruction + mending.displaced_weight * displaced.mean() + mending.keep_weight * kept
-
-
-def weights_of(codec: Codec) -> dict[str, Tensor]:
-    """A copy of its weights."""
-    return {name: weight.clone() for name, weight in codec.state_dict().items()}
 
 
 def main() -> None:
@@ -170,14 +192,20 @@ def main() -> None:
         raise SystemExit("the recipe has no codec.mending, or no landmark to mend")
     schedule, checkpoint = mending.schedule, recipe.output / "mended.pt"
     before = Codec.load(recipe.output / "codec").eval().requires_grad_(False)
-    codec = Codec.load(recipe.output / "codec", recipe.codec.looks)
-    optimizer = torch.optim.AdamW(codec.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    first, middle = 0, weights_of(codec)
+    torch.manual_seed(schedule.seed)
+    vae, new = deepened(AutoencoderKLWan.from_pretrained(recipe.output / "codec", torch_dtype=torch.float32),
+                        mending.num_res_blocks)
+    codec = Codec(vae, recipe.codec.looks)
+    named = dict(vae.named_parameters())
+    optimizer = torch.optim.AdamW(
+        [{"params": [part for name, part in named.items() if (name in new) == is_new], "share": share}
+         for is_new, share in ((True, 1.0), (False, mending.old_rate))], betas=(0.9, 0.99), weight_decay=0.0)
+    first, mean = 0, [part.detach().clone() for part in named.values()]
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         codec.load_state_dict(saved["codec"])
         optimizer.load_state_dict(saved["optimizer"])
-        first, middle = saved["step"], saved["middle"]
+        first, mean = saved["step"], saved["mean"]
     discs = Discs.of(Episodes.load(recipe.data, "train"), recipe.codec, mending.radius_px)
     held_out = Episodes.load(recipe.data, "validation").frames[:, :: recipe.data.steps // 2].reshape(
         -1, *discs.frames.shape[1:])[:128]
@@ -187,27 +215,24 @@ def main() -> None:
     for step in progress:
         rng = np.random.default_rng([schedule.seed, step])
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
-        whole = step >= (1 - mending.whole_frame_fraction) * schedule.steps
-        share = (mending.crop_px / discs.frames.shape[1]) ** 2
-        count = max(1, round(schedule.batch * share)) if whole else schedule.batch
-        views = draw_views(discs, mending, codec.compression, count, whole, rng)
+        views = Views.of(discs, discs.draw(mending, rng), mending)
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
-        looks = max(0, recipe.codec.looks - (step % 3 == 0))
+            group["lr"] = schedule.rate(step) * group["share"]
+        looks = max(0, recipe.codec.looks - (step % 3 != 1))
         loss = loss_of(codec, before, views, mending, looks, generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
         optimizer.step()
-        if step + 1 <= mending.mean_with * schedule.steps:
-            middle = weights_of(codec)
+        with torch.no_grad():
+            torch._foreach_lerp_(mean, list(named.values()), 1 - min(MEMORY, (step + 1) / (step + 10)))
         if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
             save_atomically({"codec": codec.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                             "middle": middle}, checkpoint)
+                             "mean": mean}, checkpoint)
             progress.write(f"step {step + 1} loss {loss.item():.4f} held-out PSNR {psnr_db(codec, held_out):.2f} dB "
                            f"{time.monotonic() - started:.0f} s")
-    codec.load_state_dict({name: (weight + middle[name]) / 2 for name, weight in codec.state_dict().items()})
-    codec.vae.save_pretrained(recipe.output / "mended")
+    vae.load_state_dict(dict(zip(named, mean, strict=True)))
+    vae.save_pretrained(recipe.output / "mended")
     print(f"exported {recipe.output / 'mended'}: held-out PSNR {psnr_db(codec, held_out):.2f} dB")
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
@@ -70,26 +70,33 @@ class Mending(Strict):
     """Of the disc, in frame pixels."""
     hue: tuple[float, float, float]
     """Weights of red, green and blue, in [-1, 1] pixels, that tell the disc from all else: one step up at its edge."""
-    crop_px: int = Field(48, gt=0)
-    whole_frame_fraction: float = Field(0.25, ge=0, le=1)
-    """Share of the steps, at the end, that see whole frames instead of crops."""
-    mean_with: float = Field(0.5, ge=0, le=1)
-    """Share of the steps after which weights are kept, to be averaged with the last."""
-    crowded_share: float = Field(0.5, ge=0, le=1)
-    """Share of the views in which something is beside the disc, or the border cuts it."""
+    num_res_blocks: int = Field(1, ge=1)
+    """Residual blocks that the codec has afterwards; the new ones begin as the identity."""
+    old_rate: float = Field(1.0, ge=0, le=1)
+    """Learning rate of what was there before, as a share of the schedule's, which is that of new blocks."""
+    shares: dict[Literal["beside", "corner", "border", "company"], float] = {}
+    """Shares of the frames with the disc there (`kind_of` in `scripts/mend_codec.py`); the rest are drawn from all."""
     moving_weight: float = Field(6.0, ge=1)
     """Loss weight of pixels that move."""
     disc_weight: float = Field(15.0, ge=1)
     """Loss weight of the disc and its surroundings."""
-    displaced_weight: float = Field(0.18, ge=0)
-    keep_weight: float = Field(0.6, ge=0)
+    cut_weight: float = Field(30.0, ge=1)
+    """The same where the border cuts the disc."""
+    displaced_weight: float = Field(0.11, ge=0)
+    keep_weight: float = Field(0.8, ge=0)
     """Loss weight of the latents' mean squared distance from the former codec's."""
-    former_share: float = Field(0.15, ge=0, le=1)
+    former_share: float = Field(0.1, ge=0, le=1)
     """Share of the views that are reconstructed from the former codec's latents."""
-    noisy_share: float = Field(0.35, ge=0, le=1)
+    noisy_share: float = Field(0.3, ge=0, le=1)
     """Share of the views whose latents carry noise."""
     latent_noise: float = Field(0.2, ge=0)
     """Largest standard deviation of that noise."""
+
+    @model_validator(mode="after")
+    def _shares_leave_room(self) -> Self:
+        if min(self.shares.values(), default=0.0) < 0 or sum(self.shares.values()) > 1:
+            raise ValueError(f"shares are {self.shares}; each must be 0 or more, and together at most 1")
+        return self
 
 
 class CodecTraining(Strict):

@@ -1,4 +1,4 @@
-"""What mending counts as crowded, and how it reads a displacement."""
+"""Which frames mending draws, how it reads a displacement, and that a deeper codec starts where the other stood."""
 
 import sys
 from pathlib import Path
@@ -9,8 +9,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from mend_codec import Views, displacement, is_crowded
+from mend_codec import Discs, Views, deepened, displacement, kind_of
 from recipe import Mending
+from wcsim.world.codec import Codec
 
 RADIUS = 3.0
 MENDING = Mending(schedule={"steps": 1, "batch": 1, "learning_rate": 1e-3}, radius_px=RADIUS, hue=(-0.5, 0.0, 0.5))
@@ -36,14 +37,45 @@ def test_a_disc_that_is_not_in_view_is_not_displaced():
     assert not displacement(torch.ones(1, 3, 8, 8), views, MENDING).any()
 
 
-def test_company_and_the_border_make_a_crowd():
+def test_where_a_disc_is():
     backdrop = np.zeros((32, 32, 3), np.int16)
     frame = np.zeros((32, 32, 3), np.uint8)
     frame[13:19, 13:19] = 200
-    centre = np.array([16.0, 16.0])
-    assert not is_crowded(frame, centre, backdrop, RADIUS)
-    assert is_crowded(frame, np.array([16.0, 2.0]), backdrop, RADIUS)
-    frame[16, 21] = 200
-    assert is_crowded(frame, centre, backdrop, RADIUS)
+    centre, border = np.array([16.0, 16.0]), np.array([16.0, 2.0])
+    assert kind_of(frame, centre, backdrop, RADIUS) == "free"
+    assert kind_of(frame, border, backdrop, RADIUS) == "border"
+    assert kind_of(frame, np.array([30.0, 2.0]), backdrop, RADIUS) == "corner"
+    frame[16, 21] = frame[2, 21] = 200
+    assert kind_of(frame, centre, backdrop, RADIUS) == "company"
+    assert kind_of(frame, border, backdrop, RADIUS) == "beside"
     frame[16, 21], frame[16, 26] = 0, 200
-    assert not is_crowded(frame, centre, backdrop, RADIUS)
+    assert kind_of(frame, centre, backdrop, RADIUS) == "free"
+
+
+def test_frames_are_drawn_by_kind():
+    kinds = np.array(["free"] * 6 + ["corner", "border"])
+    discs = Discs(np.zeros((8, 4, 4, 3), np.uint8), np.zeros((8, 2)), np.zeros((4, 4, 3), np.int16), kinds)
+    schedule = MENDING.schedule.model_copy(update={"batch": 64})
+    mending = MENDING.model_copy(update={"schedule": schedule, "shares": {"corner": 0.5, "border": 0.5}})
+    drawn = discs.draw(mending, np.random.default_rng(0))
+    assert set(drawn) == {6, 7}
+    assert 16 < (drawn == 6).sum() < 48
+
+
+def test_shares_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="together at most 1"):
+        Mending(**MENDING.model_dump(exclude={"shares"}), shares={"corner": 0.7, "border": 0.5})
+
+
+def test_a_deeper_codec_begins_as_the_same_function():
+    codec = Codec.new({"base_dim": 4, "dim_mult": [1, 1], "z_dim": 4, "num_res_blocks": 1, "is_residual": True,
+                       "temperal_downsample": [False], "scale_factor_temporal": 1, "scale_factor_spatial": 2})
+    deep, new = deepened(codec.vae, 2)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    assert new
+    assert deep.config.num_res_blocks == 2
+    latents = codec.encode(frames)
+    assert torch.equal(Codec(deep).encode(frames), latents)
+    assert (Codec(deep).decode(latents) == codec.decode(latents)).all()
+    with pytest.raises(ValueError, match="2 residual blocks already; 1 would be fewer"):
+        deepened(deep, 1)
