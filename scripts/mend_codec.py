@@ -61,13 +61,13 @@ def deepened(vae: AutoencoderKLWan, blocks: int) -> tuple[AutoencoderKLWan, set[
 class Discs:
     """Frames `[N, H, W, 3]`, and where a disc is in them, `[N, 2]` pixels x, y from the frame's corner.
 
-    backdrop: `[H, W, 3]` what never moves.  kinds: `[N]`, as `kind_of` names them.
+    backdrop: `[H, W, 3]` what never moves.  kinds: the numbers of the frames of each kind, as `kind_of` names them.
     """
 
     frames: np.ndarray
     centre: np.ndarray
     backdrop: np.ndarray
-    kinds: np.ndarray
+    kinds: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, episodes: Episodes, training: CodecTraining, radius: float) -> Self:
@@ -76,18 +76,17 @@ class Discs:
         columns = list(training.landmarks[0].columns)
         centre = episodes.states.reshape(len(frames), -1)[:, columns] * training.pixels_per_unit
         backdrop = np.median(frames[:: max(1, len(frames) // 512)], axis=0).astype(np.int16)
-        kinds = [kind_of(frame, place, backdrop, radius) for frame, place in zip(frames, centre, strict=True)]
-        return cls(frames, centre, backdrop, np.array(kinds))
+        kinds = np.array([kind_of(frame, place, backdrop, radius) for frame, place in zip(frames, centre, strict=True)])
+        return cls(frames, centre, backdrop, {str(kind): np.flatnonzero(kinds == kind) for kind in np.unique(kinds)})
 
     def draw(self, mending: Mending, rng: np.random.Generator) -> np.ndarray:
         """Numbers of a batch of frames, by the kinds' shares; any frame in the place of a kind that there is not."""
-        kinds = list(mending.shares)
-        left = 1 - sum(mending.shares.values())
-        drawn = rng.choice(len(kinds) + 1, mending.schedule.batch, p=[*mending.shares.values(), left])
+        shares = list(mending.shares.values())
+        drawn = rng.choice(len(shares) + 1, mending.schedule.batch, p=[*shares, max(0.0, 1 - sum(shares))])
         numbers = rng.integers(len(self.frames), size=len(drawn))
-        for index, kind in enumerate(kinds):
-            if len(among := np.flatnonzero(self.kinds == kind)):
-                numbers[drawn == index] = rng.choice(among, int((drawn == index).sum()))
+        for index, kind in enumerate(mending.shares):
+            if kind in self.kinds:
+                numbers[drawn == index] = rng.choice(self.kinds[kind], int((drawn == index).sum()))
         return numbers
 
 

@@ -53,7 +53,7 @@ def test_where_a_disc_is():
 
 
 def test_frames_are_drawn_by_kind():
-    kinds = np.array(["free"] * 6 + ["corner", "border"])
+    kinds = {"free": np.arange(6), "corner": np.array([6]), "border": np.array([7])}
     discs = Discs(np.zeros((8, 4, 4, 3), np.uint8), np.zeros((8, 2)), np.zeros((4, 4, 3), np.int16), kinds)
     schedule = MENDING.schedule.model_copy(update={"batch": 64})
     mending = MENDING.model_copy(update={"schedule": schedule, "shares": {"corner": 0.5, "border": 0.5}})
