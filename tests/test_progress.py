@@ -1,6 +1,12 @@
 """Progress without a terminal: few lines, with the time left."""
 
+from __future__ import annotations
+
+from io import StringIO
+from time import sleep
+
 import pytest
+from rich.console import Console
 
 from wcsim import progress
 
@@ -38,3 +44,23 @@ def test_elsewhere_than_on_a_terminal(what, capsys):
     with getattr(progress, what)("work") as tell:
         tell(*{"counting": (1, 2), "saying": ("half",)}[what])
     assert capsys.readouterr().err.startswith("0:00:00 work: ")
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What is written to a terminal 200 columns wide."""
+    screen = StringIO()
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=200))
+    return screen
+
+
+def test_brackets_stay_on_a_terminal(monkeypatch):
+    screen = on_a_terminal(monkeypatch)
+    with progress.saying("race [red]") as say:
+        say("cache [bold]x[/] of [/nothing] :warning:")
+        sleep(0.2)  # a spinner is redrawn 12 times a second
+    assert "race [red]" in screen.getvalue()
+    assert "cache [bold]x[/] of [/nothing] :warning:" in screen.getvalue()
+    screen = on_a_terminal(monkeypatch)
+    with progress.counting("goals [red] [/]") as tell:
+        tell(1, 2)
+    assert "goals [red] [/]" in screen.getvalue()

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from wcsim.errors import WcsimError
 from wcsim.progress import counting, saying
@@ -23,7 +24,8 @@ bench = typer.Typer(help="Measure a world.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
 app.add_typer(worlds, name="worlds")
-console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width to fit a table to
+# A file has no width to fit a table to.  Text is printed as it is: paths, names and settings may hold [brackets].
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
 
 Overrides = Annotated[
     list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
@@ -36,7 +38,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except WcsimError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
         raise typer.Exit(2) from error
 
 
@@ -114,7 +116,7 @@ def budget(
         with counting("episodes") as show:
             run = BudgetSweep(typed).run(path, executor=local(workers), on_piece=show)
         if recommend is not None:
-            console.print(advice(run, recommend), markup=False, highlight=False, soft_wrap=True)
+            console.print(advice(run, recommend), highlight=False, soft_wrap=True)
             return
     report([path])
 
@@ -282,7 +284,7 @@ def tune(
         typed = validate(RaceConfig, override(read_yaml(config), [f"world={world}", *(settings or [])]))
         with saying("frontier") as say:
             advice = tune_world(typed, out, deadline_ms=deadline_ms, max_error=max_error, progress=say)
-        console.print(advice, markup=False, highlight=False, soft_wrap=True)
+        console.print(advice, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -29,3 +29,7 @@ class GuardrailError(WcsimError):
 
 class RunError(WcsimError):
     """A run directory cannot be used as asked."""
+
+
+class RemoteError(WcsimError):
+    """A policy server cannot be reached, or says something else than actions."""

@@ -10,6 +10,7 @@ from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 EVERY_S = 30.0
 """Seconds between lines where there is no terminal."""
@@ -23,7 +24,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         with saying(what) as say:
             yield _Estimate(say)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(what, total=None)
@@ -37,8 +38,8 @@ def saying(what: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield _Lines(what)
         return
-    with console.status(what) as status:
-        yield lambda text: status.update(f"{what}: {text}")
+    with console.status(Text(what)) as status:  # as `Text`, for a name may hold [brackets], which would be markup
+        yield lambda text: status.update(Text(f"{what}: {text}"))
 
 
 class _Lines:

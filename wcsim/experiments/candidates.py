@@ -12,7 +12,7 @@ from wcsim.agents.adapters import ChunkedPolicy, lerobot_policy
 from wcsim.agents.expert import PushConfig, PushExpert
 from wcsim.agents.learned import LearnedPolicy, load_policy
 from wcsim.agents.policies import NoisyPolicy, Policy, RandomPolicy, ReplayPolicy, StillPolicy
-from wcsim.agents.remote import PUSHT_NAMES, RemoteSource
+from wcsim.agents.remote import MAX_MB, MAX_TIMEOUT_S, PUSHT_NAMES, RemoteSource
 from wcsim.config import StrictConfig
 from wcsim.envs.tasks import Task
 from wcsim.errors import ConfigError
@@ -102,20 +102,28 @@ class LeRobotCandidate(Candidate):
 
 
 class RemoteCandidate(Candidate):
-    """A policy behind an openpi server; needs the extra openpi.  Every lane opens its own connection."""
+    """A policy behind an openpi server; needs the extra openpi.  Every lane opens its own connection.
+
+    key: an API key; `env:NAME` reads it from an environment variable, so that no run directory holds it.  timeout_s:
+    to connect, to send, and for every answer.  max_message_mb: most MiB of an answer.
+    """
 
     kind: Literal["remote"] = "remote"
     address: str
     names: dict[str, str] = Field(default_factory=lambda: dict(PUSHT_NAMES))
     """The server's name for an input to the observation's: pixels, agent_pos, block_pose."""
     prompt: str | None = None
+    key: str | None = Field(None, min_length=1, repr=False)
+    timeout_s: float = Field(60.0, gt=0, le=MAX_TIMEOUT_S)
+    max_message_mb: float = Field(64.0, gt=0, le=MAX_MB)
     units: Literal["native", "unit"] = "native"
     delta: bool = False
     execute: int | None = Field(None, ge=1)
 
     def build(self, task: Task) -> Policy:
         """The policy."""
-        source = RemoteSource(self.address, names=self.names, prompt=self.prompt)
+        source = RemoteSource(self.address, names=self.names, prompt=self.prompt, key=self.key,
+                              timeout_s=self.timeout_s, max_message_mb=self.max_message_mb)
         return ChunkedPolicy(source, task.action, units=self.units, delta=self.delta, execute=self.execute)
 
 
