@@ -3,7 +3,7 @@
     python scripts/record_goldens.py                      all of tests/golden, in half a minute
     python scripts/record_goldens.py pusht-96.evaluation  one of them
 
-Numbers go to `<world>.<run>.json`, frames to an `.npz` of the same name, and `machine.json` says where bits must repeat.
+Numbers go to `<world>.<run>.json`, frames to an `.npz` beside it, and `machine.json` says where bits must repeat.
 Easy to get wrong: a restructuring leaves these files alone; whoever records anew says why in the commit.
 """
 
