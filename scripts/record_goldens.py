@@ -3,7 +3,7 @@
     python scripts/record_goldens.py                      all of tests/golden, in half a minute
     python scripts/record_goldens.py pusht-96.evaluation  one of them
 
-Numbers go to `<world>.<run>.json`, frames to an `.npz` of the same name, and `machine.json` says where bits must repeat.
+Numbers go to `<world>.<run>.json`, frames to an `.npz` beside it, and `machine.json` says where bits must repeat.
 Easy to get wrong: a restructuring leaves these files alone; whoever records anew says why in the commit.
 """
 
@@ -103,8 +103,13 @@ def processor() -> str:
 def main() -> None:
     """Record the given ones, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="default: all")
+    parser.add_argument("names", nargs="*", help=f"default: all of {', '.join(NAMES)}")
     names = parser.parse_args().names or NAMES
+    unknown = sorted(set(names) - set(NAMES))
+    if unknown:
+        parser.error(f"{', '.join(unknown)} is unknown; known: {', '.join(NAMES)}")
+    if set(names) != set(NAMES) and machine() != recorded_on():
+        parser.error("the others were recorded on another kind of machine; record all of them here, or these there")
     GOLDEN.mkdir(exist_ok=True)
     for name in names:
         write(name, play(name))
