@@ -136,11 +136,10 @@ def _array(raw: Mapping[Any, Any]) -> np.ndarray:
         size = f"{len(data)} bytes" if isinstance(data, bytes) else f"a {type(data).__name__}"
         raise RemoteError(f"an array of shape {_named(shape)} and type {dtype.str} in {size}")
     try:
+        flat: np.ndarray = np.frombuffer(data, dtype)
         if dtype.kind == "b":
-            flat = np.frombuffer(data, np.uint8) != 0  # a bool of another byte than 0 or 1 is undefined
+            flat = flat.view(np.uint8) != 0  # a bool of another byte than 0 or 1 is undefined
             flat.flags.writeable = False
-        else:
-            flat = np.frombuffer(data, dtype)
         return flat.reshape(shape)
     except ValueError as error:  # no bytes, and sizes whose product without the 0 is beyond numpy
         raise RemoteError(f"an array of shape {_named(shape)}: {error}") from error
@@ -149,7 +148,7 @@ def _array(raw: Mapping[Any, Any]) -> np.ndarray:
 def _scalar(raw: Mapping[Any, Any]) -> np.generic:
     dtype, data = _dtype(raw, _SCALAR), raw[b"data"]
     python = {"b": bool, "i": int, "u": int, "f": float}[dtype.kind]
-    if type(data) is not python or not _fits(data, dtype):
+    if type(data) is not python or not _fits(raw[b"data"], dtype):
         value = repr(data) if isinstance(data, bool | int | float) else f"a {type(data).__name__}"
         raise RemoteError(f"a number of type {dtype.str} that is {value}")
     made: np.generic = dtype.type(data)

@@ -6,13 +6,15 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import pytest
 from websockets.asyncio.server import serve as serve_async
+from websockets.exceptions import ConnectionClosed
+from websockets.server import ServerProtocol
 from websockets.sync.server import serve
 
 from linear_world import frame_at
@@ -160,10 +162,28 @@ def test_a_server_that_is_silent_or_reads_no_more_is_given_up_in_time() -> None:
         done.set()
 
 
+@pytest.mark.timeout(60)
+def test_an_answer_in_endless_fragments_is_given_up_in_time() -> None:
+    def handle(connection: Any) -> None:
+        def trickle() -> Iterator[bytes]:
+            for _ in range(300):
+                time.sleep(0.1)
+                yield b"\xc0"
+
+        connection.send(pack({"name": "local"}))
+        connection.recv()
+        with suppress(ConnectionClosed):
+            connection.send(trickle())
+
+    with listening(handle) as address:
+        began = time.monotonic()
+        with pytest.raises(RemoteError, match="does not answer"):
+            RemoteSource(address, timeout_s=1)(SEEN)
+        assert time.monotonic() - began < 10
+
+
 def greet(listener: socket.socket, done: Event) -> None:
     """The handshake, the metadata, and then nothing is read."""
-    from websockets.server import ServerProtocol
-
     line, _ = listener.accept()
     protocol = ServerProtocol()
     protocol.receive_data(line.recv(65536))
