@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wcsim.errors import ConfigError, RunError
-from wcsim.track import files, runs
+from wcsim.track import files, manifest
 from wcsim.track.runs import Run
 
 CONFIG = {"name": "demo", "cache": {"kind": "worldcache", "threshold": 0.05}, "seeds": [1, 2], "small": 1e-05}
@@ -42,8 +42,8 @@ def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "runs" / "demo", CONFIG, MANIFEST)
     record(run, range(2))
     run.write_summary({"success_rate": np.float64(0.5), "speedup": math.inf, "curve": np.array([1.0, math.nan])})
-    for other in (Run(run.path), Run.open(run.path, CONFIG)):
-        assert (other.config, other.manifest) == (CONFIG, MANIFEST)
+    for other in (Run(run.path), Run.open(run.path, CONFIG, MANIFEST)):
+        assert (other.config, other.manifest) == (CONFIG, {"format": manifest.FORMAT, **MANIFEST})
         assert (other.steps, other.episodes) == (run.steps, run.episodes)
         assert other.read_summary() == {"success_rate": 0.5, "speedup": None, "curve": [1.0, None]}
     assert run.episodes == [episode_of(0), episode_of(1)]
@@ -92,7 +92,7 @@ def test_another_config_is_refused_by_its_keys(tmp_path: Path) -> None:
     other = {**CONFIG, "cache": {"kind": "worldcache", "threshold": 0.08}, "episodes": 4}
     del other["small"]
     with pytest.raises(RunError) as caught:
-        Run.open(path, other)
+        Run.open(path, other, MANIFEST)
     message = str(caught.value)
     assert "cache.threshold (stored 0.05, given 0.08)" in message
     assert "episodes (stored nothing, given 4)" in message
@@ -105,7 +105,7 @@ def test_another_config_is_refused_by_its_keys(tmp_path: Path) -> None:
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(RunError, match=r"has no config\.yaml"):
-            Run.open(path, CONFIG)
+            Run.open(path, CONFIG, MANIFEST)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -130,7 +130,7 @@ def test_killed_at_any_byte_and_resumed_equals_unbroken(left: int) -> None:
 
         complete = (killed / "episodes.jsonl").read_bytes().count(b"\n")
         seen = Run(killed)
-        resumed = Run.open(killed, CONFIG)
+        resumed = Run.open(killed, CONFIG, MANIFEST)
         assert len(resumed.episodes) == len(seen.episodes) == complete
         assert resumed.steps == seen.steps
         record(resumed, range(3))
@@ -147,7 +147,7 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
     before = contents(run.path)
     assert Run(run.path).steps == run.steps
     assert contents(run.path) == before
-    Run.open(run.path, CONFIG)
+    Run.open(run.path, CONFIG, MANIFEST)
     assert contents(run.path) != before
 
 
@@ -158,7 +158,7 @@ def test_damage_before_the_end_is_an_error_not_a_guess(tmp_path: Path, damage: b
     files.append(run.path / "episodes.jsonl", damage)
     before = contents(run.path)
     with pytest.raises(RunError, match=r"episodes\.jsonl line 2"):
-        Run.open(run.path, CONFIG)
+        Run.open(run.path, CONFIG, MANIFEST)
     assert contents(run.path) == before
 
 
@@ -215,11 +215,52 @@ def test_a_failed_replacement_leaves_the_old_file(tmp_path: Path, monkeypatch: p
 
 
 def test_a_manifest_says_what_it_ran_on_and_not_where() -> None:
-    manifest = runs.make_manifest(device="cpu", seeds={"episodes": [1, 2]}, weights={"pusht-96": "ab12"})
-    assert set(manifest["versions"]) == {"python", "torch", "diffusers", "numpy", "gymnasium", "wcsim"}
-    assert manifest["device"] == "cpu"
-    assert manifest["seeds"] == {"episodes": [1, 2]}
-    text = files.encode(manifest)
-    assert json.loads(text) == manifest
+    made = manifest.make_manifest(device="cpu", seeds={"episodes": [1, 2]}, inputs={"world": "ab12"})
+    assert set(made["versions"]) == {"python", "torch", "diffusers", "numpy", "gymnasium", "wcsim"}
+    assert made["device"] == "cpu"
+    assert made["seeds"] == {"episodes": [1, 2]}
+    text = files.encode(made)
+    assert json.loads(text) == made
     assert socket.gethostname() not in text
     assert str(Path.cwd()) not in text
+
+
+THEN = {"versions": {"python": "3.12.1", "torch": "2.13.0"}, "device": "cpu", "inputs": {"world a": "ab" * 32},
+        "torch_threads": 1, "platform": "Linux x86_64", "latency": {"fine": 1.0}}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"versions": {"python": "3.13.0", "torch": "2.13.0"}}, "python 3.12 then, 3.13 now"),
+    ({"versions": {"python": "3.12.1", "torch": "2.14.0"}}, r"torch 2.13.0 then, 2.14.0 now"),
+    ({"device": "NVIDIA H200"}, "device cpu then, NVIDIA H200 now"),
+    ({"inputs": {"world a": "cd" * 32}}, r"world a differs \(stored abababababab, now cdcdcdcdcdcd\)"),
+    ({"inputs": {}}, r"world a differs \(stored abababababab, now nothing\)"),
+    ({"inputs": THEN["inputs"] | {f"more {n}": "e" * 64 for n in range(6)}}, "more 3 .*; and 2 more; .*--fork"),
+])
+def test_what_a_run_depends_on_is_compared(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = Run.create(tmp_path / "run", CONFIG, THEN).path
+    before = contents(path)
+    with pytest.raises(RunError, match=message):
+        Run.open(path, CONFIG, THEN | change)
+    assert contents(path) == before
+
+
+def test_what_is_only_recorded_is_not_compared(tmp_path: Path) -> None:
+    path = Run.create(tmp_path / "run", CONFIG, THEN).path
+    now = THEN | {"versions": {"python": "3.12.9", "torch": "2.13.0"}, "torch_threads": 8, "platform": "Darwin arm64"}
+    del now["latency"]
+    assert Run.open(path, CONFIG, now).manifest["latency"] == {"fine": 1.0}
+
+
+def test_only_a_new_run_measures(tmp_path: Path) -> None:
+    run = Run.resume(tmp_path / "run", CONFIG, MANIFEST, measure=lambda: {"latency": 5.0})
+    assert run.manifest["latency"] == 5.0
+    again = Run.resume(tmp_path / "run", CONFIG, MANIFEST, measure=lambda: pytest.fail("measured again"))
+    assert again.manifest == run.manifest
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    path = Run.create(tmp_path / "run", CONFIG, MANIFEST).path
+    (path / "manifest.json").write_text('{"device": "cpu"}')
+    with pytest.raises(RunError, match=r"has run format 1, this wcsim reads 2; .*--fork"):
+        Run(path)

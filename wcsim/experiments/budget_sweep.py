@@ -27,12 +27,13 @@ from wcsim.envs.tasks import Task, make_task
 from wcsim.experiments.budget_config import BudgetConfig, Cell, cells
 from wcsim.experiments.budget_summary import COLUMNS, as_run, recommend, summarise
 from wcsim.experiments.executor import Executor
+from wcsim.experiments.inputs import inputs_of
 from wcsim.experiments.lanes import TruthLanes, play
 from wcsim.experiments.pieces import Tell, finish
 from wcsim.track.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
 from wcsim.track.governor import Governor
-from wcsim.track.runs import Run, make_manifest
-from wcsim.world.checkpoints import find_world, hash_files
+from wcsim.track.manifest import make_manifest
+from wcsim.track.runs import Run
 from wcsim.world.world import World
 
 
@@ -55,7 +56,7 @@ class BudgetSweep:
     def run(self, path: Path, *, executor: Executor | None = None, on_piece: Tell | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
         config, settings = self.config, self.config.model_dump(mode="json")
-        run = Run.resume(path, settings, self._manifest)
+        run = Run.resume(path, settings, self._manifest(), measure=lambda: {"latency": self._latency()})
         text, latency = dumps(settings), dumps(run.manifest["latency"])  # in order: cells are numbered by it
         every = {Piece(text, latency, *divmod(number, config.episodes)): (number,)
                  for number in range(len(cells(config)) * config.episodes)}
@@ -65,8 +66,7 @@ class BudgetSweep:
     def _manifest(self) -> dict[str, Any]:
         config = self.config
         seeds = {"first_seed": config.first_seed, "episodes": config.episodes}
-        manifest = make_manifest(device=config.device, seeds=seeds, weights=hash_files(find_world(config.world)))
-        return {**manifest, "latency": self._latency()}
+        return make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config))
 
     def _latency(self) -> dict[str, Any]:
         """The latency of every effort, as configured or as measured here and now."""

@@ -26,10 +26,11 @@ from wcsim.experiments.candidates import AnyCandidate
 from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.evaluation_summary import COLUMNS, SCORES, WORLDS, summarise
 from wcsim.experiments.executor import Executor
+from wcsim.experiments.inputs import inputs_of
 from wcsim.experiments.lanes import Episode, Lanes, TruthLanes, WorldLanes, play
 from wcsim.experiments.pieces import Tell, finish
-from wcsim.track.runs import Run, make_manifest
-from wcsim.world.checkpoints import find_world, hash_files
+from wcsim.track.manifest import make_manifest
+from wcsim.track.runs import Run
 
 
 class EvaluationConfig(StrictConfig):
@@ -94,14 +95,14 @@ class Evaluation:
     def run(self, path: Path, *, executor: Executor | None = None, on_block: Tell | None = None) -> Run:
         """Do what is missing and write summary and table; does nothing where nothing is."""
         config = self.config
-        run = Run.resume(path, config.model_dump(mode="json"), self._manifest)
+        run = Run.resume(path, config.model_dump(mode="json"), self._manifest())
         return finish(run, {block: block.numbers(config) for block in self.blocks()}, play_block, columns=COLUMNS,
                       summarise=partial(summarise, config=run.config), executor=executor, tell=on_block)
 
     def _manifest(self) -> dict[str, Any]:
         config = self.config
         seeds = {"first_seed": config.first_seed, "starts": config.starts}
-        return make_manifest(device=config.device, seeds=seeds, weights=hash_files(find_world(config.world)))
+        return make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config))
 
 
 def play_block(block: Block) -> list[dict[str, Any]]:

@@ -30,11 +30,12 @@ from wcsim.experiments.executor import Executor
 from wcsim.experiments.goal_play import Opinion, attempt, attempt_row, audit
 from wcsim.experiments.goal_task import Goal, make_goal, with_goal
 from wcsim.experiments.goals_summary import COLUMNS, summarise
+from wcsim.experiments.inputs import inputs_of
 from wcsim.experiments.lanes import Lanes, TruthLanes, WorldLanes
 from wcsim.experiments.pieces import Tell, finish
 from wcsim.experiments.planners import MPCAgentConfig
-from wcsim.track.runs import Run, make_manifest
-from wcsim.world.checkpoints import find_world, hash_files
+from wcsim.track.manifest import make_manifest
+from wcsim.track.runs import Run
 from wcsim.world.world import World
 
 
@@ -136,7 +137,7 @@ class GoalRuns:
 
     def run(self, path: Path, *, executor: Executor | None = None, on_piece: Tell | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
-        run = Run.resume(path, self.config.model_dump(mode="json"), self._manifest)
+        run = Run.resume(path, self.config.model_dump(mode="json"), self._manifest())
         every = {piece: (piece.number,) for piece in pieces(self.config)}
         return finish(run, every, play_piece, columns=COLUMNS, summarise=partial(summarise, config=run.config),
                       counts=lambda row: row["arm"] is not None, executor=executor, tell=on_piece)
@@ -144,7 +145,7 @@ class GoalRuns:
     def _manifest(self) -> dict[str, Any]:
         config = self.config
         seeds = {"first_seed": config.first_seed, "episodes": config.episodes}
-        return make_manifest(device=config.device, seeds=seeds, weights=hash_files(find_world(config.world)))
+        return make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config))
 
 
 def play_piece(piece: Piece) -> list[dict[str, Any]]:

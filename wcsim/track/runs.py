@@ -1,7 +1,7 @@
 """The directory of one run: what was asked, on what it ran, and what came out, whole after any kill.
 
     config.yaml    the resolved configuration        steps.jsonl     a line per rollout step, append-only
-    manifest.json  versions, seeds, device           episodes.jsonl  a line per whole episode, append-only
+    manifest.json  versions, device, hashes, seeds   episodes.jsonl  a line per whole episode, append-only
     summary.json   every number the report shows     episodes/       arrays of an episode, `<name>.npz`
 
 An episode exists once its line in `episodes.jsonl` does; its steps and arrays are written before.  Easy to get wrong:
@@ -12,36 +12,19 @@ from __future__ import annotations
 
 import io
 import os
-import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 import yaml
 
 from wcsim.errors import ConfigError, RunError
 from wcsim.track import files
+from wcsim.track.manifest import FORMAT, describe_change
 
-PACKAGES = ("torch", "diffusers", "numpy", "gymnasium", "wcsim")
-
-
-def make_manifest(
-    *, device: torch.device | str, seeds: Mapping[str, object], weights: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """What a run ran on.  seeds: name to seed or seeds.  weights: name to sha256.  Holds no host name and no path."""
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu_count": os.cpu_count(),
-        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else str(device),
-        "torch_threads": torch.get_num_threads(),
-        "seeds": dict(seeds),
-        "weights": dict(weights or {}),
-    }
+FORK = "to begin anew beside it, use --fork"
 
 
 class _Absent:
@@ -66,6 +49,8 @@ class Run:
         self.path = path
         self.config: dict[str, Any] = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
         self.manifest: dict[str, Any] = files.read_object(path / "manifest.json")
+        if self.manifest.get("format") != FORMAT:
+            raise RunError(f"{path} has run format {self.manifest.get('format', 1)}, this wcsim reads {FORMAT}; {FORK}")
         # Episodes first: every episode in this list has its steps in the file that is read after it.
         self.episodes, self._torn_episodes = _read_rows(path / "episodes.jsonl")
         steps, torn = _read_rows(path / "steps.jsonl")
@@ -76,7 +61,8 @@ class Run:
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> Self:
         """Start a run in a new directory.  Raises RunError, writing nothing, where `path` exists in any form."""
-        config_text, manifest_text = _to_yaml(config), files.encode(manifest, indent=2) + "\n"
+        config_text = _to_yaml(config)
+        manifest_text = files.encode({"format": FORMAT, **manifest}, indent=2) + "\n"
         try:
             path.mkdir(parents=True)
         except FileExistsError as error:
@@ -87,15 +73,18 @@ class Run:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path, config: Mapping[str, Any]) -> Self:
+    def open(cls, path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> Self:
         """Resume a run after its last whole episode, removing what a kill left of the next one.
 
-        Raises RunError where `path` is not a run, or `config` differs from the stored one (naming the keys).
+        Raises RunError, changing nothing, where `path` is not a run, or `config` or what `manifest` says of versions,
+        device and inputs differs from what is stored, naming it.
         """
         run = cls(path)
         differences = list(_differences(run.config, yaml.safe_load(_to_yaml(config))))
         if differences:
-            raise RunError(f"{path} was run with another configuration: {'; '.join(differences)}")
+            raise RunError(f"{path} was run with another configuration: {'; '.join(differences)}; {FORK}")
+        if change := describe_change(run.manifest, manifest):
+            raise RunError(f"{path} depends on what has changed: {change}; {FORK}")
         for name, rows, spoiled in (
             ("episodes.jsonl", run.episodes, run._torn_episodes),
             ("steps.jsonl", run.steps, run._stray_steps),
@@ -105,10 +94,13 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, path: Path, config: Mapping[str, Any], manifest: Callable[[], Mapping[str, Any]]) -> Self:
+    def resume(
+        cls, path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any],
+        measure: Callable[[], Mapping[str, Any]] = dict,
+    ) -> Self:
         """`open` the run at `path`, or `create` it where there is none yet, or a kill left one half made.
 
-        manifest: asked for where it is needed, since it may hold measurements.
+        measure: what a new run measures before it begins, to be kept with its manifest and never compared.
         """
         if path.is_dir() and not (path / "config.yaml").exists():  # `create` writes it last
             left = {file.name for file in path.iterdir()}
@@ -117,7 +109,9 @@ class Run:
                 for name in left:
                     (path / name).unlink()
                 path.rmdir()
-        return cls.open(path, config) if path.exists() else cls.create(path, config, manifest())
+        if path.exists():
+            return cls.open(path, config, manifest)
+        return cls.create(path, config, {**manifest, **measure()})
 
     def record_episode(self, steps: Sequence[Mapping[str, Any]], episode: Mapping[str, Any]) -> None:
         """Append a whole episode: first its steps, then its own row; on return both are on disk.
@@ -171,6 +165,15 @@ class Run:
         if not (self.path / "summary.json").is_file():
             raise RunError(f"{self.path} has no summary.json yet: the run has not ended")
         return files.read_object(self.path / "summary.json")
+
+
+def fresh_sibling(path: Path) -> Path:
+    """`path` where nothing is there yet, else the first of `path-2`, `path-3` and so on."""
+    found, number = path, 1
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
 
 
 def _read_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:

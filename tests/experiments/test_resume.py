@@ -1,0 +1,117 @@
+"""What a run depends on: whatever of it has changed is named, nothing is mixed, and a fork begins anew."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+from wcsim.agents.learned import shipped_policies
+from wcsim.cli import app
+from wcsim.config import validate
+from wcsim.errors import ConfigError, RunError
+from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
+from wcsim.experiments.inputs import inputs_of
+from wcsim.track import manifest
+from wcsim.track.runs import Run
+from wcsim.world.checkpoints import hash_files, save_world
+from wcsim.world.tiny import tiny_parts
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, Any]:
+    """An evaluation of three steps, whose world and policies may be changed."""
+    save_world(tmp_path / "world", *tiny_parts())
+    np.save(tmp_path / "actions.npy", np.full((1, 2), 100.0))
+    shutil.copy(next(iter(shipped_policies().values())), tmp_path / "learned.safetensors")
+    return {
+        "name": "tiny", "world": str(tmp_path / "world"), "task": {"name": "pusht", "options": {"start": "near"}},
+        "policies": [{"kind": "replay", "name": "again", "path": str(tmp_path / "actions.npy")},
+                     {"kind": "learned", "name": "bc", "policy": str(tmp_path / "learned.safetensors")}],
+        "starts": 1, "max_steps": 1, "threads": 1, "fidelity": {"steps": 2, "cache": "none"},
+    }
+
+
+def evaluate(settings: dict[str, Any], path: Path) -> Run:
+    return Evaluation(validate(EvaluationConfig, settings)).run(path)
+
+
+def test_every_file_is_an_input(settings: dict[str, Any], tmp_path: Path) -> None:
+    options = {"checkpoint": str(tmp_path / "actions.npy"), "size": 3, "folder": "wcsim", "inside": f"{tmp_path}/world"}
+    own = {"kind": "function", "name": "own", "function": "wcsim.agents.adapters:ChunkedPolicy", "options": options}
+    policies = [*settings["policies"], own, {"kind": "lerobot", "name": "act", "path": str(tmp_path / "world")}]
+    inputs = inputs_of(validate(EvaluationConfig, settings | {"policies": policies}))
+    weights = {f"world tiny {path}": digest for path, digest in hash_files(tmp_path / "world").items()}
+    assert weights.items() <= inputs.items()
+    actions = manifest.hash_file(tmp_path / "actions.npy")
+    assert inputs["policies.again.path"] == inputs["policies.own.options.checkpoint"] == actions
+    named = {name for name in inputs if not name.startswith("world ")}
+    inside = {str(file.relative_to(tmp_path / "world")) for file in (tmp_path / "world").rglob("*") if file.is_file()}
+    assert named == {"policies.again.path", "policies.bc.policy", "policies.own.function",
+                     "policies.own.options.checkpoint", *(f"policies.own.options.inside/{file}" for file in inside),
+                     *(f"policies.act.path/{file}" for file in inside)}
+
+
+def test_recordings_are_inputs(settings: dict[str, Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", frames=np.zeros(1), actions=np.zeros(1))
+    task = {"name": "footage", "options": {"folder": str(tmp_path)}}
+    inputs = inputs_of(validate(EvaluationConfig, settings | {"task": task}))
+    assert inputs["task.one.npz"] == manifest.hash_file(tmp_path / "one.npz")
+
+
+def test_a_missing_file_is_refused_before_anything_is_written(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "actions.npy").unlink()
+    with pytest.raises(ConfigError, match=r"policies\.again\.path reads .*actions\.npy, which does not exist"):
+        evaluate(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_weights_are_refused_by_name(settings: dict[str, Any], tmp_path: Path) -> None:
+    evaluate(settings, tmp_path / "run")
+    path = tmp_path / "world/transformer/diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    name = sorted(weights)[0]
+    save_file(weights | {name: weights[name] + 1}, path, metadata={"format": "pt"})
+    with pytest.raises(RunError, match=r"world tiny transformer/dif.* differs \(stored \w{12}, now \w{12}\); .*--fork"):
+        evaluate(settings, tmp_path / "run")
+
+
+def test_another_policy_is_refused_by_name(settings: dict[str, Any], tmp_path: Path) -> None:
+    evaluate(settings, tmp_path / "run")
+    np.save(tmp_path / "actions.npy", np.full((1, 2), 101.0))
+    with pytest.raises(RunError, match=r"policies\.again\.path differs"):
+        evaluate(settings, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("package", "message"), [("torch", "torch .* then, 0.0.1 now"), ("wcsim", "wcsim .* then")])
+def test_another_version_is_refused(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, message: str
+) -> None:
+    evaluate(settings, tmp_path / "run")
+    true = manifest.version
+    monkeypatch.setattr(manifest, "version", lambda name: "0.0.1" if name == package else true(name))
+    with pytest.raises(RunError, match=message):
+        evaluate(settings, tmp_path / "run")
+
+
+def test_a_fork_begins_anew_beside(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    command = ["evaluate", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    first = (tmp_path / "run/episodes.jsonl").read_bytes()
+    np.save(tmp_path / "actions.npy", np.full((1, 2), 101.0))
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2
+    assert "--fork" in refused.stderr
+    for number in (2, 3):
+        forked = CliRunner().invoke(app, [*command, "--fork"])
+        assert forked.exit_code == 0, forked.output
+        assert f"new run in {tmp_path}/run-{number}" in forked.stderr
+        assert Run(tmp_path / f"run-{number}").read_summary()["kind"] == "evaluation"
+    assert (tmp_path / "run/episodes.jsonl").read_bytes() == first
