@@ -16,8 +16,13 @@ from wcsim.agents.learned import shipped_policies
 from wcsim.cli import app
 from wcsim.config import validate
 from wcsim.errors import ConfigError, RunError
+from wcsim.experiments.budget_config import BudgetConfig
+from wcsim.experiments.budget_sweep import BudgetSweep
 from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
+from wcsim.experiments.executor import Here
+from wcsim.experiments.goals import GoalRuns, GoalsConfig
 from wcsim.experiments.inputs import inputs_of
+from wcsim.experiments.pieces import job_key
 from wcsim.track import manifest
 from wcsim.track.runs import Run
 from wcsim.world.checkpoints import hash_files, save_world
@@ -115,3 +120,60 @@ def test_a_fork_begins_anew_beside(settings: dict[str, Any], tmp_path: Path) -> 
         assert f"new run in {tmp_path}/run-{number}" in forked.stderr
         assert Run(tmp_path / f"run-{number}").read_summary()["kind"] == "evaluation"
     assert (tmp_path / "run/episodes.jsonl").read_bytes() == first
+
+
+class Dying(Here):
+    """Ends after three jobs, as a kill would."""
+
+    def run(self, function: Any, jobs: Any) -> Any:
+        for job in jobs[:3]:
+            yield job, function(job)
+        raise KeyboardInterrupt
+
+
+def backwards(value: Any) -> Any:
+    """The same mappings with their keys in the opposite order."""
+    if isinstance(value, dict):
+        return {key: backwards(inner) for key, inner in reversed(value.items())}
+    return [backwards(inner) for inner in value] if isinstance(value, list) else value
+
+
+PLANNING = {"horizon": 2, "rounds": 1, "candidates": 4, "elites": 2, "replan_every": 2}
+SHARED = {"name": "tiny", "task": {"name": "pusht", "options": {"start": "near"}}, "max_steps": 1, "threads": 1}
+REORDERED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "budget": (BudgetSweep, BudgetConfig, {
+        "episodes": 2, "deadlines_ms": [10.0, 60.0], "planning": PLANNING,
+        "latency": {"kind": "constant", "call_ms": 5},
+        "efforts": {"one": {"fidelity": {"steps": 1}}, "two": {"fidelity": {"steps": 2}}}}),
+    "goals": (GoalRuns, GoalsConfig, {
+        "kind": "goals", "episodes": 2, "goal_ticks": 2, "fidelity": {"steps": 2}, "reference": "fine", "audit": None,
+        "arms": {"fine": {"kind": "mpc", **PLANNING, "fidelity": {"steps": 1}}, "still": {"kind": "still"},
+                 "random": {"kind": "random"}}}),
+    "evaluation": (Evaluation, EvaluationConfig, {
+        "starts": 2, "block": 1, "fidelity": {"steps": 2, "cache": "none"},
+        "policies": [{"kind": "random", "name": "random"}, {"kind": "still", "name": "still"}]}),
+}
+
+
+@pytest.mark.parametrize("kind", REORDERED)
+def test_a_config_with_its_keys_in_another_order_goes_on_with_the_same_run(
+    kind: str, folder: str, tmp_path: Path
+) -> None:
+    experiment, model, own = REORDERED[kind]
+    settings = SHARED | own | {"world": folder}
+    whole = experiment(validate(model, settings)).run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        experiment(validate(model, settings)).run(tmp_path / "killed", executor=Dying())
+    assert Run(tmp_path / "killed").done
+    resumed = experiment(validate(model, backwards(settings))).run(tmp_path / "killed")
+    summaries = [run.read_summary() for run in (whole, resumed)]
+    for summary in summaries:
+        summary.pop("timing", None)
+    assert summaries[0] == summaries[1]
+    assert (whole.path / "episodes.csv").read_bytes() == (resumed.path / "episodes.csv").read_bytes()
+    assert whole.done == resumed.done
+
+
+def test_a_job_is_called_by_its_content() -> None:
+    assert job_key(arm="cem", place=None, start=12) == "arm=cem,start=12"
+    assert job_key(policy="a,world=b", start=0) == 'policy="a,world=b",start=0'
