@@ -63,6 +63,13 @@ def test_every_file_is_an_input(settings: dict[str, Any], tmp_path: Path) -> Non
                      *(f"policies.act.path/{file}" for file in inside)}
 
 
+def test_hidden_files_and_bytecode_are_no_inputs(tmp_path: Path) -> None:
+    for name in ("config.json", ".git/HEAD", "__pycache__/x.pyc", "inner/weights"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert set(manifest.hash_inputs({"path": tmp_path})) == {"path/config.json", "path/inner/weights"}
+
+
 def test_recordings_are_inputs(settings: dict[str, Any], tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", frames=np.zeros(1), actions=np.zeros(1))
     task = {"name": "footage", "options": {"folder": str(tmp_path)}}

@@ -83,6 +83,8 @@ def test_what_a_kill_leaves_is_no_damage(path: Path) -> None:
             file.write(b'{"job": "start=2", "hor')
     (path / "episodes/start_2.npz").write_bytes(b"half")
     assert Run(path).done == {"start=0", "start=1"}
+    with pytest.raises(RunError, match=r"start_2\.npz does not load"):
+        Run(path).load_arrays("start_2")
     with Run.open(path, {}, {}) as run:
         run.save_arrays("start_2", frames=np.arange(6))
         run.record("start=2", [{"horizon": 1}], {"success": False})

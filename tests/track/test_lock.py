@@ -99,7 +99,7 @@ def test_a_run_that_fails_to_begin_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_without_flock_the_file_is_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(lock, "FCNTL", None)
     held = RunLock.take(tmp_path)
     with pytest.raises(RunError, match=r"by process \d+ since .*; if that process has ended, remove .*run\.lock"):
         RunLock.take(tmp_path)

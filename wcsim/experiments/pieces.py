@@ -36,8 +36,7 @@ def finish(
 ) -> Run:
     """Play the pieces whose jobs `run` lacks; then write summary and table, unless nothing was left to do.
 
-    pieces: with the jobs of each.  play: the rows of a piece, each with its `job`.  columns: of the table.  counts:
-    which rows belong into it.
+    pieces: with their jobs.  play: a piece's rows, each with its `job`.  counts: which rows the table holds.
     """
     done = run.done
     left = [piece for piece, jobs in pieces.items() if not done.issuperset(jobs)]

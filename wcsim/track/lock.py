@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Self
 
 from wcsim.errors import RunError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 LOCK = "run.lock"
+FCNTL: ModuleType | None = import_module("fcntl") if find_spec("fcntl") else None
+"""None on Windows."""
 
 
 class RunLock:
@@ -79,10 +79,10 @@ def _open(path: Path) -> tuple[int, bool] | None:
 
 def _flock(descriptor: int) -> bool | None:
     """Whether the lock was free; None where this system or file system has none."""
-    if fcntl is None:
+    if FCNTL is None:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        FCNTL.flock(descriptor, FCNTL.LOCK_EX | FCNTL.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

@@ -46,12 +46,16 @@ def make_manifest(
 
 
 def hash_inputs(paths: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of files by name; every file of a folder counts, as `name/path`.  ConfigError for what is not there."""
-    hashes = {}
+    """SHA-256 of files by name; of a folder, of every file in it as `name/path`, but for hidden ones and bytecode.
+
+    Raises ConfigError for what is not there.
+    """
+    hashes: dict[str, str] = {}
     for name, path in paths.items():
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file())
-            hashes |= {f"{name}/{file.relative_to(path).as_posix()}": hash_file(file) for file in inside}
+            inside = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
+            hashes |= {f"{name}/{inner.as_posix()}": hash_file(file) for inner, file in inside.items()
+                       if not any(part.startswith(".") or part == "__pycache__" for part in inner.parts)}
         elif path.is_file():
             hashes[name] = hash_file(path)
         else:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -203,8 +204,11 @@ class Run:
         if not path.is_file():
             raise RunError(f"{self.path} has no arrays named '{name}'")
         check_arrays(path.parent, self._sums, [name])
-        with np.load(path) as stored:
-            return dict(stored)
+        try:
+            with np.load(path) as stored:
+                return dict(stored)
+        except (OSError, ValueError, BadZipFile) as error:
+            raise RunError(f"{path} does not load ({error}); the file is damaged") from error
 
     def _arrays_path(self, name: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
