@@ -98,7 +98,8 @@ class Task(Protocol):
 
     frame_size: H, W.  fps: frames and actions per second.  goal: the goal pose of the block, x, y and angle; the block
     is whatever the task is to bring there, and the agent what acts.  A task may also have `judge_poses`, its judge of
-    poses `[N, P]` over the frame (`wcsim.world.poses`): planners then score what a world's dynamics foretell.
+    poses `[N, P]` over the frame (`wcsim.world.poses`): planners then score what a world's dynamics foretell.  One that
+    reads files says which by `files`, a list of paths with different names: a run is bound to their content.
     """
 
     name: str

@@ -16,10 +16,8 @@ from rich.text import Text
 from wcsim.errors import WcsimError
 from wcsim.progress import counting, saying
 
-app = typer.Typer(
-    help="Closed-loop robot simulation inside Cosmos video world models.", no_args_is_help=True,
-    pretty_exceptions_enable=False, add_completion=False,
-)
+app = typer.Typer(help="Closed-loop robot simulation inside Cosmos video world models.", no_args_is_help=True,
+                  pretty_exceptions_enable=False, add_completion=False)
 bench = typer.Typer(help="Measure a world.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
@@ -27,9 +25,9 @@ app.add_typer(worlds, name="worlds")
 # A file has no width to fit a table to.  Text is printed as it is: paths, names and settings may hold [brackets].
 console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
 
-Overrides = Annotated[
-    list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
-]
+Overrides = Annotated[list[str] | None,
+                      typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")]
+Fork = Annotated[bool, typer.Option("--fork", help="Begin anew, beside an existing run directory: NAME-2, NAME-3, ...")]
 
 
 @contextmanager
@@ -42,12 +40,23 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
+def place_of(out: Path | None, name: str, *, fork: bool) -> Path:
+    """The run directory; of a fork, a fresh one beside it, which is told."""
+    from wcsim.track.runs import fresh_sibling
+
+    path = fresh_sibling(out or Path("runs") / name) if fork else out or Path("runs") / name
+    if fork:
+        Console(stderr=True, highlight=False).print(f"new run in {path}; go on with it by --out {path}", soft_wrap=True)
+    return path
+
+
 @app.command()
 def run(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged configuration.")],
     settings: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes to share goals among; a closed loop has one.")] = 1,
+    fork: Fork = False,
 ) -> None:
     """Run an experiment and write its report; goes on where it was interrupted."""
     with one_line_errors():
@@ -60,14 +69,14 @@ def run(
         given = override(read_yaml(config), settings or [])
         if given.get("kind") == "goals":
             goals = validate(GoalsConfig, given)
-            path = out or Path("runs") / goals.name
+            path = place_of(out, goals.name, fork=fork)
             with counting("episodes") as show:
                 GoalRuns(goals).run(path, executor=local(workers), on_piece=show)
         else:
             typed = validate(ClosedLoopConfig, given)
             if workers > 1:
                 raise ConfigError(f"a closed loop plays its episodes in one process, given --workers {workers}")
-            path, every = out or Path("runs") / typed.name, typed.episodes * typed.max_steps
+            path, every = place_of(out, typed.name, fork=fork), typed.episodes * typed.max_steps
             with counting("steps") as show:
                 ClosedLoop(typed).run(path, on_step=lambda number, step: show(number * typed.max_steps + step, every))
                 show(every, every)
@@ -80,6 +89,7 @@ def evaluate(
     settings: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes to share the work.")] = 1,
+    fork: Fork = False,
 ) -> None:
     """Rank policies in the truth, in a world and in the cached world; goes on where it was interrupted."""
     with one_line_errors():
@@ -88,7 +98,7 @@ def evaluate(
         from wcsim.experiments.executor import local
 
         typed = validate(EvaluationConfig, override(read_yaml(config), settings or []))
-        path = out or Path("runs") / typed.name
+        path = place_of(out, typed.name, fork=fork)
         with counting("blocks") as show:
             Evaluation(typed).run(path, executor=local(workers), on_block=show)
     report([path])
@@ -100,6 +110,7 @@ def budget(
     settings: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes to share the work.")] = 1,
+    fork: Fork = False,
     recommend: Annotated[
         float | None, typer.Option(min=0, metavar="DEADLINE_MS", help="Print the setting to take, as a `run` config.")
     ] = None,
@@ -112,7 +123,7 @@ def budget(
         from wcsim.experiments.executor import local
 
         typed = validate(BudgetConfig, override(read_yaml(config), settings or []))
-        path = out or Path("runs") / typed.name
+        path = place_of(out, typed.name, fork=fork)
         with counting("episodes") as show:
             run = BudgetSweep(typed).run(path, executor=local(workers), on_piece=show)
         if recommend is not None:
@@ -146,10 +157,9 @@ def list_worlds(context: typer.Context) -> None:
         for folder in shipped_worlds().values():
             verify_hashes(folder)
             spec, hashes = read_description(folder)
-            table.add_row(
-                spec.name, spec.task, "x".join(map(str, spec.frame_size)), "x".join(map(str, spec.latent_shape)),
-                f"1-{spec.max_context}", f"1-{spec.max_chunk}", f"{len(hashes)} verified", str(folder),
-            )
+            table.add_row(spec.name, spec.task, "x".join(map(str, spec.frame_size)),
+                          "x".join(map(str, spec.latent_shape)), f"1-{spec.max_context}", f"1-{spec.max_chunk}",
+                          f"{len(hashes)} verified", str(folder))
         console.print(table)
 
 

@@ -23,6 +23,10 @@ class StrictConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def files(self) -> dict[str, Path]:
+        """Files and folders that this component itself reads, by setting; a run is bound to their content."""
+        return {}
+
 
 Model = TypeVar("Model", bound=BaseModel)
 

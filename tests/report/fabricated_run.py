@@ -48,7 +48,7 @@ def fabricate(path: Path, *, episodes: int = 3, steps: int = 12, denoise: int = 
         poses = _poses(rng, rows)
         run.save_arrays(f"ep_{episode:04d}", actions=np.zeros((count, 2)), **decisions,
                         **{twin: np.array([scene(*pose) for pose in path]) for twin, path in poses.items()})
-        run.record_episode(rows, _episode(episode, rows))
+        run.record(f"start={episode}", rows, _episode(episode, rows))
     if episodes:
         run.write_summary(summarise(run, deadline_ms=given["deadline_ms"], fps=10.0))
     return run

@@ -54,7 +54,7 @@ def evaluation(path: Path, *, shift: float = 0.0, name: str = "ranking") -> Path
         for w, world in enumerate(evaluation_summary.WORLDS):
             for start in range(6):
                 covered = float(np.clip(skill + 0.1 * rng.normal() + shift * w, 0, 1))
-                run.record_episode([], {
+                run.record(f"policy={policy},world={world},start={start}", [], {
                     "episode": (k * 3 + w) * 6 + start, "policy": policy, "world": world, "start": start, "seed": start,
                     "steps": 9, "success": covered > 0.8, "final_coverage": covered, "max_coverage": covered,
                     "return": 9 * covered, "judged_success": covered > 0.8, "judged_coverage": covered + 0.01,
@@ -73,7 +73,7 @@ def sweep(path: Path, *, delays: bool = True) -> Path:
     cells += [("governed", "cem", 900, "wait", None)] if delays else []
     for number, (effort, planner, deadline, mode, delay) in enumerate(cells):
         for start in range(2):
-            run.record_episode([], {
+            run.record(f"cell={number},start={start}", [], {
                 "episode": 2 * number + start, "cell": number, "effort": effort, "planner": planner,
                 "deadline_ms": float(deadline), "mode": mode, "delay": delay, "governed": effort == "governed",
                 "levels": [0, 1], "start": start, "seed": start, "steps": 9, "world_s": 0.9,

@@ -39,7 +39,7 @@ def goals(path: Path, *, audited: bool = True) -> Path:
                   "opinions": {"uncached": told, "cached <b>": told}, "ms": {"uncached": 70.0, "cached <b>": 30.0}}
                  for start in range(2)]
     for one in from_lines(to_lines(rows), "rows")[0]:
-        run.record_episode([], one)
+        run.record(str(one["episode"]), [], one)
     run.write_summary(summarise(run.episodes, config))
     return path
 

@@ -137,7 +137,7 @@ def test_what_was_not_measured_is_a_dash(tmp_path: Path, fabricate: Fabricate) -
     twins = dict.fromkeys(("truth", "cached", "uncached"))
     step = {"episode": 0, "horizon": 1, "error": dict.fromkeys(COMPARISONS, nothing), "reward": None, "agent": None,
             "coverage": twins, "spans_ms": None, "imagine_ms": None}
-    run.record_episode([step], {"episode": 0, "seed": 700_000, "steps": 1, "acted_in": "cached", "success": twins,
+    run.record("start=0", [step], {"episode": 0, "seed": 700_000, "steps": 1, "acted_in": "cached", "success": twins,
                                 "final_coverage": twins, "return": None})
     run.write_summary(empty_summary())
     text = write_report(run.path).read_text("utf-8")

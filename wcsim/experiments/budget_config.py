@@ -115,7 +115,7 @@ class Cell:
 
 
 def cells(config: BudgetConfig) -> list[Cell]:
-    """All points: every deadline, effort and planner; then every mode and delay; then the governor's deadlines."""
+    """All different points: every deadline, effort and planner; then every mode and delay; then the governor's."""
     every = [Cell(effort, planner, deadline_ms) for effort in config.efforts for planner in config.planners
              for deadline_ms in config.deadlines_ms]
     late, governed = config.delay, config.governed
@@ -124,4 +124,4 @@ def cells(config: BudgetConfig) -> list[Cell]:
                   for mode in late.modes for ticks in late.ticks]
     if governed is not None:
         every += [Cell("governed", governed.planner, deadline_ms, governed=True) for deadline_ms in config.deadlines_ms]
-    return every
+    return list(dict.fromkeys(every))

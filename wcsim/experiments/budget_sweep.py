@@ -8,7 +8,7 @@ result, so a resumed run reads it back and never measures again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from json import dumps, loads
 from pathlib import Path
@@ -27,12 +27,13 @@ from wcsim.envs.tasks import Task, make_task
 from wcsim.experiments.budget_config import BudgetConfig, Cell, cells
 from wcsim.experiments.budget_summary import COLUMNS, as_run, recommend, summarise
 from wcsim.experiments.executor import Executor
+from wcsim.experiments.inputs import inputs_of
 from wcsim.experiments.lanes import TruthLanes, play
-from wcsim.experiments.pieces import Tell, finish
+from wcsim.experiments.pieces import Tell, finish, job_key
 from wcsim.track.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
 from wcsim.track.governor import Governor
-from wcsim.track.runs import Run, make_manifest
-from wcsim.world.checkpoints import find_world, hash_files
+from wcsim.track.manifest import make_manifest
+from wcsim.track.runs import Run
 from wcsim.world.world import World
 
 
@@ -54,19 +55,19 @@ class BudgetSweep:
 
     def run(self, path: Path, *, executor: Executor | None = None, on_piece: Tell | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
-        config, settings = self.config, self.config.model_dump(mode="json")
-        run = Run.resume(path, settings, self._manifest)
-        text, latency = dumps(settings), dumps(run.manifest["latency"])  # in order: cells are numbered by it
-        every = {Piece(text, latency, *divmod(number, config.episodes)): (number,)
-                 for number in range(len(cells(config)) * config.episodes)}
-        return finish(run, every, play_piece, columns=COLUMNS, executor=executor, tell=on_piece,
-                      summarise=partial(summarise, config=run.config, latency=run.manifest["latency"]))
+        with Run.resume(path, self.config.model_dump(mode="json"), self._manifest(),
+                        measure=lambda: {"latency": self._latency()}) as run:
+            config = validate(BudgetConfig, run.config)  # in the stored order, by which rows are numbered
+            text, latency = dumps(config.model_dump(mode="json")), dumps(run.manifest["latency"])
+            every = {Piece(text, latency, number, start): (_job(cell, start),)
+                     for number, cell in enumerate(cells(config)) for start in range(config.episodes)}
+            return finish(run, every, play_piece, columns=COLUMNS, executor=executor, tell=on_piece,
+                          summarise=partial(summarise, config=run.config, latency=run.manifest["latency"]))
 
     def _manifest(self) -> dict[str, Any]:
         config = self.config
         seeds = {"first_seed": config.first_seed, "episodes": config.episodes}
-        manifest = make_manifest(device=config.device, seeds=seeds, weights=hash_files(find_world(config.world)))
-        return {**manifest, "latency": self._latency()}
+        return make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config))
 
     def _latency(self) -> dict[str, Any]:
         """The latency of every effort, as configured or as measured here and now."""
@@ -108,6 +109,11 @@ def advice(run: Run, deadline_ms: float) -> str:
     return told + yaml.safe_dump(as_run(cell, run.config, deadline_ms), sort_keys=False).rstrip()
 
 
+def _job(cell: Cell, start: int) -> str:
+    """What an episode is, whatever the cell's number."""
+    return job_key(**asdict(cell), start=start)
+
+
 def play_piece(piece: Piece) -> list[dict[str, Any]]:
     """The row of one episode."""
     config, task, world = _stage(piece.settings)
@@ -121,7 +127,8 @@ def play_piece(piece: Piece) -> list[dict[str, Any]]:
     watched = Watched(policy)
     episode = play(task, TruthLanes(task, [start]), [start], [watched], [piece.start], max_steps=config.max_steps)[0]
     return [{
-        "episode": piece.cell * config.episodes + piece.start, "cell": piece.cell, "start": piece.start, "seed": seed,
+        "job": _job(cell, piece.start), "episode": piece.cell * config.episodes + piece.start, "cell": piece.cell,
+        "start": piece.start, "seed": seed,
         "effort": cell.effort, "planner": cell.planner, "deadline_ms": cell.deadline_ms, "mode": cell.mode,
         "delay": cell.delay, "governed": cell.governed, "steps": len(episode.reward),
         "world_s": len(episode.reward) / task.fps, "success": episode.success,

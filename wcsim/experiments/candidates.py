@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,7 +13,7 @@ from pydantic import Field
 
 from wcsim.agents.adapters import ChunkedPolicy, lerobot_policy
 from wcsim.agents.expert import PushConfig, PushExpert
-from wcsim.agents.learned import LearnedPolicy, load_policy
+from wcsim.agents.learned import LearnedPolicy, find_policy, load_policy
 from wcsim.agents.policies import NoisyPolicy, Policy, RandomPolicy, ReplayPolicy, StillPolicy
 from wcsim.agents.remote import MAX_MB, MAX_TIMEOUT_S, PUSHT_NAMES, RemoteSource
 from wcsim.config import StrictConfig
@@ -68,6 +71,10 @@ class ReplayCandidate(Candidate):
     kind: Literal["replay"] = "replay"
     path: str
 
+    def files(self) -> dict[str, Path]:
+        """The actions."""
+        return {"path": Path(self.path)}
+
     def build(self, task: Task) -> Policy:
         """The policy."""
         try:
@@ -84,6 +91,10 @@ class LearnedCandidate(Candidate):
     execute: int = Field(2, ge=1)
     seed: int = Field(0, ge=0)
 
+    def files(self) -> dict[str, Path]:
+        """Settings and weights."""
+        return {"policy": find_policy(self.policy)}
+
     def build(self, task: Task) -> Policy:
         """The policy."""
         return LearnedPolicy(load_policy(self.policy), task.action, execute=self.execute, seed=self.seed)
@@ -95,6 +106,10 @@ class LeRobotCandidate(Candidate):
     kind: Literal["lerobot"] = "lerobot"
     path: str
     device: str = "cpu"
+
+    def files(self) -> dict[str, Path]:
+        """The whole directory."""
+        return {"path": Path(self.path)}
 
     def build(self, task: Task) -> Policy:
         """The policy."""
@@ -138,15 +153,30 @@ class FunctionCandidate(Candidate):
     delta: bool = False
     execute: int | None = Field(None, ge=1)
 
+    def files(self) -> dict[str, Path]:
+        """The module that defines it, and every option that names a file, or a folder by a path with a separator."""
+        source = self._module().__file__
+        found = {} if source is None else {"function": Path(source)}
+        for option, value in self.options.items():
+            if isinstance(value, str) and (Path(value).is_file() or (os.sep in value and Path(value).is_dir())):
+                found[f"options.{option}"] = Path(value)
+        return found
+
     def build(self, task: Task) -> Policy:
         """The policy."""
-        module, _, name = self.function.partition(":")
-        try:
-            make = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"policy {self.name!r} has no function {self.function!r}: {error}") from error
+        make = getattr(self._module(), self.function.partition(":")[2])
         return ChunkedPolicy(make(**self.options), task.action, units=self.units, delta=self.delta,
                              execute=self.execute)
+
+    def _module(self) -> ModuleType:
+        """The module, which has the function."""
+        module, _, name = self.function.partition(":")
+        try:
+            found = import_module(module)
+            getattr(found, name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"policy {self.name!r} has no function {self.function!r}: {error}") from error
+        return found
 
 
 AnyCandidate = Annotated[

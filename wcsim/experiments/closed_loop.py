@@ -23,21 +23,30 @@ from wcsim.config import StrictConfig
 from wcsim.envs.imagined import ImaginedEnv, load_world
 from wcsim.envs.judge import Judgement
 from wcsim.envs.tasks import Start, Task, Truth, make_task
+from wcsim.experiments.inputs import inputs_of
+from wcsim.experiments.pieces import job_key
 from wcsim.experiments.planners import AgentConfig
 from wcsim.experiments.summary import summarise
 from wcsim.spans import Spans
 from wcsim.track.ledger import Twin, error_rows
-from wcsim.track.runs import Run, make_manifest
+from wcsim.track.manifest import make_manifest
+from wcsim.track.runs import Run
 from wcsim.types import Trace
-from wcsim.world.checkpoints import find_world, hash_files
 from wcsim.world.world import World
 
 WORLDS = ("cached", "uncached")
 
 
 class TaskConfig(StrictConfig):
+    """A task by its name (`wcsim.envs.tasks.TASKS`), and what it is called with."""
+
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+
+    def files(self) -> dict[str, Path]:
+        """What the task reads, such as recordings, by file name."""
+        task = make_task(self.name, **self.options)
+        return {path.name: path for path in getattr(task, "files", ())}
 
 
 class ClosedLoopConfig(StrictConfig):
@@ -136,18 +145,17 @@ class ClosedLoop:
     def run(self, path: Path, *, on_step: Callable[[int, int], None] | None = None) -> Run:
         """Play what is missing of the episodes and write the summary; does nothing where nothing is.  on_step: told
         episode and step."""
-        run = Run.resume(path, self.config.model_dump(mode="json"), self._manifest)
-        done = {row["episode"] for row in run.episodes}
-        left = [number for number in range(self.config.episodes) if number not in done]
-        for number in left:
-            self._play(run, number, on_step or (lambda episode, step: None))
-        if left or not (path / "summary.json").is_file():
-            run.write_summary(summarise(run, deadline_ms=self.config.deadline_ms, fps=self.world.spec.fps))
+        with Run.resume(path, self.config.model_dump(mode="json"), self._manifest()) as run:
+            left = [number for number in range(self.config.episodes) if job_key(start=number) not in run.done]
+            for number in left:
+                self._play(run, number, on_step or (lambda episode, step: None))
+            if left or not (path / "summary.json").is_file():
+                run.write_summary(summarise(run, deadline_ms=self.config.deadline_ms, fps=self.world.spec.fps))
         return run
 
     def _manifest(self) -> dict[str, Any]:
         seeds = {"first_seed": self.config.first_seed, "episodes": self.config.episodes}
-        return make_manifest(device=self.world.device, seeds=seeds, weights=hash_files(find_world(self.config.world)))
+        return make_manifest(device=self.world.device, seeds=seeds, inputs=inputs_of(self.config))
 
     def _make_env(self, name: str) -> ImaginedEnv:
         config = self.config
@@ -185,7 +193,7 @@ class ClosedLoop:
             **{name: np.concatenate([getattr(trace, name)[0].T for trace in traces])
                for name in ("hit", "drift", "threshold", "gain")},
         )
-        run.record_episode(rows, self._episode_row(number, seed, stage, rows))
+        run.record(job_key(start=number), rows, self._episode_row(number, seed, stage, rows))
 
     def _step(self, stage: Stage, step: int) -> tuple[np.ndarray, dict[str, Any], Trace]:
         """Act and play the action in every twin."""

@@ -26,10 +26,11 @@ from wcsim.experiments.candidates import AnyCandidate
 from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.evaluation_summary import COLUMNS, SCORES, WORLDS, summarise
 from wcsim.experiments.executor import Executor
+from wcsim.experiments.inputs import inputs_of
 from wcsim.experiments.lanes import Episode, Lanes, TruthLanes, WorldLanes, play
-from wcsim.experiments.pieces import Tell, finish
-from wcsim.track.runs import Run, make_manifest
-from wcsim.world.checkpoints import find_world, hash_files
+from wcsim.experiments.pieces import Tell, finish, job_key
+from wcsim.track.manifest import make_manifest
+from wcsim.track.runs import Run
 
 
 class EvaluationConfig(StrictConfig):
@@ -75,6 +76,19 @@ class Block:
         first = (self.policy * len(WORLDS) + WORLDS.index(self.world)) * config.starts
         return [first + start for start in range(*self.starts)]
 
+    def jobs(self, config: EvaluationConfig) -> list[str]:
+        """The jobs of its rows."""
+        policy = config.policies[self.policy].name
+        return [job_key(policy=policy, world=self.world, start=start) for start in range(*self.starts)]
+
+
+def blocks(config: EvaluationConfig) -> list[Block]:
+    """All of it, dearest first, so that no worker is left alone with a slow one."""
+    settings = dumps(config.model_dump(mode="json"))
+    spans = [(first, min(first + config.block, config.starts)) for first in range(0, config.starts, config.block)]
+    return [Block(settings, policy, world, span)
+            for world in ("uncached", "cached", "truth") for policy in range(len(config.policies)) for span in spans]
+
 
 class Evaluation:
     """The experiment, ready to run and to resume."""
@@ -82,26 +96,17 @@ class Evaluation:
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
 
-    def blocks(self) -> list[Block]:
-        """All of it, dearest first, so that no worker is left alone with a slow one."""
-        config = self.config
-        settings = dumps(config.model_dump(mode="json"))
-        spans = [(first, min(first + config.block, config.starts)) for first in range(0, config.starts, config.block)]
-        return [Block(settings, policy, world, span)
-                for world in ("uncached", "cached", "truth") for policy in range(len(config.policies))
-                for span in spans]
-
     def run(self, path: Path, *, executor: Executor | None = None, on_block: Tell | None = None) -> Run:
         """Do what is missing and write summary and table; does nothing where nothing is."""
-        config = self.config
-        run = Run.resume(path, config.model_dump(mode="json"), self._manifest)
-        return finish(run, {block: block.numbers(config) for block in self.blocks()}, play_block, columns=COLUMNS,
-                      summarise=partial(summarise, config=run.config), executor=executor, tell=on_block)
+        with Run.resume(path, self.config.model_dump(mode="json"), self._manifest()) as run:
+            config = validate(EvaluationConfig, run.config)  # in the stored order, by which rows are numbered
+            return finish(run, {block: block.jobs(config) for block in blocks(config)}, play_block, columns=COLUMNS,
+                          summarise=partial(summarise, config=run.config), executor=executor, tell=on_block)
 
     def _manifest(self) -> dict[str, Any]:
         config = self.config
         seeds = {"first_seed": config.first_seed, "starts": config.starts}
-        return make_manifest(device=config.device, seeds=seeds, weights=hash_files(find_world(config.world)))
+        return make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config))
 
 
 def play_block(block: Block) -> list[dict[str, Any]]:
@@ -118,10 +123,10 @@ def play_block(block: Block) -> list[dict[str, Any]]:
     episodes = play(task, lanes, starts, policies, list(range(*block.starts)), max_steps=config.max_steps)
     seconds = (perf_counter() - began) / len(starts)
     return [
-        {"episode": number, "policy": candidate.name, "world": block.world, "start": start, "seed": seed,
+        {"job": job, "episode": number, "policy": candidate.name, "world": block.world, "start": start, "seed": seed,
          **_row(episode, config.max_steps), "seconds": seconds}
-        for number, start, seed, episode in zip(block.numbers(config), range(*block.starts), seeds, episodes,
-                                                strict=True)
+        for job, number, start, seed, episode in zip(block.jobs(config), block.numbers(config), range(*block.starts),
+                                                     seeds, episodes, strict=True)
     ]
 
 

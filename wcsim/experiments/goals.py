@@ -30,11 +30,12 @@ from wcsim.experiments.executor import Executor
 from wcsim.experiments.goal_play import Opinion, attempt, attempt_row, audit
 from wcsim.experiments.goal_task import Goal, make_goal, with_goal
 from wcsim.experiments.goals_summary import COLUMNS, summarise
+from wcsim.experiments.inputs import inputs_of
 from wcsim.experiments.lanes import Lanes, TruthLanes, WorldLanes
-from wcsim.experiments.pieces import Tell, finish
+from wcsim.experiments.pieces import Tell, finish, job_key
 from wcsim.experiments.planners import MPCAgentConfig
-from wcsim.track.runs import Run, make_manifest
-from wcsim.world.checkpoints import find_world, hash_files
+from wcsim.track.manifest import make_manifest
+from wcsim.track.runs import Run
 from wcsim.world.world import World
 
 
@@ -101,6 +102,8 @@ class GoalsConfig(StrictConfig):
         if not isinstance(self.arms.get(self.reference), MPCAgentConfig):
             planners = [name for name, arm in self.arms.items() if isinstance(arm, MPCAgentConfig)]
             raise ValueError(f"reference {self.reference!r} is not a planner's arm; those: {', '.join(planners)}")
+        if len(set(self.places)) < len(self.places):
+            raise ValueError(f"places must be different, given {', '.join(self.places)}")
         if self.audit is not None and self.audit.starts > self.episodes:
             raise ValueError(f"audit.starts is {self.audit.starts} of {self.episodes} episodes")
         return self
@@ -115,6 +118,12 @@ class Piece:
     start: int
     arm: str | None = None
     place: str = "truth"
+
+    def job(self) -> str:
+        """What it is, whatever its number."""
+        if self.arm is None:
+            return job_key(audit=self.place, start=self.start)
+        return job_key(arm=self.arm, place=self.place, start=self.start)
 
 
 def pieces(config: GoalsConfig) -> list[Piece]:
@@ -136,15 +145,16 @@ class GoalRuns:
 
     def run(self, path: Path, *, executor: Executor | None = None, on_piece: Tell | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
-        run = Run.resume(path, self.config.model_dump(mode="json"), self._manifest)
-        every = {piece: (piece.number,) for piece in pieces(self.config)}
-        return finish(run, every, play_piece, columns=COLUMNS, summarise=partial(summarise, config=run.config),
-                      counts=lambda row: row["arm"] is not None, executor=executor, tell=on_piece)
+        with Run.resume(path, self.config.model_dump(mode="json"), self._manifest()) as run:
+            # In the stored order, by which rows are numbered.
+            every = {piece: (piece.job(),) for piece in pieces(validate(GoalsConfig, run.config))}
+            return finish(run, every, play_piece, columns=COLUMNS, summarise=partial(summarise, config=run.config),
+                          counts=lambda row: row["arm"] is not None, executor=executor, tell=on_piece)
 
     def _manifest(self) -> dict[str, Any]:
         config = self.config
         seeds = {"first_seed": config.first_seed, "episodes": config.episodes}
-        return make_manifest(device=config.device, seeds=seeds, weights=hash_files(find_world(config.world)))
+        return make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config))
 
 
 def play_piece(piece: Piece) -> list[dict[str, Any]]:
@@ -154,7 +164,8 @@ def play_piece(piece: Piece) -> list[dict[str, Any]]:
         torch.set_num_threads(config.threads)
     seed = config.first_seed + piece.start
     goal = make_goal(task, seed, config.demonstrator.build(task), ticks=config.goal_ticks)
-    row = {"episode": piece.number, "start": piece.start, "seed": seed, "arm": piece.arm, "place": piece.place}
+    row = {"job": piece.job(), "episode": piece.number, "start": piece.start, "seed": seed, "arm": piece.arm,
+           "place": piece.place}
     if piece.arm is None:
         return [row | _audit(config, task, world, goal, seed)]
     lanes: Lanes = TruthLanes(task, [goal.start])

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from wcsim.errors import RunError
 from wcsim.report import phrases
 from wcsim.report.decisions import decision_panels
 from wcsim.report.figures import TWINS, error_panels, latency_panels, task_panels
@@ -76,10 +75,8 @@ def write_report(run_dir: Path) -> Path:
 
 
 def _arrays(run: Run, episode: int) -> dict[str, np.ndarray] | None:
-    try:
-        return run.load_arrays(f"ep_{episode:04d}")
-    except RunError:
-        return None
+    name = f"ep_{episode:04d}"
+    return run.load_arrays(name) if run.has_arrays(name) else None
 
 
 def frames_per_second(summary: Mapping[str, Any]) -> float:
