@@ -16,7 +16,6 @@ from pydantic import Field
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.gate import PolicyConfig
 from wcsim.config import StrictConfig
-from wcsim.experiments.across import Across
 from wcsim.experiments.foreign import Origin, foreign, missing
 
 Cache = str | dict[str, Any] | PolicyConfig
@@ -65,8 +64,6 @@ class Sweep(StrictConfig):
             cache: Cache = {"preset": self.policy, **settings}
             if self.origin != "ours":
                 cache = foreign(self.origin, self.policy, settings)
-            elif self.policy == "across":
-                cache = Across.Config.model_validate(settings)
             yield f"{self.knob}={value:g}", cache, hold
 
 
