@@ -8,7 +8,6 @@ from pydantic import BaseModel, ValidationError
 from wcsim.cache import CacheConfig, DiCache, NoCache, WorldCache, parse_cache, preset, presets
 from wcsim.cache.curve import Curve
 from wcsim.cache.easycache import EasyCache
-from wcsim.cache.fastercache import FasterCache
 from wcsim.cache.firstblock import FirstBlock
 from wcsim.cache.interval import Interval
 from wcsim.cache.magcache import MagCache
@@ -33,7 +32,6 @@ def test_presets_build_their_policies():
         "seacache": SeaCache,
         "magcache": MagCache,
         "easycache": EasyCache,
-        "fastercache": FasterCache,
         "taylorseer": TaylorSeer,
         "interval": Interval,
         "wcsim": Curve,
@@ -42,8 +40,7 @@ def test_presets_build_their_policies():
 
 def test_defaults_are_the_recommended_presets():
     assert preset("wcsim") == Curve.Config()
-    for kind in ("worldcache", "dicache", "firstblock", "seacache", "easycache", "fastercache", "taylorseer",
-                 "interval"):
+    for kind in ("worldcache", "dicache", "firstblock", "seacache", "easycache", "taylorseer", "interval"):
         assert preset(kind) == KINDS[kind]()
 
 
