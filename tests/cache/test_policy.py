@@ -77,8 +77,6 @@ def test_every_configuration_survives_its_own_dump():
         ({"preset": "worldcache", "probe": True}, r"cache.probe: .* valid integer, given True"),
         ({"preset": "worldcache", "gain_min": 3.0}, r"gain_min 3.0 is above gain_max 2.0"),
         ({"preset": "worldcache", "beta_d": -1.0}, r"beta_d -1.0 is negative"),
-        ({"preset": "worldcache", "warp_window": 4}, r"warp_window 4 is even"),
-        ({"preset": "authors_wan", "warp": True}, r"warp needs velocity 'anchor'"),
         ({"preset": "worldcache", "rate": 0.5, "error": 0.1}, r"set one of them"),
         ({"kind": "taylorseer", "order": 3}, r"order 3 needs min_warmup 4 or more, given 3"),
         ({"kind": "seacache", "order": 1}, r"order 1 needs min_warmup 2 or more, given 1"),

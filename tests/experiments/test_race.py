@@ -20,7 +20,7 @@ SMALL = {
                {"origin": "diffusers", "policy": "firstblock", "knob": "threshold", "values": [0.5], "steps": [6]},
                {"policy": "dicache", "knob": "threshold", "values": [0.1], "steps": [99]}],
     "ablation": {"sweep": {"policy": "worldcache", "knob": "threshold", "values": [100.0]}, "batches": [1],
-                 "parts": {"SWD": {"beta_s": 0.0}}, "additions": {"warping": {"warp": True}}},
+                 "parts": {"SWD": {"beta_s": 0.0}}},
     "frontier": {"solvers": ["euler", "dpm"], "steps": [3],
                  "sweeps": [{"policy": "dicache", "knob": "threshold", "values": [100.0]}]},
 }
@@ -30,7 +30,7 @@ def test_a_race_measures_everybody_at_every_batch_size(folder, tmp_path):
     summary = run_race(validate(RaceConfig, {**SMALL, "world": str(folder)}), tmp_path / "race", lambda _: None)
     assert json.loads((tmp_path / "race/summary.json").read_text()) == summary
     assert len(summary["curves"]) == 2 * 4
-    assert [row["policy"] for row in summary["ablation_rows"]] == ["whole", "without SWD", "with warping"]
+    assert [row["policy"] for row in summary["ablation_rows"]] == ["whole", "without SWD"]
     foreign = next(row for row in summary["curves"] if row["origin"] == "diffusers")
     assert foreign["policy"] == "firstblock (diffusers)"
     assert foreign["memory_grids"] >= 1

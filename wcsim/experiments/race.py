@@ -68,23 +68,19 @@ class Sweep(StrictConfig):
 
 
 class Ablation(StrictConfig):
-    """A sweep, once whole, and once without each of its parts or with one more."""
+    """A sweep, once whole, and once without each of its parts."""
 
     sweep: Sweep
     parts: dict[str, dict[str, Any]]
     """Name of a part to the settings that switch it off."""
-    additions: dict[str, dict[str, Any]] = Field({})
-    """Name of a part that the sweep leaves out to the settings that switch it on."""
     batches: list[int] | None = None
     """Lanes of its timings; null for those of the race."""
 
     def sweeps(self) -> Iterator[tuple[str, Sweep]]:
         """`whole` first."""
         yield "whole", self.sweep
-        named = {**{f"without {part}": off for part, off in self.parts.items()},
-                 **{f"with {part}": on for part, on in self.additions.items()}}
-        for name, settings in named.items():
-            yield name, self.sweep.model_copy(update={"settings": {**self.sweep.settings, **settings}})
+        for part, settings in self.parts.items():
+            yield f"without {part}", self.sweep.model_copy(update={"settings": {**self.sweep.settings, **settings}})
 
 
 class Frontier(StrictConfig):
