@@ -14,6 +14,7 @@ from rich.console import Console
 
 from recipe import Recipe
 from wcsim.experiments.world_bench import measure_world, table_of
+from wcsim.progress import progress
 
 
 def main() -> None:
@@ -23,8 +24,9 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = Recipe.load(arguments.recipe)
     test = recipe.data.splits["test"]
-    summary = measure_world(str(recipe.output / "world"), first_seed=test.first_seed, episodes=test.episodes,
-                            steps=arguments.steps, out=recipe.output / "evaluation")
+    with progress("world") as shown:
+        summary = measure_world(str(recipe.output / "world"), first_seed=test.first_seed, episodes=test.episodes,
+                                steps=arguments.steps, out=recipe.output / "evaluation", say=shown.say)
     Console().print(table_of(summary))
 
 

@@ -155,13 +155,14 @@ def test_the_development_versions_are_pinned() -> None:
 
 
 def test_importing_stays_light(tmp_path: Path) -> None:
-    """From another folder, so that only the installed names are found; torch takes seconds and is not always needed."""
+    """From another folder, so that only the installed names are found; these take seconds and are not always needed."""
     code = f"""
 import importlib, sys
 for module in {LIGHT!r}:
     importlib.import_module(module)
-    if "torch" in sys.modules:
-        sys.exit(f"importing {{module}} imports torch")
+    for heavy in ("torch", "scipy", "skimage"):
+        if heavy in sys.modules:
+            sys.exit(f"importing {{module}} imports {{heavy}}")
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wcsim.errors import WcsimError
-from wcsim.progress import counting, saying
+from wcsim.progress import progress
 
 app = typer.Typer(help="Closed-loop robot simulation inside Cosmos video world models.", no_args_is_help=True,
                   pretty_exceptions_enable=False, add_completion=False)
@@ -44,8 +44,9 @@ def place_of(out: Path | None, name: str, *, fork: bool) -> Path:
     """The run directory; of a fork, a fresh one beside it, which is told."""
     from wcsim.track.runs import fresh_sibling
 
-    path = fresh_sibling(out or Path("runs") / name) if fork else out or Path("runs") / name
+    path = out or Path("runs") / name
     if fork:
+        path = fresh_sibling(path)
         Console(stderr=True, highlight=False).print(f"new run in {path}; go on with it by --out {path}", soft_wrap=True)
     return path
 
@@ -70,16 +71,15 @@ def run(
         if given.get("kind") == "goals":
             goals = validate(GoalsConfig, given)
             path = place_of(out, goals.name, fork=fork)
-            with counting("episodes") as show:
-                GoalRuns(goals).run(path, executor=local(workers), on_piece=show)
+            with progress("episodes") as shown:
+                GoalRuns(goals).run(path, executor=local(workers), on_piece=shown.count)
         else:
             typed = validate(ClosedLoopConfig, given)
             if workers > 1:
                 raise ConfigError(f"a closed loop plays its episodes in one process, given --workers {workers}")
             path, every = place_of(out, typed.name, fork=fork), typed.episodes * typed.max_steps
-            with counting("steps") as show:
-                ClosedLoop(typed).run(path, on_step=lambda number, step: show(number * typed.max_steps + step, every))
-                show(every, every)
+            with progress("steps") as shown:
+                ClosedLoop(typed).run(path, on_step=lambda done, at: shown.count(done * typed.max_steps + at, every))
     report([path])
 
 
@@ -99,8 +99,8 @@ def evaluate(
 
         typed = validate(EvaluationConfig, override(read_yaml(config), settings or []))
         path = place_of(out, typed.name, fork=fork)
-        with counting("blocks") as show:
-            Evaluation(typed).run(path, executor=local(workers), on_block=show)
+        with progress("blocks") as shown:
+            Evaluation(typed).run(path, executor=local(workers), on_block=shown.count)
     report([path])
 
 
@@ -124,8 +124,8 @@ def budget(
 
         typed = validate(BudgetConfig, override(read_yaml(config), settings or []))
         path = place_of(out, typed.name, fork=fork)
-        with counting("episodes") as show:
-            run = BudgetSweep(typed).run(path, executor=local(workers), on_piece=show)
+        with progress("episodes") as shown:
+            run = BudgetSweep(typed).run(path, executor=local(workers), on_piece=shown.count)
         if recommend is not None:
             console.print(advice(run, recommend), highlight=False, soft_wrap=True)
             return
@@ -201,7 +201,7 @@ def bench_forward(
         from wcsim.experiments.forward_bench import bench_forward, table_of
 
         dtype = torch.bfloat16 if half else torch.float32
-        with console.status("forward"):
+        with progress("forward"):
             summary = bench_forward("quick" if quick else size, out=out, lanes=lanes, device=device, dtype=dtype)
         console.print(table_of(summary))
 
@@ -218,7 +218,9 @@ def bench_world(
     with one_line_errors():
         from wcsim.experiments.world_bench import measure_world, table_of
 
-        summary = measure_world(world, first_seed=first_seed, episodes=episodes, steps=steps, out=out)
+        with progress("world") as shown:
+            summary = measure_world(world, first_seed=first_seed, episodes=episodes, steps=steps, out=out,
+                                    say=shown.say)
         console.print(table_of(summary))
 
 
@@ -246,7 +248,7 @@ def bench_env_command(
     with one_line_errors():
         from wcsim.experiments.env_bench import bench_env, tables_of
 
-        with console.status("env"):
+        with progress("env"):
             summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, steps=steps,
                                 caches=cache or ["wcsim", "none"], starts=starts, ticks=ticks,
                                 fewer_steps=fewer_steps, deadline_ms=deadline_ms, solver=solver, compiled=compiled,
@@ -269,8 +271,8 @@ def bench_cache(
         from wcsim.report.race import write_race
 
         typed = validate(RaceConfig, override(read_yaml("bench_cache_quick" if quick else config), settings or []))
-        with saying("race") as say:
-            summary = run_race(typed, out, say)
+        with progress("race") as shown:
+            summary = run_race(typed, out, shown.say)
         console.print(f"report: {write_race(summary, out)}", soft_wrap=True)
 
 
@@ -292,10 +294,6 @@ def tune(
         from wcsim.experiments.tuning import tune_world
 
         typed = validate(RaceConfig, override(read_yaml(config), [f"world={world}", *(settings or [])]))
-        with saying("frontier") as say:
-            advice = tune_world(typed, out, deadline_ms=deadline_ms, max_error=max_error, progress=say)
+        with progress("frontier") as shown:
+            advice = tune_world(typed, out, deadline_ms=deadline_ms, max_error=max_error, progress=shown.say)
         console.print(advice, highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    app()

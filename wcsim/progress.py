@@ -1,4 +1,8 @@
-"""Where long work says how far it is: a bar or a line that moves on a terminal, now and then a new line elsewhere."""
+"""Where long work says how far it is, on stderr: one moving line on a terminal, now and then a new line elsewhere.
+
+Easy to get wrong: away from a terminal all but the first of what is told within `EVERY_S` seconds is dropped, so
+nothing that must be read may be told here.
+"""
 
 from __future__ import annotations
 
@@ -7,65 +11,76 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from time import monotonic
+from typing import Protocol
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
 
 EVERY_S = 30.0
 """Seconds between lines where there is no terminal."""
 
 
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Progress on stderr with the time left, moved by calling it with how many are done, of how many."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        with saying(what) as say:
-            yield _Estimate(say)
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
+class Shown(Protocol):
+    """What `progress` gives: work tells it a count, a text, both in turn, or nothing at all."""
+
+    def count(self, done: int, total: int) -> None:
+        """So many are done, of so many."""
+        ...
+
+    def say(self, text: str) -> None:
+        """What goes on now."""
+        ...
 
 
 @contextmanager
-def saying(what: str) -> Iterator[Callable[[str], None]]:
-    """Progress on stderr in words, by calling it with what goes on."""
+def progress(what: str) -> Iterator[Shown]:
+    """Show that `what` goes on, since when, and whatever it tells: the text, the count, and the time left by it."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(what)
+        yield Lines(what)
         return
-    with console.status(Text(what)) as status:  # as `Text`, for a name may hold [brackets], which would be markup
-        yield lambda text: status.update(Text(f"{what}: {text}"))
+    columns = (bars.TextColumn("{task.description}", markup=False), bars.BarColumn(), bars.TextColumn("{task.fields[count]}"),
+               bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    with bars.Progress(*columns, console=console) as shown:
+        yield Bar(shown, what)
 
 
-class _Lines:
-    """Prints what goes on, at most once in `EVERY_S` seconds, and the first time at once."""
+class Bar:
+    """One bar of rich's, which moves to and fro until a count is told."""
+
+    def __init__(self, shown: bars.Progress, what: str) -> None:
+        self._shown, self._what = shown, what
+        self._task = shown.add_task(what, total=None, count="")
+
+    def count(self, done: int, total: int) -> None:
+        """See `Shown`."""
+        self._shown.update(self._task, completed=done, total=total, count=f"{done}/{total}")
+
+    def say(self, text: str) -> None:
+        """See `Shown`."""
+        self._shown.update(self._task, description=f"{self._what}: {text}")
+
+
+class Lines:
+    """Prints what it is told, at most once in `EVERY_S` seconds, and the first time at once; a count comes with the
+    time left, by the pace since the first one."""
 
     def __init__(self, what: str, clock: Callable[[], float] = monotonic) -> None:
         self._what, self._clock, self._began, self._next = what, clock, clock(), -float("inf")
-
-    def __call__(self, text: str) -> None:
-        now = self._clock()
-        if now >= self._next:
-            self._next = now + EVERY_S
-            print(f"{timedelta(seconds=round(now - self._began))} {self._what}: {text}", file=sys.stderr, flush=True)
-
-
-class _Estimate:
-    """Words for a count, with the time left by the pace since the first one."""
-
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
-        self._say, self._clock = say, clock
         self._first: tuple[int, float] | None = None
 
-    def __call__(self, done: int, total: int) -> None:
+    def count(self, done: int, total: int) -> None:
+        """See `Shown`."""
         now = self._clock()
         if self._first is None:
             self._first = (done, now)
         before, began = self._first
         left = timedelta(seconds=round((total - done) * (now - began) / (done - before))) if done > before else None
-        self._say(f"{done} of {total}" + (f", {left} left" if left is not None and done < total else ""))
+        self.say(f"{done} of {total}" + (f", {left} left" if left is not None and done < total else ""))
+
+    def say(self, text: str) -> None:
+        """See `Shown`."""
+        now = self._clock()
+        if now >= self._next:
+            self._next = now + EVERY_S
+            print(f"{timedelta(seconds=round(now - self._began))} {self._what}: {text}", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ D width, C latent channels, h w latent pixels, H W frame pixels, A action.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -131,18 +131,14 @@ class WorldState:
                                 for name, value in self.tensors().items()})
 
 
-Attend = Callable[[int, Callable[[], Tensor]], Tensor]
-"""What stands in for a block's self-attention, `[B, L, D]`: it is given the block's number, and what computes it."""
-
-
 class BlockStack(Protocol):
     """The transformer at one denoise step, opened for a cache policy: tokens in, blocks in any range, velocity out.
 
     lanes: number of lanes N.  depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are
     ordered so.  branches: how many guided branches share the tokens: of every frame first the one, then the next, so
-    that `grid[0]` counts each frame once per branch.  conditional: which of the branches is that with the prompt.
-    context: how many of those leading frames are clean history, constant over the denoise steps; 0 where what was read
-    of it is kept (`Fidelity.context_hold`), since the tokens are then those of the other frames alone.
+    that `grid[0]` counts each frame once per branch.  context: how many of those leading frames are clean history,
+    constant over the denoise steps; 0 where what was read of it is kept (`Fidelity.context_hold`), since the tokens are
+    then those of the other frames alone.
     sigma, next_sigma: noise level of the other frames at this step and after it, in [0, 1].
     """
 
@@ -150,7 +146,6 @@ class BlockStack(Protocol):
     depth: int
     grid: tuple[int, int, int]
     branches: int
-    conditional: int
     context: int
     sigma: float
     next_sigma: float
@@ -160,15 +155,9 @@ class BlockStack(Protocol):
         """The latents as the first block reads them, `[N, L, D]`; embedded when first asked for."""
         ...
 
-    def run(
-        self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None, attend: Attend | None = None
-    ) -> Tensor:
+    def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
         """Blocks `first` up to but not including `last`, on tokens `[B, L, D]` of `lanes` `[B]` (an index on their
-        device; None: all lanes).  attend: asked for every self-attention, in a stack of one branch."""
-        ...
-
-    def branch(self, number: int) -> BlockStack:
-        """One of the branches alone, for tokens `[N, L / branches, D]`."""
+        device; None: all lanes)."""
         ...
 
     def modulated(self, tokens: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class ScriptedStack:
         sigma: float = 1.0, next_sigma: float = 0.0, branches: int = 1,
     ) -> None:  # fmt: skip
         self.depth, self.grid, self.context = len(amounts), grid, context
-        self.sigma, self.next_sigma, self.branches, self.conditional = sigma, next_sigma, branches, 0
+        self.sigma, self.next_sigma, self.branches = sigma, next_sigma, branches
         self.lanes, self.amounts, self._tokens = len(tokens), amounts, tokens
         self.block_lanes = self.embedded = 0
         self.calls: list[tuple[int, int, list[int] | None]] = []

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from scripted import ScriptedStack, hits, play, scalars
-from test_warp import GRID as WIDE
-from test_warp import pattern
 from test_worldcache import GRID, policy, trajectory
 
 
@@ -79,26 +77,3 @@ def test_an_error_budget_keeps_the_window_only():
     _, state, _ = cache.forward(ScriptedStack(z[0], [(p - z)[0], (o - p)[0]], **GRID), 0, state)
     assert state.memory.z_ref is None
     assert state.memory.p_ref is None
-
-
-@pytest.mark.parametrize(("warp", "better"), [(False, False), (True, True)])
-def test_warping_carries_the_residual(warp, better):
-    """Tokens and residual move together by half a token; the probe stays, so that the gate sees nothing."""
-    shifts = [0.0, 0.0, 0.5, 0.5]
-    z = torch.stack([pattern(shift, 0.0) for shift in shifts])
-    r = torch.stack([3 * pattern(shift, 0.0).flip(-1) for shift in shifts])
-    cache = policy(threshold=9.0, reuse="hold", warp=warp, warp_min_step=2, force_last=False)
-    got, decisions, _ = play(cache, z, z + 1, z + r, grid=WIDE)
-    assert hits(decisions).flatten().tolist() == [False, False, True, True]
-    inside = [x.view(4, *WIDE, 8)[2, :, 2:-2, 2:-2] for x in (got, z + r)]
-    error = (inside[0] - inside[1]).abs().mean() / 3
-    assert (error < 0.05) == better
-
-
-def test_warping_waits_for_its_first_step():
-    z = torch.stack([pattern(shift, 0.0) for shift in (0.0, 0.0, 0.5, 0.5)])
-    plain, late = (
-        play(policy(threshold=9.0, warp=warp, warp_min_step=3), z, z + 1, 2 * z, grid=WIDE)[0]
-        for warp in (False, True)
-    )
-    assert torch.equal(plain[2], late[2])

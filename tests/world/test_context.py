@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wcsim.cache import NoCache, parse_cache, preset, presets
+from wcsim.cache import NoCache, parse_cache, presets
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity
 from wcsim.world.context import renewals, rows_of
@@ -100,7 +100,7 @@ def test_held_it_moves_little_and_less_the_oftener_it_is_read():
     assert errors == sorted(errors, reverse=True)
 
 
-@pytest.mark.parametrize("name", [name for name in presets() if not preset(name).saves_inside])
+@pytest.mark.parametrize("name", presets())
 def test_a_lane_of_any_cache_does_not_notice_its_neighbours(name):
     world = tiny_world(layers=4)
     steady(world.transformer)
@@ -153,14 +153,6 @@ def test_clips_keep_their_context_too():
     _, latents, _ = world.advance(state, actions, exact)
     _, kept, _ = world.advance(state, actions, replace(exact, context_hold=0.2))
     assert 0 < float((kept - latents).norm() / latents.norm()) < 0.2
-
-
-@pytest.mark.parametrize("name", [name for name in presets() if preset(name).saves_inside])
-def test_a_cache_that_reaches_inside_the_blocks_is_refused(name):
-    world = tiny_world()
-    state, actions = begin(world)
-    with pytest.raises(ConfigError, match="context_hold must be 0 for a cache that reaches inside"):
-        world.advance(state, actions, Fidelity(12, preset(name).build(), context_hold=0.5))
 
 
 def test_a_hold_out_of_range_is_refused():

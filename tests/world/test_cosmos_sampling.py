@@ -1,7 +1,5 @@
 """Our sampler against diffusers' `Cosmos2_5_PredictBasePipeline`, on tiny random parts of the real classes."""
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
@@ -148,39 +146,6 @@ def test_what_a_branch_remembers_is_its_own_in_either_order(parts):
         torch.testing.assert_close(joint, turned, **TOLERANCE)
     with pytest.raises(ConfigError, match="the branches are conditional and unconditional, each once"):
         Guidance(1.0, torch.zeros(1, 1, 8), order=("conditional", "conditional"))
-
-
-@torch.no_grad()
-def test_a_branch_is_rebuilt_from_the_other(parts):
-    """FasterCache's second half: between its runs the unconditional branch costs nothing."""
-    names = ("conditional", "unconditional")
-    every, seldom = ({"preset": "fastercache", "interval": 1, "branch_interval": each} for each in (1, 3))
-    plain, *_ = guided(parts, cache=NEVER)
-    for order in (names, names[::-1]):
-        for batched in (True, False):
-            computed, told, _ = guided(parts, cache=every, order=order, batched=batched)
-            torch.testing.assert_close(computed, plain, **TOLERANCE)
-            assert not any(decision.hit.any() for decision in told)
-    rebuilt, told, blocks = guided(parts, cache=seldom)
-    assert [bool(decision.hit) for decision in told] == [False, False, True, True, False, True]
-    assert (blocks == 3).all()
-    assert 0 < (rebuilt - plain).norm() / plain.norm() < 0.2
-    torch.testing.assert_close(guided(parts, cache=seldom, order=names[::-1])[0], rebuilt, **TOLERANCE)
-    ran = []
-    for cache in (every, seldom):
-        with counted(parts[0]) as calls:
-            guided(parts, cache=cache)
-        ran.append(len(calls))
-    assert ran == [2 * STEPS, 2 * 3 + 3]
-
-
-@contextmanager
-def counted(transformer):
-    """What its first block is asked for."""
-    calls = []
-    handle = transformer.transformer_blocks[0].norm1.norm.register_forward_hook(lambda *_: calls.append(None))
-    yield calls
-    handle.remove()
 
 
 def guided(parts, cache=EAGER, **choices):

@@ -22,7 +22,7 @@ from wcsim.world.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
 FULL = {"threshold": 0.5, "warmup": 0.0}
-HUNGRIEST = {"preset": "worldcache", **FULL, "warp": True, "warp_min_step": 0}
+HUNGRIEST = {"preset": "worldcache", **FULL}
 
 
 class LiveBytes(TorchDispatchMode):

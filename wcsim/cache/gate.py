@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,9 +22,6 @@ class PolicyConfig(BaseModel, ABC):
     """A policy's numbers: immutable, no unknown keys, no converted types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    saves_inside: ClassVar[bool] = False
-    """Whether it saves inside the blocks, all of which run."""
 
     kind: str
 

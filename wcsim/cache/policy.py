@@ -15,7 +15,6 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from wcsim.cache.curve import Curve
 from wcsim.cache.dicache import DiCache
 from wcsim.cache.easycache import EasyCache
-from wcsim.cache.fastercache import FasterCache
 from wcsim.cache.firstblock import FirstBlock
 from wcsim.cache.gate import PolicyConfig
 from wcsim.cache.interval import Interval
@@ -36,7 +35,6 @@ CONFIGS: tuple[type[PolicyConfig], ...] = (
     SeaCache.Config,
     MagCache.Config,
     EasyCache.Config,
-    FasterCache.Config,
     TaylorSeer.Config,
     Interval.Config,
     Curve.Config,

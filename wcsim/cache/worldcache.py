@@ -1,7 +1,7 @@
 """WorldCache (Nawaz et al., arXiv 2603.22286): skip the deep blocks while the first blocks say that little has changed.
 
 Where the paper's text and its authors' code disagree, a setting of `WorldCache.Config` picks the form; the equations
-are in `drift`, `window` and `warp`.  Easy to get wrong: `step` counts denoise steps of one loop, and "last" means the
+are in `drift` and `window`.  Easy to get wrong: `step` counts denoise steps of one loop, and "last" means the
 last step at which this lane ran all blocks, which is not the previous step.
 
 Shape suffixes: N lanes, L tokens, T frames, P tokens per frame, D width.
@@ -28,7 +28,6 @@ from wcsim.cache.drift import (
 )
 from wcsim.cache.gate import ProbeConfig
 from wcsim.cache.reuse import Gated, Moment, Predict, Split, State
-from wcsim.cache.warp import displacement, warp
 from wcsim.cache.window import Window, deep_residual, distance_gain, osi_gain, push, unexplained
 from wcsim.types import BlockStack, Decision
 
@@ -77,12 +76,6 @@ class WorldCache(Gated[Memory]):
         """How far a hit goes along the last two residuals: least squares (OSI), DiCache's ratio, or to the last one."""
         gain: Literal["lane", "frame", "token"] = "lane"
         """What has a gain of its own; `Decision.gain` is their mean."""
-        warp: bool = False
-        """Whether a hit carries the residual along with the motion of the tokens since the last full pass."""
-        warp_window: int = Field(default=5, ge=1)
-        """Side, odd, of the square of tokens that moves together."""
-        warp_min_step: int = Field(default=5, ge=0)
-        """First denoise step that is warped."""
         rate: float | None = Field(default=None, ge=0, lt=1)
         """Share of the gated steps that every lane is steered to skip, by moving its threshold; null leaves that be."""
         error: float | None = Field(default=None, gt=0)
@@ -93,10 +86,6 @@ class WorldCache(Gated[Memory]):
         def _check_choices(self) -> Self:
             if self.beta_d != "budget" and self.beta_d < 0:
                 raise ValueError(f"beta_d {self.beta_d} is negative; allowed: 0 and above, or 'budget'")
-            if self.warp_window % 2 == 0:
-                raise ValueError(f"warp_window {self.warp_window} is even; it needs a middle")
-            if self.warp and self.velocity != "anchor":
-                raise ValueError("warp needs velocity 'anchor': it moves what the last full pass left")
             if self.rate is not None and self.error is not None:
                 raise ValueError("rate and error both replace the threshold; set one of them")
             return self
@@ -156,7 +145,7 @@ class WorldCache(Gated[Memory]):
         drift = relative_drift(now.probe[:, skip:], p_ref, weights)
         change = torch.zeros_like(drift)
         if config.alpha > 0 and memory.z_ref is not None:
-            change = relative_drift(now.tokens[:, skip:], memory.z_ref[:, skip:] if config.warp else memory.z_ref)
+            change = relative_drift(now.tokens[:, skip:], memory.z_ref)
         drift, change, gain = torch.stack([drift, change, gain]).cpu()  # the only host read of a denoise step
         motion = velocity(change, now.elapsed if config.velocity == "anchor" else 1)
         threshold = adaptive_threshold(config.threshold, config.alpha, motion, config.growth(now.step, state.num_steps))
@@ -178,19 +167,15 @@ class WorldCache(Gated[Memory]):
         return torch.where(decision.hit, decision.drift, 0) if self.config.drift == "accumulate" else state.path
 
     def _predict(self, now: Moment, memory: Memory, gain: Tensor) -> Tensor:
-        config, residual = self.config, deep_residual(memory.window, gain)
-        if config.warp and now.step >= config.warp_min_step:
-            assert memory.z_ref is not None
-            residual = warp(residual, displacement(memory.z_ref, now.tokens, now.stack.grid, config.warp_window))
-        return (now.tokens.float() + residual).to(now.tokens.dtype)
+        return (now.tokens.float() + deep_residual(memory.window, gain)).to(now.tokens.dtype)
 
     def _remember(self, now: Moment, memory: Memory | None, split: Split, output: Tensor) -> Memory:
         config, skip = self.config, self.config.unmeasured(now.stack)
         before = memory.window if memory else None
         window = push(before, split, now.tokens, now.probe, output, unread=config.unread(now.stack))
         measures, z_ref, p_ref = config.error is None, None, None
-        if config.warp or (measures and config.alpha > 0):
-            z_ref = now.tokens if config.warp else _from(now.tokens, skip)
+        if measures and config.alpha > 0:
+            z_ref = _from(now.tokens, skip)
             if memory and memory.z_ref is not None and config.velocity == "anchor":
                 z_ref = split.renew(memory.z_ref, z_ref)
         if measures:

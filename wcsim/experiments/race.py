@@ -16,7 +16,6 @@ from pydantic import Field
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.gate import PolicyConfig
 from wcsim.config import StrictConfig
-from wcsim.experiments.across import Across
 from wcsim.experiments.foreign import Origin, foreign, missing
 
 Cache = str | dict[str, Any] | PolicyConfig
@@ -65,29 +64,23 @@ class Sweep(StrictConfig):
             cache: Cache = {"preset": self.policy, **settings}
             if self.origin != "ours":
                 cache = foreign(self.origin, self.policy, settings)
-            elif self.policy == "across":
-                cache = Across.Config.model_validate(settings)
             yield f"{self.knob}={value:g}", cache, hold
 
 
 class Ablation(StrictConfig):
-    """A sweep, once whole, and once without each of its parts or with one more."""
+    """A sweep, once whole, and once without each of its parts."""
 
     sweep: Sweep
     parts: dict[str, dict[str, Any]]
     """Name of a part to the settings that switch it off."""
-    additions: dict[str, dict[str, Any]] = Field({})
-    """Name of a part that the sweep leaves out to the settings that switch it on."""
     batches: list[int] | None = None
     """Lanes of its timings; null for those of the race."""
 
     def sweeps(self) -> Iterator[tuple[str, Sweep]]:
         """`whole` first."""
         yield "whole", self.sweep
-        named = {**{f"without {part}": off for part, off in self.parts.items()},
-                 **{f"with {part}": on for part, on in self.additions.items()}}
-        for name, settings in named.items():
-            yield name, self.sweep.model_copy(update={"settings": {**self.sweep.settings, **settings}})
+        for part, settings in self.parts.items():
+            yield f"without {part}", self.sweep.model_copy(update={"settings": {**self.sweep.settings, **settings}})
 
 
 class Frontier(StrictConfig):

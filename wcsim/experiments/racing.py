@@ -21,7 +21,6 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
 from wcsim.envs.imagined import load_world
 from wcsim.envs.tasks import make_task
-from wcsim.experiments.across import Across
 from wcsim.experiments.hooked import Model, held
 from wcsim.experiments.race import RaceConfig, is_plain
 from wcsim.experiments.world_bench import HeldOut, errors_of, record
@@ -33,8 +32,6 @@ from wcsim.world.world import World
 
 WORST = {"block_px": 128.0, "block_deg": 90.0, "agent_px": 128.0}
 """Where a pose error counts as lost: no rollout weighs more in a mean than this."""
-OTHER_NOISE = 1000
-"""Added to the seeds of the chunk before."""
 LOSSES = ("psnr_db", "block_px", "block_deg", "agent_px")
 
 Progress = Callable[[str], None]
@@ -62,22 +59,15 @@ class Race:
         spec = self.world.spec
         self.lead, self.chunk = spec.max_context - 1, min(config.chunk or spec.max_chunk, config.horizon)
         self._pass = self.chunk if spec.frames_per_latent == 1 else None  # worlds of clips know but one length
-        begin = self.chunk + self.lead  # a chunk of history before the one that is imagined
+        begin = self.chunk + self.lead  # a chunk after the start, when things move
         self.seen = record(self.task, config.first_seed, config.episodes, begin, config.horizon)
         self.truth = HeldOut(self.seen.frames[:, begin:], self.seen.actions[:, begin:], self.seen.poses[:, begin:])
         self._plain: dict[tuple[str, int, bool], Imagined] = {}
 
-    def start(self, lanes: np.ndarray, first_seed: int = 0, *, early: bool = False) -> WorldState:
-        """The held-out starts `lanes`, each with its own noise; or, `early`, one chunk before."""
-        first = 0 if early else self.chunk
-        frames, actions = self.seen.frames[lanes, first:], self.seen.actions[lanes, first:]
-        return self.world.init(frames[:, : self.lead + 1], actions[:, : self.lead], first_seed + lanes)
-
-    def live_through(self, what: Fidelity) -> None:
-        """The chunk before the starts, for a policy that remembers from chunk to chunk; with noise of its own."""
-        lanes = np.arange(self.config.episodes)
-        actions = self.seen.actions[:, self.lead : self.lead + self.chunk]
-        self.world.advance(self.start(lanes, OTHER_NOISE, early=True), actions, replace(what, chunk=self._pass))
+    def start(self, lanes: np.ndarray) -> WorldState:
+        """The held-out starts `lanes`, each with its own noise."""
+        frames, actions = self.seen.frames[lanes, self.chunk :], self.seen.actions[lanes, self.chunk :]
+        return self.world.init(frames[:, : self.lead + 1], actions[:, : self.lead], lanes)
 
     def imagine(self, what: Fidelity, *, whole: bool, shift: float = 0.0) -> Imagined:
         """All episodes from their starts: the rollout, decoded and judged, or its first chunk alone; `shift` perturbs
@@ -86,8 +76,6 @@ class Race:
         if shift:
             noise = shift * torch.randn(state.latents.shape, generator=torch.Generator().manual_seed(0))
             state = replace(state, latents=state.latents + noise.to(state.latents))
-        if isinstance(what.cache, Across):
-            self.live_through(what)
         scales = ForeseenWeighed(what.cache) if isinstance(what.cache, Foreseen) else Weighed(what.cache)
         length = self.config.horizon if whole else self.chunk
         what = replace(what, cache=scales, chunk=self._pass)

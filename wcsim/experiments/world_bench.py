@@ -16,7 +16,6 @@ from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -29,6 +28,8 @@ from wcsim.track import files, metrics
 from wcsim.track.stats import bootstrap
 from wcsim.types import Fidelity
 from wcsim.world.world import World
+
+Say = Callable[[str], None]
 
 HORIZONS = (1, 2, 4, 8, 16, 32)
 SENSITIVITY_HORIZON = 8
@@ -56,8 +57,7 @@ class HeldOut:
 def record(task: Task, first_seed: int, episodes: int, lead: int, horizon: int = max(HORIZONS)) -> HeldOut:
     """Play the task's exploration; `lead` more ticks than the horizon, for context."""
     steps = horizon + lead
-    played = [play_exploration(task, seed, steps) for seed in
-              track(range(first_seed, first_seed + episodes), description="truth")]
+    played = [play_exploration(task, seed, steps) for seed in range(first_seed, first_seed + episodes)]
     return HeldOut(
         np.array([[frame.pixels for frame in seen] for seen, _ in played]),
         np.array([done for _, done in played]),
@@ -77,10 +77,11 @@ def judge_all(task: Task, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Rollouts:
-    """Replays actions in a world from the frame at index `lead`, with a given number of context frames."""
+    """Replays actions in a world from the frame at index `lead`, with a given number of context frames.  say: told
+    which rollout goes on, and how far it is."""
 
-    def __init__(self, world: World, task: Task, truth: HeldOut, lead: int, steps: int) -> None:
-        self.world, self.task, self.truth, self.lead, self.steps = world, task, truth, lead, steps
+    def __init__(self, world: World, task: Task, truth: HeldOut, lead: int, steps: int, say: Say) -> None:
+        self.world, self.task, self.truth, self.lead, self.steps, self._say = world, task, truth, lead, steps, say
 
     def imagine(self, actions: np.ndarray, *, context: int, chunk: int, description: str) -> np.ndarray:
         """Frames `[N, k, H, W, 3]` under actions `[N, k, A]`; each episode's noise is seeded by its number."""
@@ -89,19 +90,24 @@ class Rollouts:
                                 np.arange(len(actions)))
         fidelity = Fidelity(self.steps, NoCache(), chunk=chunk)
         latents: list[Tensor] = []
-        for first in track(range(0, actions.shape[1], chunk), description=description):
+        for first in range(0, actions.shape[1], chunk):
+            self._say(f"{description}, step {first} of {actions.shape[1]}")
             state, new, _ = self.world.advance(state, actions[:, first : first + chunk], fidelity)
             latents.extend(new.unbind(1))
         return np.stack([self.world.decode(frame) for frame in latents], axis=1)
 
 
-def measure_world(name: str, *, first_seed: int, episodes: int, steps: int | None, out: Path) -> dict[str, Any]:
-    """Measure and write `summary.json` and the picture `episodes.png` under `out`; the summary."""
+def measure_world(
+    name: str, *, first_seed: int, episodes: int, steps: int | None, out: Path, say: Say = lambda text: None
+) -> dict[str, Any]:
+    """Measure and write `summary.json` and the picture `episodes.png` under `out`; the summary.  say: told what goes
+    on."""
     world = load_world(name)
     task = make_task(world.spec.task)
     lead = world.spec.max_context - 1
+    say("the truth")
     truth = record(task, first_seed, episodes, lead)
-    rolls = Rollouts(world, task, truth, lead, steps or world.spec.default_steps)
+    rolls = Rollouts(world, task, truth, lead, steps or world.spec.default_steps, say)
     future = HeldOut(truth.frames[:, lead:], truth.actions[:, lead:], truth.poses[:, lead:])
     most = world.spec.max_chunk
     frames = rolls.imagine(future.actions, context=lead + 1, chunk=most, description="imagine")

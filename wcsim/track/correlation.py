@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
+import scipy.stats
 
 from wcsim.track.stats import Interval
 
@@ -19,18 +19,26 @@ Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """True and simulated scores `[..., K]` to a number `[...]`, NaN where it is not defined."""
 
 
+FLAT = 1e-12
+"""Scores that spread less than this are constant: means of equal scores leave rounding behind."""
+
+
 def pearson(real: np.ndarray, simulated: np.ndarray) -> np.ndarray:
-    """Pearson's r over the last axis; NaN where either side is constant."""
-    x, y = (scores - scores.mean(axis=-1, keepdims=True) for scores in _pair(real, simulated))
-    scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-    # Sums of equal numbers leave rounding behind, which must not pass for spread.
-    flat = (np.ptp(x, axis=-1) < 1e-12) | (np.ptp(y, axis=-1) < 1e-12)
-    return np.where(flat, np.nan, (x * y).sum(-1) / np.where(flat, 1.0, scale))
+    """`scipy.stats.pearsonr` over the last axis, without its warnings; NaN where either side is constant."""
+    x, y = np.broadcast_arrays(*_pair(real, simulated))
+    varied = (np.ptp(x, axis=-1) >= FLAT) & (np.ptp(y, axis=-1) >= FLAT)
+    found = np.full(varied.shape, np.nan)
+    if varied.any():
+        found[varied] = scipy.stats.pearsonr(x[varied], y[varied], axis=-1).statistic
+    return found
 
 
 def spearman(real: np.ndarray, simulated: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation over the last axis, ties sharing their mean rank; NaN where either is constant."""
-    return pearson(*(_ranks(scores) for scores in _pair(real, simulated)))
+    """Spearman's rank correlation over the last axis, ties sharing their mean rank; NaN where either is constant.
+
+    `scipy.stats.spearmanr` takes no stacks, so these are scipy's ranks, correlated.
+    """
+    return pearson(*(scipy.stats.rankdata(scores, axis=-1) for scores in _pair(real, simulated)))
 
 
 def mmrv(real: np.ndarray, simulated: np.ndarray) -> np.ndarray:
@@ -45,7 +53,11 @@ def mmrv(real: np.ndarray, simulated: np.ndarray) -> np.ndarray:
 
 
 def kendall(first: np.ndarray, second: np.ndarray) -> float:
-    """Kendall's tau-a of two lists of costs `[n]`: 1 the same order, -1 the reverse; NaN for fewer than 2."""
+    """Kendall's tau-a of two lists of costs `[n]`: 1 the same order, -1 the reverse; NaN for fewer than 2.
+
+    Not `scipy.stats.kendalltau`, which has tau-b and tau-c: they are NaN where all candidates of one list tie, and here
+    ties must count as no agreement, so that means over plans are defined.
+    """
     one, other = (np.sign(np.asarray(costs)[:, None] - np.asarray(costs)[None]) for costs in (first, second))
     return float((one * other).sum() / (len(one) * (len(one) - 1))) if len(one) > 1 else float("nan")
 
@@ -111,9 +123,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"paired outcomes must both be [n], got {list(first.shape)} and {list(second.shape)}")
     ahead, behind = int((first & ~second).sum()), int((second & ~first).sum())
-    pairs, rarer = ahead + behind, min(ahead, behind)
-    tail = sum(comb(pairs, count) for count in range(rarer + 1)) / 2**pairs
-    return McNemar(ahead, behind, min(1.0, 2.0 * tail))
+    differ = ahead + behind
+    return McNemar(ahead, behind, float(scipy.stats.binomtest(ahead, differ).pvalue) if differ else 1.0)
 
 
 def _pair(real: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,13 +132,6 @@ def _pair(real: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if real.shape != simulated.shape or real.ndim == 0 or real.shape[-1] < 2:
         raise ValueError(f"scores must both be [..., K >= 2], got {list(real.shape)} and {list(simulated.shape)}")
     return real, simulated
-
-
-def _ranks(scores: np.ndarray) -> np.ndarray:
-    """Ranks from 0 along the last axis; equal scores share the mean of theirs."""
-    below = (scores[..., None, :] < scores[..., :, None]).sum(-1)
-    equal = (scores[..., None, :] == scores[..., :, None]).sum(-1)
-    return np.asarray(below + (equal - 1) / 2.0)
 
 
 def _interval(value: float, sample: np.ndarray, starts: int, confidence: float) -> Interval:

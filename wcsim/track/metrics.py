@@ -7,8 +7,8 @@ as the simulator's state begins.  Easy to get wrong: a pose that the judge could
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+from skimage.metrics import structural_similarity
 from torch import Tensor
 
 PSNR_CAP_DB = 100.0
@@ -18,10 +18,6 @@ POSE_SIZE = 5
 
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
-SSIM_C1, SSIM_C2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
-
-FRAMES_PER_BATCH = 64
-"""Frames whose SSIM is computed together; bounds memory, changes no number."""
 
 
 def psnr_db(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -35,7 +31,7 @@ def psnr_db(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Structural similarity `[...]` of each frame, at most 1, averaged over colours.
+    """Structural similarity `[...]` of each frame, at most 1, averaged over colours: scikit-image's.
 
     Wang et al. 2004, eq. 13, with their Gaussian window of 11 px and sigma 1.5 px, population covariances, K1 = 0.01,
     K2 = 0.03, over the pixels where the window fits in the frame.  Raises ValueError for frames smaller than that.
@@ -44,32 +40,15 @@ def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
     shape = frames.shape[-3:]
     if min(shape[:2]) < SSIM_WINDOW_PX:
         raise ValueError(f"ssim needs frames of {SSIM_WINDOW_PX} px or more along each side, got {list(shape[:2])}")
-    a, b = frames.reshape(-1, *shape), reference.reshape(-1, *shape)
-    result = np.empty(len(a))
-    for start in range(0, len(a), FRAMES_PER_BATCH):
-        batch = slice(start, start + FRAMES_PER_BATCH)
-        result[batch] = _ssim_map(a[batch].astype(np.float64), b[batch].astype(np.float64)).mean(axis=(1, 2, 3))
-    return result.reshape(frames.shape[:-3])
+    pairs = zip(frames.reshape(-1, *shape), reference.reshape(-1, *shape), strict=True)
+    return np.array([_ssim(a, b) for a, b in pairs], dtype=np.float64).reshape(frames.shape[:-3])
 
 
-def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    mean_a, mean_b = _window_mean(a), _window_mean(b)
-    variance_a = _window_mean(a * a) - mean_a * mean_a
-    variance_b = _window_mean(b * b) - mean_b * mean_b
-    covariance = _window_mean(a * b) - mean_a * mean_b
-    luminance = (2.0 * mean_a * mean_b + SSIM_C1) / (mean_a * mean_a + mean_b * mean_b + SSIM_C1)
-    structure = (2.0 * covariance + SSIM_C2) / (variance_a + variance_b + SSIM_C2)
-    result: np.ndarray = luminance * structure
-    return result
-
-
-def _window_mean(images: np.ndarray) -> np.ndarray:
-    """Gaussian means of `[B, H, W, 3]` where the window fits: `[B, H - 10, W - 10, 3]`."""
-    margin = SSIM_WINDOW_PX // 2
-    kernel = cv2.getGaussianKernel(SSIM_WINDOW_PX, SSIM_SIGMA_PX, cv2.CV_64F)
-    # The frames are filtered as one tall image: rows that mix two frames are the ones that the margin cuts off.
-    tall = cv2.sepFilter2D(images.reshape(-1, *images.shape[2:]), cv2.CV_64F, kernel, kernel)
-    return np.asarray(tall).reshape(images.shape)[:, margin:-margin, margin:-margin]
+def _ssim(frame: np.ndarray, reference: np.ndarray) -> float:
+    """Of one frame; scikit-image cuts its Gaussian off at 3.5 sigma, which is the paper's window."""
+    return float(structural_similarity(
+        frame, reference, channel_axis=-1, data_range=255, gaussian_weights=True, sigma=SSIM_SIGMA_PX,
+        use_sample_covariance=False))
 
 
 def latent_distance(latents: Tensor, reference: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Intervals around what was measured.
+"""Intervals around what was measured: scipy's, as one small dataclass, with this project's checks in front.
 
 Random resampling takes its generator as an argument, so the same seed gives the same interval.  Easy to get wrong: the
 values of a sample must be independent; steps of one episode are not, so resample episodes where there are enough.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 DRAWS_PER_BLOCK = 2**20
 """Resampled values held in memory together."""
@@ -36,7 +35,7 @@ def bootstrap(
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
-    """Percentile bootstrap (Efron 1979) of `statistic(sample, axis=-1)` over finite `values` `[n]`, n >= 1.
+    """`scipy.stats.bootstrap` by percentiles of `statistic(sample, axis=-1)` over finite `values` `[n]`, n >= 1.
 
     A single value has no spread to resample: its low and high are NaN.
     """
@@ -48,14 +47,11 @@ def bootstrap(
     estimate = float(statistic(values, axis=-1))
     if n == 1:
         return Interval(estimate, float("nan"), float("nan"), 1)
-    rows = max(1, DRAWS_PER_BLOCK // n)
-    blocks = [
-        statistic(values[generator.integers(0, n, (min(rows, resamples - start), n))], axis=-1)
-        for start in range(0, resamples, rows)
-    ]
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(np.concatenate(blocks), [tail, 1.0 - tail])
-    return Interval(estimate, float(low), float(high), n)
+    made = scipy.stats.bootstrap(
+        (values,), statistic, n_resamples=resamples, confidence_level=confidence, method="percentile",
+        vectorized=True, batch=max(1, DRAWS_PER_BLOCK // n), rng=generator,
+    ).confidence_interval
+    return Interval(estimate, float(made.low), float(made.high), n)
 
 
 def wilson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
@@ -63,15 +59,8 @@ def wilson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"a success rate needs 0 <= successes <= trials and a trial, got {successes} of {trials}")
     _check_confidence(confidence)
-    z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
-    rate = successes / trials
-    scale = 1.0 + z * z / trials
-    centre = (rate + z * z / (2.0 * trials)) / scale
-    half = z * sqrt(rate * (1.0 - rate) / trials + z * z / (4.0 * trials * trials)) / scale
-    # Exact at the ends, where rounding would step over them.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == trials else centre + half
-    return Interval(rate, low, high, trials)
+    interval = scipy.stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return Interval(successes / trials, float(interval.low), float(interval.high), trials)
 
 
 def paired_speedup(

@@ -6,10 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-
-from wcsim.types import Attend
-from wcsim.world.conditioning import Conditioning
 
 if TYPE_CHECKING:
     from wcsim.world.world import World
@@ -22,9 +18,9 @@ def compile_world(world: World, **options: Any) -> None:
     """Let `torch.compile` (which takes the options) make graphs of whatever a rollout runs at every step: block
     ranges and what modulates them, the dynamics, and the decoder of a codec of single frames.
 
-    The cache and the sampler, which read the host, stay outside, and blocks of which a cache reaches inside run as
-    they are.  Each block range, each number of lanes and each way to treat the context compiles once, which is more
-    often than torch expects of one function, so its limit (of the process) is raised.
+    The cache and the sampler, which read the host, stay outside.  Each block range, each number of lanes and each way
+    to treat the context compiles once, which is more often than torch expects of one function, so its limit (of the
+    process) is raised.
     """
     from torch import _dynamo as dynamo  # seconds, which only those who compile should wait
 
@@ -35,18 +31,7 @@ def compile_world(world: World, **options: Any) -> None:
         return made
 
     transformer: Any = world.transformer
-    plain: Callable[..., Tensor] = transformer.run_blocks
-    compiled = graph(plain)
-
-    def run_blocks(
-        tokens_BLD: Tensor, first: int, last: int, given: Conditioning, attend: Attend | None = None, **context: Any
-    ) -> Tensor:
-        if attend is not None:
-            return plain(tokens_BLD, first, last, given, attend, **context)
-        out: Tensor = compiled(tokens_BLD, first, last, given, **context)
-        return out
-
-    transformer.run_blocks = run_blocks
+    transformer.run_blocks = graph(transformer.run_blocks)
     transformer.make_modulations = graph(transformer.make_modulations)
     if world.spec.frames_per_latent == 1:
         world.codec.reconstruct = graph(world.codec.reconstruct)

@@ -48,29 +48,23 @@ class Guidance:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Branches, by name, that a cache policy decides for at once.  texts: of each.  passes: the batches in which their
-    blocks run, each its text and how many branches share the batch."""
+    """Branches, by name, that a cache policy decides for at once.  passes: the batches in which their blocks run, each
+    its text and how many branches share the batch."""
 
     branches: tuple[str, ...]
-    texts: tuple[Text, ...]
     passes: Sequence[tuple[Text, int]]
-
-    @property
-    def conditional(self) -> int:
-        """Which of the branches is the conditional one; 0 where none is."""
-        return self.branches.index(CONDITIONAL) if CONDITIONAL in self.branches else 0
 
 
 def groups_of(conditional: Text, unconditional: Text | None, guidance: Guidance | None) -> Sequence[Group]:
     """Who decides with whom, in the order in which they run."""
     if guidance is None or unconditional is None:
-        return (Group((CONDITIONAL,), (conditional,), ((conditional, 1),)),)
+        return (Group((CONDITIONAL,), ((conditional, 1),)),)
     texts = {CONDITIONAL: conditional, UNCONDITIONAL: unconditional}
     if guidance.decide == "apart":
-        return tuple(Group((name,), (texts[name],), ((texts[name], 1),)) for name in guidance.order)
+        return tuple(Group((name,), ((texts[name], 1),)) for name in guidance.order)
     ordered = tuple(texts[name] for name in guidance.order)
     passes = ((join_texts(ordered), 2),) if guidance.batched else tuple((text, 1) for text in ordered)
-    return (Group(guidance.order, ordered, passes),)
+    return (Group(guidance.order, passes),)
 
 
 def guide(velocities: Mapping[str, Tensor], scale: float) -> Tensor:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
-from wcsim.types import Attend
 from wcsim.world.attention import Read
 from wcsim.world.conditioning import Conditioning, Constants
 from wcsim.world.context import Kept, Rows, repeated, rows_of
@@ -75,69 +74,47 @@ class Shown:
 class TransformerStack:
     """The real transformer as a `BlockStack`; counts what runs and times it.
 
-    group: the branches, their texts and batches; None for one branch, under the text of the constants.  kept: what they
+    group: the branches and their batches; None for one branch, under the text of the constants.  kept: what they
     have read of the context where that is kept; the stack is then one of the new frames alone.  renew: whether the
     blocks that run read the context anew.  blocks: `[N]` blocks run so far, each counted once however many branches it
-    ran on: of a branch alone, where it is the conditional one.
+    ran on.
     """
 
     def __init__(
-        self, shown: Shown, group: Group | None = None, kept: Kept | None = None, *, renew: bool = False,
-        offset: int = 0,
+        self, shown: Shown, group: Group | None = None, kept: Kept | None = None, *, renew: bool = False
     ) -> None:
-        """offset: how many branches of those that share `kept` come before."""
-        text = shown.constants.text
-        group = group or Group((CONDITIONAL,), (text,), ((text, 1),))
+        group = group or Group((CONDITIONAL,), ((shown.constants.text, 1),))
         frames, rows, columns = shown.grid
         self.lanes, self.depth = len(shown.latents_NCThw), shown.transformer.depth
-        self.branches, self.conditional = len(group.branches), group.conditional
+        self.branches = len(group.branches)
         self._hidden = 0 if kept is None else shown.context
         self._frames, self._places = frames - self._hidden, rows * columns
         self.grid = (self._frames * self.branches, rows, columns)
         self.context = (shown.context - self._hidden) * self.branches
         self.sigma, self.next_sigma = shown.sigmas
         self.blocks = torch.zeros(self.lanes, dtype=torch.int64, device=shown.latents_NCThw.device)
-        self._shown, self._group, self._kept, self._renew, self._offset = shown, group, kept, renew, offset
+        self._shown, self._group, self._kept, self._renew = shown, group, kept, renew
 
     @property
     def tokens(self) -> Tensor:
         """See `wcsim.types.BlockStack`."""
         return beside([self._shown.embedded[0][:, self._hidden * self._places :]] * self.branches, self._frames)
 
-    def run(
-        self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None, attend: Attend | None = None
-    ) -> Tensor:
+    def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
         """See `wcsim.types.BlockStack`."""
-        if attend is not None:
-            self._check_inside()
         self.blocks[slice(None) if lanes is None else lanes] += last - first
         with self._shown.spans("probe" if first == 0 and last < self.depth else "deep"):
-            return self._each(tokens, lanes, partial(self._run, first, last, attend))
-
-    def branch(self, number: int) -> TransformerStack:
-        """See `wcsim.types.BlockStack`."""
-        if self.branches == 1:
-            return self
-        text = self._group.texts[number]
-        group = Group((self._group.branches[number],), (text,), ((text, 1),))
-        alone = TransformerStack(self._shown, group, self._kept, renew=self._renew, offset=self._offset + number)
-        if number == self.conditional:
-            alone.blocks = self.blocks
-        return alone
+            return self._each(tokens, lanes, partial(self._run, first, last))
 
     def act(self, tokens: Tensor, index: int, block: Callable[[Any, Tensor, Conditioning], Tensor]) -> Tensor:
         """Block `index` done by another hand, on all lanes: `block` is given diffusers' module, tokens `[B, L, D]` and
         their conditioning.  Not where the context is kept (ConfigError)."""
-        self._check_inside()
+        if self._kept is not None:
+            raise ConfigError("fidelity.context_hold must be 0 for a cache that reaches inside the blocks")
         self.blocks += 1
         module = self._shown.transformer.transformer_blocks[index]
         with self._shown.spans("deep"):
             return self._each(tokens, None, lambda some, given, rows: block(module, some, given))
-
-    def _check_inside(self) -> None:
-        """ConfigError where the context is kept: what happens inside the blocks then changes its size."""
-        if self._kept is not None:
-            raise ConfigError("fidelity.context_hold must be 0 for a cache that reaches inside the blocks")
 
     def modulated(self, tokens: Tensor) -> Tensor:
         """See `wcsim.types.BlockStack`."""
@@ -149,18 +126,16 @@ class TransformerStack:
         branches = apart(tokens, self._frames, self.branches)
         return torch.stack([self._shown.velocity(branch, self._hidden) for branch in branches], dim=1)
 
-    def _run(
-        self, first: int, last: int, attend: Attend | None, tokens: Tensor, given: Conditioning, rows: Rows
-    ) -> Tensor:
+    def _run(self, first: int, last: int, tokens: Tensor, given: Conditioning, rows: Rows) -> Tensor:
         """Blocks on one batch, of the lanes and branches that are `rows` of what is kept."""
         run, kept = self._shown.transformer.run_blocks, self._kept
         if kept is None:
-            return run(tokens, first, last, given, attend)
+            return run(tokens, first, last, given)
         if not self._renew:
-            return run(tokens, first, last, given.since(self._hidden), attend, past=kept.past(rows, first, last))
+            return run(tokens, first, last, given.since(self._hidden), past=kept.past(rows, first, last))
         size, notes = self._hidden * self._places, dict[int, Read]()
         context = kept.waiting(rows) if first else self._context(rows)
-        output = run(torch.cat([context, tokens], dim=1), first, last, given, attend, notes=notes)
+        output = run(torch.cat([context, tokens], dim=1), first, last, given, notes=notes)
         kept.keep(rows, notes, size)
         if last < self.depth:
             kept.wait(rows, output[:, :size])
@@ -169,7 +144,7 @@ class TransformerStack:
     def _context(self, rows: Rows) -> Tensor:
         """Context tokens as the first block reads them: those of a lane are the same in all branches."""
         tokens = self._shown.embedded[0][:, : self._hidden * self._places]
-        return tokens.repeat(self._offset + self.branches, 1, 1)[rows]
+        return tokens.repeat(self.branches, 1, 1)[rows]
 
     @cached_property
     def _passes(self) -> Sequence[tuple[Conditioning, int]]:
@@ -181,7 +156,7 @@ class TransformerStack:
     ) -> Tensor:
         """`act` on every pass: its branches as one batch, branch after branch; it is given tokens, what blocks read
         beside those of all frames, and the rows."""
-        branches, done, before = list(apart(tokens, self._frames, self.branches)), list[Tensor](), self._offset
+        branches, done, before = list(apart(tokens, self._frames, self.branches)), list[Tensor](), 0
         for given, count in self._passes:
             if lanes is not None:
                 given = given.select(repeated(lanes, 0, count, self.lanes))

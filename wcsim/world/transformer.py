@@ -10,7 +10,6 @@ stock forward expands it to every token first, for the same numbers (`wcsim.worl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_cosmos import CosmosPatchEmbed
 from torch import Tensor
 
-from wcsim.types import Attend
 from wcsim.world.attention import Position, Read, Text, cross_attention, read_text, self_attention
 from wcsim.world.conditioning import Conditioning, Constants
 from wcsim.world.embedders import ActionEmbedder, moments
@@ -210,20 +208,19 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         return tokens.flatten(1, 3), Conditioning(modulation, constants.position, constants.text, grid)
 
     def run_blocks(
-        self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning, attend: Attend | None = None,
+        self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning,
         past: Sequence[Read] | None = None, notes: dict[int, Read] | None = None,
     ) -> Tensor:
-        """Blocks `first` up to but not including `last`.  attend: asked for every self-attention.  past: what each of
-        these blocks looks back on beside the tokens.  notes: takes down, by block, what was read of the tokens."""
+        """Blocks `first` up to but not including `last`.  past: what each of these blocks looks back on beside the
+        tokens.  notes: takes down, by block, what was read of the tokens."""
         frames = given.grid[0]
         x = tokens_BLD.unflatten(1, (frames, -1))
         for index in range(first, last):
             block = self.transformer_blocks[index]
             x = given.position.add_to(x)
             normed, gate = modulate(block.norm1, x, given, 3 * index)
-            answer = partial(self_attention, block.attn1, normed.flatten(1, 2), given.position.rope, block=index,
-                             past=None if past is None else past[index - first], notes=notes)
-            attended = answer() if attend is None else attend(index, answer)
+            attended = self_attention(block.attn1, normed.flatten(1, 2), given.position.rope, block=index,
+                                      past=None if past is None else past[index - first], notes=notes)
             x = add_gated(x, gate, attended)
             normed, gate = modulate(block.norm2, x, given, 3 * index + 1, read=bool(given.text.keys))
             x = add_gated(x, gate, cross_attention(block.attn2, normed.flatten(1, 2), given.text, index))
