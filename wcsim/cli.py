@@ -12,13 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import wcsim
 from wcsim.errors import WcsimError
 from wcsim.progress import counting, saying
 
-app = typer.Typer(
-    help="Closed-loop robot simulation inside Cosmos video world models.", no_args_is_help=True,
-    pretty_exceptions_enable=False, add_completion=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 bench = typer.Typer(help="Measure a world.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
@@ -38,6 +36,19 @@ def one_line_errors() -> Iterator[None]:
     except WcsimError as error:
         Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"wcsim {wcsim.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Closed-loop robot simulation inside Cosmos video world models."""
 
 
 @app.command()
