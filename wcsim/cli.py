@@ -46,7 +46,7 @@ def print_version(wanted: bool) -> None:
 
 @app.callback()
 def program(
-    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Say it.")] = False,
 ) -> None:
     """Closed-loop robot simulation inside Cosmos video world models."""
 
