@@ -12,10 +12,12 @@ READY := $(VENV)/.ready
 INSTALLED := build/installed
 WORLDS := $(patsubst wcsim/assets/%/world.json,%,$(wildcard wcsim/assets/*/world.json))
 DEMO := runs/demo
+DOCS := build/docs
+DOCS_PINS := constraints/docs.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow bench lint types wheel installed smoke check clean
+.PHONY: help setup demo test test-slow bench lint types docs wheel installed smoke check clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -46,17 +48,33 @@ test-slow: setup  ## the tests that take minutes
 bench: setup  ## ratios of timings; no part of `check`
 	$(BIN)/pytest -m bench
 
-lint: setup  ## ruff
+lint: setup  ## ruff and codespell
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 
 # Types are checked on the installed wheel, from its own folder: there envs/, agents/ and configs/ have the names under
 # which they are imported, and the type checker cannot fall back on the checkout.
 MYPY = cd $(INSTALLED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 	--python-executable bin/python --cache-dir $(CURDIR)/.mypy_cache
 
-types: installed  ## mypy --strict on the installed copy and the scripts
+types: installed  ## mypy --strict on the installed copy, the scripts and the examples
 	$(MYPY) -p wcsim
 	$(MYPY) $(CURDIR)/scripts
+	$(MYPY) $(CURDIR)/examples
+
+# The site has an environment of its own, without torch: it needs Python and the package index, not `make setup`.
+$(DOCS)/.ready: pyproject.toml $(DOCS_PINS)
+	$(PYTHON) -m venv $(DOCS)
+	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], \
+		sep="\n")' > $(DOCS)/requirements.txt
+	$(DOCS)/bin/pip install --quiet $(PIP_ARGS) -c $(DOCS_PINS) -r $(DOCS)/requirements.txt
+	@touch $@
+
+docs: $(DOCS)/.ready  ## the documentation site, strictly, into build/site
+	@# The API pages read an installed copy; setuptools packs whatever an earlier build left in build/lib.
+	rm -rf build/lib build/bdist.* $(DOCS)/package
+	$(DOCS)/bin/pip install --quiet $(PIP_ARGS) --no-deps --target $(DOCS)/package .
+	$(DOCS)/bin/zensical build --strict --clean
 
 wheel: setup  ## dist/wcsim-*.whl
 	@# setuptools packs whatever an earlier build left in build/lib, deleted modules included.
@@ -79,4 +97,4 @@ check:  ## all of the above, as CI does it
 
 clean:  ## remove .venv and what was built; data/ and runs/ stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find agents configs envs scripts tests wcsim -name __pycache__ -prune -exec rm -rf {} +
+	find agents configs envs examples scripts tests wcsim -name __pycache__ -prune -exec rm -rf {} +

@@ -34,7 +34,7 @@ BLOCK_SHARE, AGENT_SHARE, FOUND_FIT = 0.5, 0.15, 0.3
 """Least share of its area in view, and least fit, to count as found.  With less in view, a block fits many poses."""
 
 BLOCK_FIT_OK, AGENT_FIT_OK = 0.9, 0.7
-"""Least fit of an unbroken block and of a whole agent; docs/judge.md has the distribution behind them."""
+"""Least fit of an unbroken block and of a whole agent; docs/history/judge.md has the distribution behind them."""
 
 MARKED = 0.3
 """Share of the mark's colour in a pixel from which on it says nothing of the agent; the block's rim passes for 0.26."""

@@ -3,8 +3,8 @@
     python scripts/judge_accuracy.py configs/train_pusht96.yaml --codec wcsim/assets/pusht-96/vae --out judge.json
 
 Prints a table per condition (the simulator's frames; with noise; blurred; through the codec) and group of frames
-(docs/judge.md says what they are), and writes the same numbers as JSON.  Frames near the goal are rendered here:
-collected episodes seldom come there.
+(docs/history/judge.md says what they are), and writes the same numbers as JSON.  Frames near the goal are rendered
+here: collected episodes seldom come there.
 """
 
 from __future__ import annotations

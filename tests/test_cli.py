@@ -1,49 +1,20 @@
-"""The command's own words: what is in brackets is printed, whoever wrote it."""
+"""The command itself; what its subcommands do is tested beside the experiments."""
 
 from __future__ import annotations
 
-from io import StringIO
-
-import pytest
-import typer
-from rich.table import Table
 from typer.testing import CliRunner
 
-from wcsim import cli
-from wcsim.errors import ConfigError, RemoteError
-
-SAID = "shape [2, 3] of [red]x[/] is not [A] or [/k] [link=http://x]:warning:\\"
+from wcsim import __version__
+from wcsim.cli import app
 
 
-@pytest.mark.parametrize("kind", [ConfigError, RemoteError])
-def test_an_error_keeps_its_brackets(kind: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as caught, cli.one_line_errors():
-        raise kind(SAID)
-    assert caught.value.exit_code == 2
-    assert capsys.readouterr().err == f"error: {SAID}\n"
+def test_the_version_is_the_package_s() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"wcsim {__version__}\n")
 
 
-def test_a_bug_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError), cli.one_line_errors():
-        raise ZeroDivisionError
-
-
-@pytest.mark.parametrize("arguments", [
-    ["run", "[red]x[/].yaml"], ["evaluate", "[a]"], ["budget", "-s", "[bold]"], ["report", "[run]"],
-    ["worlds", "verify", "[blue]"], ["bench", "cache", "[/x]"]])
-def test_what_was_given_is_repeated_whole(arguments: list[str]) -> None:
-    result = CliRunner().invoke(cli.app, arguments)
-    assert result.exit_code == 2
-    assert arguments[-1] in result.stderr
-    assert result.stderr.startswith("error: ")
-
-
-def test_paths_and_tables_are_printed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = StringIO()
-    monkeypatch.setattr(cli.console, "file", screen)
-    table = Table("[red]name", title="[bold]world[/]")
-    table.add_row(SAID)
-    cli.console.print(table)
-    cli.console.print("report: runs/[red]x/report.html", soft_wrap=True)
-    for said in ("[red]name", "[bold]world[/]", SAID, "report: runs/[red]x/report.html"):
-        assert said in screen.getvalue()
+def test_help_says_what_it_is_and_offers_the_commands() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "Closed-loop robot simulation inside Cosmos video world models." in result.output
+    assert {"run", "evaluate", "budget", "report", "worlds", "bench", "tune", "--version"} <= set(result.output.split())

@@ -30,8 +30,10 @@ MAY_IMPORT = {
     "envs": ENGINE,
     "agents": ENGINE,
     "experiments": ENGINE | {"envs", "agents"},
-    "cli": ENGINE | {"envs", "agents", "experiments", "progress"},
+    "cli": ENGINE | {"envs", "agents", "experiments", "cli_bench", "progress", "terminal"},
+    "cli_bench": ENGINE | {"envs", "agents", "experiments", "progress", "terminal"},
     "progress": set(),
+    "terminal": {"errors", "track"},
 }
 """Room to rooms it may import besides itself.  A room is a folder, or a module that stands alone."""
 
@@ -58,7 +60,7 @@ def sources(*folders: str) -> list[Path]:
 
 
 PACKAGED = sources("wcsim", *MAPPED)
-EVERY = sources("wcsim", *MAPPED, "scripts", "tests", ".ci")
+EVERY = sources("wcsim", *MAPPED, "examples", "scripts", "tests", ".ci")
 
 
 def module_name(path: Path) -> str:
@@ -130,7 +132,7 @@ def test_what_is_imported_is_declared() -> None:
     runtime = {distribution(line) for line in project["dependencies"]}
     tools = runtime | {distribution(line) for line in project["optional-dependencies"]["dev"]}
     owners = packages_distributions()
-    local = {"wcsim"} | {path.stem for path in sources("scripts", "tests")}
+    local = {"wcsim"} | {path.stem for path in sources("examples", "scripts", "tests")}
     missing = set()
     for path in EVERY:
         for top in {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names) - local:
@@ -146,12 +148,24 @@ def distribution(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name[0]).lower()
 
 
-def test_the_development_versions_are_pinned() -> None:
-    pins = [line for line in (ROOT / "constraints/py311-cpu.txt").read_text("utf-8").splitlines() if line[0] != "#"]
+def pinned(constraints: str) -> set[str]:
+    """The distributions that a file in constraints/ pins, each to one release."""
+    pins = [line for line in (ROOT / "constraints" / constraints).read_text("utf-8").splitlines() if line[0] != "#"]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins), "a path, a tag or a range"
+    return {distribution(pin) for pin in pins}
+
+
+def test_the_versions_of_development_and_documentation_are_pinned() -> None:
     project = PROJECT["project"]
-    wanted = {distribution(line) for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]}
-    assert wanted - {distribution(pin) for pin in pins} == set()
+    extras = {name: {distribution(line) for line in lines} for name, lines in project["optional-dependencies"].items()}
+    assert {distribution(line) for line in project["dependencies"]} | extras["dev"] <= pinned("py311-cpu.txt")
+    assert extras["docs"] <= pinned("docs.txt")
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """A link or an anchor that leads nowhere is found where the site is built: `make docs`."""
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8"))) == pages
 
 
 def test_importing_stays_light(tmp_path: Path) -> None:

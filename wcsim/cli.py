@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from wcsim.errors import WcsimError
+import wcsim
+from wcsim.cli_bench import bench
 from wcsim.progress import progress
+from wcsim.terminal import Fork, Overrides, console, one_line_errors, run_directory
 
-app = typer.Typer(help="Closed-loop robot simulation inside Cosmos video world models.", no_args_is_help=True,
-                  pretty_exceptions_enable=False, add_completion=False)
-bench = typer.Typer(help="Measure a world.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(bench, name="bench")
 worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
 app.add_typer(worlds, name="worlds")
-# A file has no width to fit a table to.  Text is printed as it is: paths, names and settings may hold [brackets].
-console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
-
-Overrides = Annotated[list[str] | None,
-                      typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")]
-Fork = Annotated[bool, typer.Option("--fork", help="Begin anew, beside an existing run directory: NAME-2, NAME-3, ...")]
 
 
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn wcsim's own errors into a message and exit code 2; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except WcsimError as error:
-        Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
-        raise typer.Exit(2) from error
+def print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"wcsim {wcsim.__version__}", highlight=False)
+        raise typer.Exit
 
 
-def place_of(out: Path | None, name: str, *, fork: bool) -> Path:
-    """The run directory; of a fork, a fresh one beside it, which is told."""
-    from wcsim.track.runs import fresh_sibling
-
-    path = out or Path("runs") / name
-    if fork:
-        path = fresh_sibling(path)
-        Console(stderr=True, highlight=False).print(f"new run in {path}; go on with it by --out {path}", soft_wrap=True)
-    return path
+@app.callback()
+def program(
+    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Say it.")] = False,
+) -> None:
+    """Closed-loop robot simulation inside Cosmos video world models."""
 
 
 @app.command()
@@ -70,14 +51,14 @@ def run(
         given = override(read_yaml(config), settings or [])
         if given.get("kind") == "goals":
             goals = validate(GoalsConfig, given)
-            path = place_of(out, goals.name, fork=fork)
+            path = run_directory(out, goals.name, fork=fork)
             with progress("episodes") as shown:
                 GoalRuns(goals).run(path, executor=local(workers), on_piece=shown.count)
         else:
             typed = validate(ClosedLoopConfig, given)
             if workers > 1:
                 raise ConfigError(f"a closed loop plays its episodes in one process, given --workers {workers}")
-            path, every = place_of(out, typed.name, fork=fork), typed.episodes * typed.max_steps
+            path, every = run_directory(out, typed.name, fork=fork), typed.episodes * typed.max_steps
             with progress("steps") as shown:
                 ClosedLoop(typed).run(path, on_step=lambda done, at: shown.count(done * typed.max_steps + at, every))
     report([path])
@@ -98,7 +79,7 @@ def evaluate(
         from wcsim.experiments.executor import local
 
         typed = validate(EvaluationConfig, override(read_yaml(config), settings or []))
-        path = place_of(out, typed.name, fork=fork)
+        path = run_directory(out, typed.name, fork=fork)
         with progress("blocks") as shown:
             Evaluation(typed).run(path, executor=local(workers), on_block=shown.count)
     report([path])
@@ -123,7 +104,7 @@ def budget(
         from wcsim.experiments.executor import local
 
         typed = validate(BudgetConfig, override(read_yaml(config), settings or []))
-        path = place_of(out, typed.name, fork=fork)
+        path = run_directory(out, typed.name, fork=fork)
         with progress("episodes") as shown:
             run = BudgetSweep(typed).run(path, executor=local(workers), on_piece=shown.count)
         if recommend is not None:
@@ -185,97 +166,6 @@ def verify_worlds(
                 f"A lane needs about {found.need.total(1) / 1e9:.2g} GB beside the weights.", soft_wrap=True)
 
 
-@bench.command("forward")
-def bench_forward(
-    size: Annotated[str, typer.Option(help="quick, middle or 2b.")] = "middle",
-    quick: Annotated[bool, typer.Option("--quick", help="Seconds instead of minutes.")] = False,
-    lanes: Annotated[int, typer.Option(min=1, help="Rollouts in a batch.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    half: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16.")] = False,
-    out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-forward"),
-) -> None:
-    """Time our denoise loop against diffusers' own, on the same random weights; one ratio per saving."""
-    with one_line_errors():
-        import torch
-
-        from wcsim.experiments.forward_bench import bench_forward, table_of
-
-        dtype = torch.bfloat16 if half else torch.float32
-        with progress("forward"):
-            summary = bench_forward("quick" if quick else size, out=out, lanes=lanes, device=device, dtype=dtype)
-        console.print(table_of(summary))
-
-
-@bench.command("world")
-def bench_world(
-    world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = "pusht-96",
-    first_seed: Annotated[int, typer.Option(help="First held-out seed.")] = 600_000,
-    episodes: Annotated[int, typer.Option(min=2, help="How many.")] = 64,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps; the world's default if left out.")] = None,
-    out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-world"),
-) -> None:
-    """Measure a world against the truth on held-out episodes: replayed actions, errors by horizon."""
-    with one_line_errors():
-        from wcsim.experiments.world_bench import measure_world, table_of
-
-        with progress("world") as shown:
-            summary = measure_world(world, first_seed=first_seed, episodes=episodes, steps=steps, out=out,
-                                    say=shown.say)
-        console.print(table_of(summary))
-
-
-@bench.command("env")
-def bench_env_command(
-    world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = "pusht-96",
-    lanes: Annotated[int, typer.Option(min=1, help="Lanes to set against as many single steps.")] = 32,
-    rounds: Annotated[int, typer.Option(min=2, help="Pairs of rounds.")] = 5,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps; the world's default if left out.")] = None,
-    solver: Annotated[str, typer.Option(help="Which solver takes them.")] = "euler",
-    cache: Annotated[
-        list[str] | None, typer.Option(help="Cache presets, or settings in YAML; wcsim and none if left out.")
-    ] = None,
-    starts: Annotated[int, typer.Option(min=1, help="Episodes in which chunks are compared with single steps.")] = 16,
-    ticks: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 8,
-    fewer_steps: Annotated[int, typer.Option(min=1, help="Denoise steps to hold against the deadline, too.")] = 14,
-    deadline_ms: Annotated[float, typer.Option(min=0, help="What a single step is held against.")] = 100.0,
-    compiled: Annotated[bool, typer.Option("--compiled", help="Make graphs of the world with torch.compile.")] = False,
-    context_hold: Annotated[
-        float, typer.Option(min=0, max=1, help="Fall of the noise level's root within which the context is kept.")
-    ] = 0.0,
-    out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-env"),
-) -> None:
-    """Time an environment's step: what lanes save, what lies outside the model, and how far chunks are from steps."""
-    with one_line_errors():
-        from wcsim.experiments.env_bench import bench_env, tables_of
-
-        with progress("env"):
-            summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, steps=steps,
-                                caches=cache or ["wcsim", "none"], starts=starts, ticks=ticks,
-                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, solver=solver, compiled=compiled,
-                                context_hold=context_hold)
-        console.print(*tables_of(summary))
-
-
-@bench.command("cache")
-def bench_cache(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged race.")] = "bench_cache",
-    settings: Overrides = None,
-    quick: Annotated[bool, typer.Option("--quick", help="The packaged race that ends in two minutes.")] = False,
-    out: Annotated[Path, typer.Option(help="Directory for summary.json and report.html.")] = Path("runs/bench-cache"),
-) -> None:
-    """Race cache policies, solvers and step counts: measured speed against error."""
-    with one_line_errors():
-        from wcsim.config import override, read_yaml, validate
-        from wcsim.experiments.cache_bench import run_race
-        from wcsim.experiments.race import RaceConfig
-        from wcsim.report.race import write_race
-
-        typed = validate(RaceConfig, override(read_yaml("bench_cache_quick" if quick else config), settings or []))
-        with progress("race") as shown:
-            summary = run_race(typed, out, shown.say)
-        console.print(f"report: {write_race(summary, out)}", soft_wrap=True)
-
-
 @app.command()
 def tune(
     world: Annotated[str, typer.Argument(help="A shipped world's name or a folder.")],
@@ -297,3 +187,7 @@ def tune(
         with progress("frontier") as shown:
             advice = tune_world(typed, out, deadline_ms=deadline_ms, max_error=max_error, progress=shown.say)
         console.print(advice, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()

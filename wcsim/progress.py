@@ -39,8 +39,8 @@ def progress(what: str) -> Iterator[Shown]:
     if not console.is_terminal:
         yield Lines(what)
         return
-    columns = (bars.TextColumn("{task.description}", markup=False), bars.BarColumn(), bars.TextColumn("{task.fields[count]}"),
-               bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    columns = (bars.TextColumn("{task.description}", markup=False), bars.BarColumn(),
+               bars.TextColumn("{task.fields[count]}"), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
     with bars.Progress(*columns, console=console) as shown:
         yield Bar(shown, what)
 

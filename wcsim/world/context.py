@@ -4,7 +4,7 @@ Context enters every denoise step as it is, under the same noise level; what the
 it sees the frames that are being denoised, and these settle early.  So most passes need not read it again: the new
 frames alone run, and attend to the keys and values that the context had when it was last read.  The idea is the
 key/value cache of language models, without their causal mask and therefore renewed on the way (`renewals`); the small
-worlds' errors are in docs/caching/context.md.
+worlds' errors are in docs/history/caching/context.md.
 
 Easy to get wrong: a cache policy may run the blocks in parts, and skip the later ones.  Where the context is read it
 goes the same way, part by part, so its tokens wait between the parts; the later blocks of a lane that skips keep what

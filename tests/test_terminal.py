@@ -1,0 +1,49 @@
+"""The command's own words: what is in brackets is printed, whoever wrote it."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+import typer
+from rich.table import Table
+from typer.testing import CliRunner
+
+from wcsim import cli, terminal
+from wcsim.errors import ConfigError, RemoteError
+
+SAID = "shape [2, 3] of [red]x[/] is not [A] or [/k] [link=http://x]:warning:\\"
+
+
+@pytest.mark.parametrize("kind", [ConfigError, RemoteError])
+def test_an_error_keeps_its_brackets(kind: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught, terminal.one_line_errors():
+        raise kind(SAID)
+    assert caught.value.exit_code == 2
+    assert capsys.readouterr().err == f"error: {SAID}\n"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), terminal.one_line_errors():
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("arguments", [
+    ["run", "[red]x[/].yaml"], ["evaluate", "[a]"], ["budget", "-s", "[bold]"], ["report", "[run]"],
+    ["worlds", "verify", "[blue]"], ["bench", "cache", "[/x]"]])
+def test_what_was_given_is_repeated_whole(arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert arguments[-1] in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
+def test_paths_and_tables_are_printed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = StringIO()
+    monkeypatch.setattr(terminal.console, "file", screen)
+    table = Table("[red]name", title="[bold]world[/]")
+    table.add_row(SAID)
+    terminal.console.print(table)
+    terminal.console.print("report: runs/[red]x/report.html", soft_wrap=True)
+    for said in ("[red]name", "[bold]world[/]", SAID, "report: runs/[red]x/report.html"):
+        assert said in screen.getvalue()

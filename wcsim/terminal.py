@@ -1,0 +1,46 @@
+"""What the commands share: a console, errors in one line, overrides and run directories.
+
+Easy to get wrong: text with brackets is text, so nothing goes through rich's markup.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from wcsim.errors import WcsimError
+
+# A file has no width to fit a table to.  Text is printed as it is: paths, names and settings may hold [brackets].
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
+
+Overrides = Annotated[list[str] | None,
+                      typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")]
+Fork = Annotated[bool, typer.Option("--fork", help="Begin anew, beside an existing run directory: NAME-2, NAME-3, ...")]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn wcsim's own errors into a message and exit code 2; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except WcsimError as error:
+        Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def run_directory(out: Path | None, name: str, *, fork: bool) -> Path:
+    """The run directory; of a fork, a fresh one beside it, which is told."""
+    from wcsim.track.runs import fresh_sibling
+
+    path = out or Path("runs") / name
+    if fork:
+        path = fresh_sibling(path)
+        Console(stderr=True, highlight=False).print(f"new run in {path}; go on with it by --out {path}", soft_wrap=True)
+    return path
