@@ -24,7 +24,7 @@ y, z, compared by the angle between rotations.  scalar: compared number by numbe
 they differ."""
 
 Role = Literal["robot", "scene"]
-"""robot: the robot's own state (proprioception), which policies are given.  scene: all else, which is only estimated."""
+"""robot: the robot's own state (proprioception), which policies are given.  scene: the rest, only estimated."""
 
 Values = Mapping[str, np.ndarray]
 """Quantity name to float64 `[..., size]`, NaN where not found."""
