@@ -45,6 +45,18 @@ class Estimate:
                        **{name: {key: value[at] for key, value in getattr(self, name).items()}
                           for name in ("values", "found", "fit")})
 
+    def put(self, lanes: np.ndarray, other: Self) -> Self:
+        """This estimate with the given lanes replaced by those of `other`."""
+        def placed(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            result = old.copy()
+            result[lanes] = new
+            return result
+
+        tables = {name: {key: placed(value, getattr(other, name)[key]) for key, value in getattr(self, name).items()}
+                  for name in ("values", "found", "fit")}
+        return replace(self, **tables, **{name: placed(getattr(self, name), getattr(other, name))
+                                          for name in ("progress", "success", "shape_ok")})
+
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """Several estimates one after the other."""

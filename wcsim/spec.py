@@ -40,6 +40,8 @@ class Quantity:
     size: how many numbers.  unit: of these numbers; angles are in rad, quaternions in 1.  goal: whether the task's goal
     is told in it.  low, high: bounds of each number in observations, infinite where unknown.  weight: what an error of
     one unit costs in a distance to the goal (`wcsim.agents.objectives.StateGoal`), in units of the first quantity.
+    moved: change from which on it counts as moved.  lost: error from which on it counts as lost, infinite for never.
+    Both are in `error_unit`.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Quantity:
     low: float = -inf
     high: float = inf
     weight: float = 1.0
+    moved: float = 0.0
+    lost: float = inf
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -169,15 +173,16 @@ class StateSpec:
         return {"progress": self.progress, "quantities": [
             {"name": q.name, "size": q.size, "unit": q.unit, "kind": q.kind, "role": q.role, "goal": q.goal,
              "low": q.low if isfinite(q.low) else None, "high": q.high if isfinite(q.high) else None,
-             "weight": q.weight, "metric": q.metric} for q in self.quantities]}
+             "weight": q.weight, "moved": q.moved, "lost": q.lost if isfinite(q.lost) else None,
+             "metric": q.metric} for q in self.quantities]}
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Self:
         """What `to_json` made."""
         rows = [{key: value for key, value in row.items() if key != "metric"} for row in told["quantities"]]
-        return cls(tuple(Quantity(**{**row, "low": -inf if row["low"] is None else row["low"],
-                                     "high": inf if row["high"] is None else row["high"]}) for row in rows),
-                   told["progress"])
+        unbounded = {"low": -inf, "high": inf, "lost": inf}
+        return cls(tuple(Quantity(**{key: unbounded[key] if value is None else value for key, value in row.items()})
+                         for row in rows), told["progress"])
 
 
 def flatten(quantities: Sequence[Quantity], values: Values) -> np.ndarray:

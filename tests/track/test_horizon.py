@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wcsim.track import ledger, metrics
-from wcsim.track.ledger import Twin
+from wcsim.track.horizon import Twin
 
 
 def twin(steps: int, *, brightness: int = 0, block_x: float = 0.0, latent: float | None = None) -> Twin:

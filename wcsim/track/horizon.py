@@ -1,9 +1,9 @@
-"""The error ledger: how far imagination has drifted after h steps.
+"""Error by horizon: how far imagination has drifted after h steps.
 
-The same actions are played by twins: the truth, the world with the cache, the world without it.  One row per episode
+The same actions are played in the truth, in the world with the cache, and in the world without it.  One row per episode
 and horizon holds every metric of every comparison, and everything below is a pure function of rows, so a resumed run
-aggregates what it reads back from disk.  Easy to get wrong: a metric is None where it could not be measured (a block
-that the judge did not find, a latent that was not kept), so `n` may fall along a curve, as it does where episodes end.
+aggregates what it reads back from disk.  Easy to get wrong: a metric is None where it could not be measured (a quantity
+that was not found, a latent that was not kept), so `n` may fall along a curve, as it does where episodes end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from wcsim.spec import StateSpec
 from wcsim.track import metrics
 from wcsim.track.stats import bootstrap
 
@@ -26,22 +27,28 @@ COMPARISONS = {
     "uncached_vs_truth": ("uncached", "truth"),
     "cached_vs_uncached": ("cached", "uncached"),
 }
-"""Name to (twin, reference)."""
+"""Name to (which playing, reference)."""
 
-METRICS = ("psnr_db", "ssim", "latent", "block_px", "block_deg", "agent_px")
+PICTURES = ("psnr_db", "ssim", "latent")
+"""Metrics that every task has; those of its quantities come on top (`StateSpec.metrics`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class Trajectory:
     """One playing of an episode's actions, the start frame left out.
 
-    frames: `[T, H, W, 3]` uint8.  poses: `[T, 5]` as in `metrics`, NaN where not found.  latents: `[T, C, h, w]`, for
-    the truth those of its encoded frames; None where they were not kept.
+    frames: `[T, H, W, 3]` uint8.  values: quantity name to `[T, size]`, NaN where not found.  latents: `[T, C, h, w]`,
+    for the truth those of its encoded frames; None where they were not kept.
     """
 
     frames: np.ndarray
-    poses: np.ndarray
+    values: dict[str, np.ndarray]
     latents: Tensor | None = None
+
+
+def metrics_of(spec: StateSpec) -> tuple[str, ...]:
+    """Names of all metrics of a task, in order."""
+    return (*PICTURES, *spec.metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +67,15 @@ class Curve:
     n: np.ndarray
 
 
-def error_rows(episode: int, *, truth: Twin, cached: Twin, uncached: Twin) -> list[Row]:
+def error_rows(
+    spec: StateSpec, episode: int, *, truth: Trajectory, cached: Trajectory, uncached: Trajectory
+) -> list[Row]:
     """One row per horizon: `{"episode", "horizon", "error": {comparison: {metric: number or None}}}`.
 
-    Raises ValueError where the twins differ in length or shape.
+    Raises ValueError where the trajectories differ in length or shape.
     """
-    twins = {"truth": truth, "cached": cached, "uncached": uncached}
-    errors = {name: _compare(twins[twin], twins[reference]) for name, (twin, reference) in COMPARISONS.items()}
+    played = {"truth": truth, "cached": cached, "uncached": uncached}
+    errors = {name: _compare(spec, played[one], played[reference]) for name, (one, reference) in COMPARISONS.items()}
     return [
         {
             "episode": episode,
@@ -80,20 +89,17 @@ def error_rows(episode: int, *, truth: Twin, cached: Twin, uncached: Twin) -> li
     ]
 
 
-def _compare(twin: Twin, reference: Twin) -> dict[str, np.ndarray]:
-    if len(twin.poses) != len(twin.frames):
-        raise ValueError(f"a twin needs a pose for each of its {len(twin.frames)} frames, got {len(twin.poses)}")
-    if twin.latents is None or reference.latents is None:
-        latent = np.full(len(twin.frames), np.nan)
-    else:
-        latent = metrics.latent_distance(twin.latents, reference.latents)
+def _compare(spec: StateSpec, one: Trajectory, reference: Trajectory) -> dict[str, np.ndarray]:
+    if any(len(value) != len(one.frames) for value in one.values.values()):
+        raise ValueError(f"a trajectory needs values for each of its {len(one.frames)} frames")
+    latent = np.full(len(one.frames), np.nan)
+    if one.latents is not None and reference.latents is not None:
+        latent = metrics.latent_distance(one.latents, reference.latents)
     return {
-        "psnr_db": metrics.psnr_db(twin.frames, reference.frames),
-        "ssim": metrics.ssim(twin.frames, reference.frames),
+        "psnr_db": metrics.psnr_db(one.frames, reference.frames),
+        "ssim": metrics.ssim(one.frames, reference.frames),
         "latent": latent,
-        "block_px": metrics.block_px(twin.poses, reference.poses),
-        "block_deg": metrics.block_deg(twin.poses, reference.poses),
-        "agent_px": metrics.agent_px(twin.poses, reference.poses),
+        **spec.errors(one.values, reference.values),
     }
 
 
@@ -132,7 +138,7 @@ def at_horizons(
     result: dict[str, dict[str, dict[str, float | None]]] = {}
     for comparison in COMPARISONS:
         result[comparison] = {str(horizon): {} for horizon in horizons}
-        for metric in METRICS:
+        for metric in measured(rows):
             columns = _columns(rows, comparison, metric)
             for horizon in horizons:
                 values = [value for value in columns.get(horizon, []) if value is not None]
@@ -140,12 +146,17 @@ def at_horizons(
     return result
 
 
+def measured(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the metrics that rows hold, in order."""
+    return next((tuple(by_metric) for row in rows for by_metric in row["error"].values()), PICTURES)
+
+
 def valid_horizons(
-    rows: Iterable[Mapping[str, Any]], comparison: str, *, metric: str = "block_px", bound: float = 20.0
+    rows: Iterable[Mapping[str, Any]], comparison: str, *, metric: str, bound: float
 ) -> dict[int, int | None]:
     """Episode to its first horizon at which an error (`metric`, less is better) passes `bound`; None where none does.
 
-    An error that could not be measured has passed: a block that cannot be found was not predicted.
+    An error that could not be measured has passed: what cannot be found was not predicted.
     """
     result: dict[int, int | None] = {}
     for row in sorted(rows, key=lambda row: (row["episode"], row["horizon"])):
@@ -175,7 +186,8 @@ def _columns(rows: Iterable[Mapping[str, Any]], comparison: str, metric: str) ->
 def _value(row: Mapping[str, Any], comparison: str, metric: str) -> float | None:
     if comparison not in COMPARISONS:
         raise ValueError(f"comparison '{comparison}' is unknown; known: {', '.join(COMPARISONS)}")
-    if metric not in METRICS:
-        raise ValueError(f"metric '{metric}' is unknown; known: {', '.join(METRICS)}")
-    value: float | None = row["error"][comparison][metric]
+    known = row["error"][comparison]
+    if metric not in known:
+        raise ValueError(f"metric '{metric}' is unknown; known: {', '.join(known)}")
+    value: float | None = known[metric]
     return value
