@@ -6,7 +6,7 @@ per episode keeps it by lane number.  Shapes: T steps, H W frame, C h w latent, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -58,14 +58,15 @@ class Track:
     traces: list[Trace] = field(default_factory=list)
     spans_ms: list[dict[str, float]] = field(default_factory=list)
 
-    def add(self, seen: Seen, row: int, *, first: bool) -> None:
+    def add(self, seen: Seen, row: int, *, first: bool, frames: bool) -> None:
         """One lane's part of what a place shows."""
-        self.frames.append(seen.frames[row])
         self.estimates.append(seen.estimate.select(row))
         self.scored.append(seen.scored.select(row))
+        if frames:
+            self.frames.append(seen.frames[row])
         if first:
             return
-        if seen.latents is not None:
+        if frames and seen.latents is not None:
             self.latents.append(seen.latents[row])
         if seen.traces:
             self.traces.append(seen.traces[row])
@@ -99,8 +100,9 @@ class Recorder:
     frames: whether pictures and latents are kept, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, frames: bool = True) -> None:
         self.episodes: list[Recorded] = []
+        self._frames = frames
 
     def on(self, event: Event) -> None:
         """See `Sink`."""
@@ -123,11 +125,10 @@ class Recorder:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _see(self, lanes: np.ndarray, seen: object, *, first: bool) -> None:
-        assert isinstance(seen, dict)
+    def _see(self, lanes: np.ndarray, seen: Mapping[str, Seen], *, first: bool) -> None:
         for name, what in seen.items():
             for row, lane in enumerate(lanes.tolist()):
-                self.episodes[lane].places[name].add(what, row, first=first)
+                self.episodes[lane].places[name].add(what, row, first=first, frames=self._frames)
 
 
 class VideoSink:
