@@ -76,6 +76,14 @@ class Quantity:
         """Name of its error in tables: name and unit, as `cube_cm` or `hand_angle_deg`."""
         return f"{self.name}_{self.error_unit}"
 
+    @property
+    def most(self) -> float:
+        """Most that an error counts in a mean over rollouts: a quarter of the range, 90 degrees; infinite without
+        bounds."""
+        if self.error_unit == "deg":
+            return 90.0
+        return (self.high - self.low) / 4.0 if self.kind != "binary" else 1.0
+
     def error(self, value: np.ndarray, reference: np.ndarray) -> np.ndarray:
         """How far `value` `[..., size]` is from `reference`, `[...]` >= 0 in `error_unit`; NaN where either is."""
         a, b = np.asarray(value, np.float64), np.asarray(reference, np.float64)
@@ -183,6 +191,12 @@ class StateSpec:
         unbounded = {"low": -inf, "high": inf, "lost": inf}
         return cls(tuple(Quantity(**{key: unbounded[key] if value is None else value for key, value in row.items()})
                          for row in rows), told["progress"])
+
+
+def wrap_angle(angle: np.ndarray) -> np.ndarray:
+    """Angles in radians to (-pi, pi]."""
+    wrapped: np.ndarray = np.pi - np.mod(np.pi - angle, 2 * np.pi)
+    return wrapped
 
 
 def flatten(quantities: Sequence[Quantity], values: Values) -> np.ndarray:

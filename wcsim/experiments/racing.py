@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
-from wcsim.envs.imagined import load_world
+from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import make_task
 from wcsim.experiments.across import Across
 from wcsim.experiments.hooked import Model, held
@@ -31,11 +31,8 @@ from wcsim.track.stats import bootstrap
 from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity, Foreseen, Trace, WorldState
 from wcsim.world.world import World
 
-WORST = {"block_px": 128.0, "block_deg": 90.0, "agent_px": 128.0}
-"""Where a pose error counts as lost: no rollout weighs more in a mean than this."""
 OTHER_NOISE = 1000
 """Added to the seeds of the chunk before."""
-LOSSES = ("psnr_db", "block_px", "block_deg", "agent_px")
 
 Progress = Callable[[str], None]
 
@@ -64,7 +61,8 @@ class Race:
         self._pass = self.chunk if spec.frames_per_latent == 1 else None  # worlds of clips know but one length
         begin = self.chunk + self.lead  # a chunk of history before the one that is imagined
         self.seen = record(self.task, config.first_seed, config.episodes, begin, config.horizon)
-        self.truth = HeldOut(self.seen.frames[:, begin:], self.seen.actions[:, begin:], self.seen.poses[:, begin:])
+        future = self.seen.part(slice(begin, None))
+        self.truth = HeldOut(future.frames, self.seen.actions[:, begin:], future.values)
         self._plain: dict[tuple[str, int, bool], Imagined] = {}
 
     def start(self, lanes: np.ndarray, first_seed: int = 0, *, early: bool = False) -> WorldState:
@@ -92,17 +90,17 @@ class Race:
         length = self.config.horizon if whole else self.chunk
         what = replace(what, cache=scales, chunk=self._pass)
         _, latents, trace = self.world.advance(state, self.truth.actions[:, :length], what)
-        errors = self._judge(latents) if whole else {}
+        errors = self._errors(latents) if whole else {}
         return Imagined(latents, self.world.decode(latents[:, : self.chunk]), errors, trace, scales.most)
 
-    def _judge(self, latents: Tensor) -> dict[str, np.ndarray]:
+    def _errors(self, latents: Tensor) -> dict[str, np.ndarray]:
         """Errors against the truth at the chunk ends."""
         horizon = self.config.horizon
         ends = np.unique(np.append(np.arange(self.chunk, horizon + 1, self.chunk), horizon)) - 1
-        shown = np.append(0, ends + 1)
-        seen = HeldOut(self.truth.frames[:, shown], self.truth.actions, self.truth.poses[:, shown])
+        seen = self.truth.part(np.append(0, ends + 1))
         errors = errors_of(self.task, self.world.decode(latents[:, ends]), seen)
-        return {name: np.minimum(values, WORST[name]) if name in WORST else values for name, values in errors.items()}
+        most = {quantity.metric: quantity.most for quantity in self.task.state}
+        return {name: np.minimum(values, most[name]) if name in most else values for name, values in errors.items()}
 
     def plain(self, solver: str, steps: int, *, whole: bool) -> Imagined:
         """The uncached twin, imagined once."""
@@ -213,10 +211,10 @@ def relative_error(latents: Tensor, reference: Tensor) -> np.ndarray:
 def losses(mine: Imagined, twin: Imagined) -> dict[str, Any]:
     """Accuracy against the truth that is lost, as a share of the twin's own figure, with a 95% interval over episodes.
 
-    Above 0 is worse: larger pose errors, less PSNR.  Ratio of means over episodes and chunk ends.
+    Above 0 is worse: larger errors, less PSNR.  Ratio of means over episodes and chunk ends.
     """
     table: dict[str, Any] = {}
-    for name in LOSSES:
+    for name in (name for name in mine.errors if name != "shape_ok"):
         ours, theirs = mine.errors[name].mean(1), twin.errors[name].mean(1)
         sign = -1.0 if name == "psnr_db" else 1.0
         rows = np.arange(len(ours))

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wcsim.report.canvas import Panel, colour, count_axis, draw, label_ends, last_finite, plain_numbers
-from wcsim.track.ledger import COMPARISONS, curve
+from wcsim.track.horizon import COMPARISONS, curve
 
 Row = Mapping[str, Any]
 

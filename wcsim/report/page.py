@@ -23,7 +23,7 @@ from wcsim.report.figures import TWINS, error_panels, latency_panels, task_panel
 from wcsim.report.template import drawn, fill
 from wcsim.report.video import Clip, compose, encode_mp4
 from wcsim.track import files
-from wcsim.track.ledger import COMPARISONS
+from wcsim.track.horizon import COMPARISONS
 from wcsim.track.runs import Run
 
 EMBEDDED = 3

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from math import floor, log10
 from typing import Any
 
-from wcsim.track.ledger import COMPARISONS
+from wcsim.track.horizon import COMPARISONS
 
 NONE = "\u2013"
 
