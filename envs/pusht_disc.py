@@ -1,4 +1,4 @@
-"""Where a small disc is, to a fraction of a frame pixel, from how the renderer draws it.
+"""PushT: where a small disc is, to a fraction of a frame pixel, from how the renderer draws it.
 
 A frame is a table sampled every few pixels, without anti-aliasing: the outline of a disc six pixels wide is a handful
 of stairs, and an edge fitted through them is off by half a table pixel.  But there are only so many pictures of it, one
@@ -14,7 +14,7 @@ import math
 import cv2
 import numpy as np
 
-from wcsim.envs.scene import Patch, Scene
+from wcsim.envs.pusht_scene import Patch, Scene
 
 REACH_PX = 5
 """Places tried on either side of the first guess, in table pixels."""

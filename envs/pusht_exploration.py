@@ -1,4 +1,4 @@
-"""Scripted exploration of PushT for training data: mixed behaviours with much contact.
+"""PushT: scripted exploration for training data: mixed behaviours with much contact.
 
 These behaviours read the simulator's state, as a data collector may; no agent does.  All targets are simulator pixels.
 """

@@ -1,4 +1,4 @@
-"""The ground truth: `gym_pusht/PushT-v0`, driven so that it can be copied.
+"""PushT: the ground truth, `gym_pusht/PushT-v0`, driven so that it can be copied.
 
 Nobody here wrote the physics.  The simulator keeps contact caches that its public state does not show, so a
 snapshot is the start state plus the actions since, and restoring replays them: exact, at 0.2 ms per action.
@@ -17,8 +17,9 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import gymnasium as gym
 import numpy as np
 
-from wcsim.envs.judge import Judgement
 from wcsim.errors import SnapshotError
+from wcsim.estimate import Estimate
+from wcsim.spec import wrap_angle
 
 TABLE_PX = 512.0
 """Side of the square table, in simulator pixels."""
@@ -56,10 +57,16 @@ class TruthFrame:
     coverage: float
 
     @property
-    def judgement(self) -> Judgement:
-        """What a judge of one frame would say, had it seen the state."""
-        return Judgement.of_state(self.state[None, :2], self.state[None, 2:5], np.array([self.coverage]),
-                                  SUCCESS_COVERAGE)
+    def estimate(self) -> Estimate:
+        """What an estimator of one frame would say, had it seen the state."""
+        coverage = np.array([self.coverage])
+        return Estimate.exact(values_of(self.state[None, :2], self.state[None, 2:5]), progress=coverage,
+                              success=coverage > SUCCESS_COVERAGE)
+
+
+def values_of(agent: np.ndarray, block: np.ndarray) -> dict[str, np.ndarray]:
+    """The quantities of agents at `[N, 2]` and blocks at poses `[N, 3]`."""
+    return {"agent": agent, "block": block[:, :2], "block_angle": wrap_angle(block[:, 2:])}
 
 
 def start_at(agent: np.ndarray, block: np.ndarray) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""The judge: where the agent and the block are, from pixels alone.
+"""PushT's estimator: where the agent and the block are, from pixels alone.
 
 Colours become soft masks, a bank of templates gives a first pose, Gauss-Newton on the signed distance of the outline
 a fine one.  Easy to get wrong: what the agent or the frame's border hides is unknown, not empty, so it has no weight.
@@ -6,16 +6,15 @@ a fine one.  Easy to get wrong: what the agent or the frame's border hides is un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
-
 import cv2
 import numpy as np
 import shapely
 from threadpoolctl import ThreadpoolController
 
-from wcsim.envs.disc import DrawnDisc
-from wcsim.envs.scene import Patch, Scene, rotation, wrap
+from wcsim.envs.pusht_disc import DrawnDisc
+from wcsim.envs.pusht_scene import Patch, Scene, rotation
+from wcsim.estimate import Estimate
+from wcsim.spec import wrap_angle
 
 BANK_ANGLES = 36
 BANK_SHIFTS_PX = (-16.0, -8.0, 0.0, 8.0, 16.0)
@@ -43,42 +42,14 @@ SPECK_PX = 5
 """Pieces of block colour smaller than this many frame pixels are noise."""
 
 BATCH = 64
-"""Frames judged together; larger batches only cost memory."""
+"""Frames estimated together; larger batches only cost memory."""
 
 BLAS = ThreadpoolController()
-"""Keeps the judge's products on one thread: the pool of numpy's BLAS, once woken, spins on beside the world's own."""
+"""Keeps the estimator's products on one thread: the pool of numpy's BLAS, once woken, spins on beside the world's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What a judge says of N frames, in simulator pixels and radians.
-
-    agent: `[N, 2]`.  block: `[N, 3]` x, y, angle in (-pi, pi].  Both NaN where not found.  agent_found, block_found:
-    `[N]` bool.  coverage: `[N]` share of the goal that the block covers, 0 where it was not found.  success: `[N]`
-    bool.  shape_ok: `[N]` bool, the frame shows one unbroken block and one whole agent.  block_fit, agent_fit: `[N]`
-    overlap (intersection over union) of what is seen with what the fitted pose predicts, 0 to 1.
-    """
-
-    agent: np.ndarray
-    agent_found: np.ndarray
-    block: np.ndarray
-    block_found: np.ndarray
-    coverage: np.ndarray
-    success: np.ndarray
-    shape_ok: np.ndarray
-    block_fit: np.ndarray
-    agent_fit: np.ndarray
-
-    @classmethod
-    def of_state(cls, agent: np.ndarray, block: np.ndarray, coverage: np.ndarray, success_coverage: float) -> Self:
-        """The judgement of one who sees the simulator's state: `agent` `[N, 2]`, `block` `[N, 3]`, `coverage` `[N]`."""
-        yes, perfect = np.ones(len(agent), dtype=bool), np.ones(len(agent))
-        turned = np.concatenate([block[:, :2], wrap(block[:, 2:])], axis=1)
-        return cls(agent, yes, turned, yes, coverage, coverage > success_coverage, yes, perfect, perfect)
-
-
-class PixelJudge:
-    """Fits a `Scene` to frames.  Stateless: every frame is judged on its own."""
+class PushTEstimator:
+    """Fits a `Scene` to frames.  Stateless: what it says of a frame does not depend on its neighbours, to the last bit."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -111,23 +82,18 @@ class PixelJudge:
         # For weights w and mask m, the columns of [w m, w] @ bank are sum w (m - template)^2, less sum w m^2.
         self._bank = np.concatenate([-2 * templates, templates**2]).astype(np.float32)
 
-    def __call__(self, frames: np.ndarray) -> Judgement:
-        """Judge frames `[N, H, W, 3]` uint8.  Raises ValueError for another shape or dtype."""
+    def __call__(self, frames: np.ndarray) -> Estimate:
+        """What frames `[N, H, W, 3]` uint8 show.  Raises ValueError for another shape or dtype."""
         size = self.scene.frame_size
         if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3):
-            raise ValueError(f"frames are {frames.dtype} {frames.shape}; the judge reads uint8 [N, {size}, {size}, 3]")
+            raise ValueError(f"frames are {frames.dtype} {frames.shape}; the estimator of PushT reads uint8 "
+                             f"[N, {size}, {size}, 3]")
         # The empty batch also goes through once, for the shapes of its answer.
         with BLAS.limit(limits=1, user_api="blas"):
-            parts = [self._judge(frames[first : first + BATCH]) for first in range(0, max(1, len(frames)), BATCH)]
-        return Judgement(*(np.concatenate([getattr(part, name) for part in parts]) for name in Judgement.__slots__))
+            return Estimate.join([self._estimate(frames[first : first + BATCH])
+                                  for first in range(0, max(1, len(frames)), BATCH)])
 
-    def of_poses(self, poses: np.ndarray) -> Judgement:
-        """What a faultless look would say of agent and block at poses `[N, 5]` over the frame (`wcsim.world.poses`)."""
-        places = (poses[:, :4].astype(np.float64) + 1) / 2 * self.scene.table
-        block = np.concatenate([places[:, 2:], poses[:, 4:].astype(np.float64)], axis=1)
-        return Judgement.of_state(places[:, :2], block, self.scene.coverage(block), self.scene.success_coverage)
-
-    def _judge(self, frames: np.ndarray) -> Judgement:
+    def _estimate(self, frames: np.ndarray) -> Estimate:
         scene, pixels = self.scene, frames.astype(np.float32)
         hue = pixels @ self._agent_axis / self._bare
         agent = self._find_agent(hue)
@@ -145,12 +111,14 @@ class PixelJudge:
         one_piece = np.array([count_pieces(*pair) == 1 for pair in zip(mask, weight, strict=True)], dtype=bool)
         shape_ok = agent_found & block_found & one_piece & (block_fit > BLOCK_FIT_OK) & (agent_fit > AGENT_FIT_OK)
         origin = pose[:, :2] - rotation(pose[:, 2]) @ self._centre - scene.block_shift(pose[:, 2])
-        block = np.concatenate([origin, wrap(pose[:, 2:])], axis=1)
+        block = np.concatenate([origin, wrap_angle(pose[:, 2:])], axis=1)
         coverage = np.where(block_found, scene.coverage(block), 0.0)
-        return Judgement(
-            np.where(agent_found[:, None], agent, np.nan), agent_found,
-            np.where(block_found[:, None], block, np.nan), block_found,
-            coverage, coverage > scene.success_coverage, shape_ok, block_fit, agent_fit)
+        agent, block = np.where(agent_found[:, None], agent, np.nan), np.where(block_found[:, None], block, np.nan)
+        return Estimate(
+            {"agent": agent, "block": block[:, :2], "block_angle": block[:, 2:]},
+            {"agent": agent_found, "block": block_found, "block_angle": block_found}, coverage,
+            coverage > scene.success_coverage, shape_ok,
+            {"agent": agent_fit, "block": block_fit, "block_angle": block_fit})
 
     def _find_agent(self, hue: np.ndarray) -> np.ndarray:
         """The table coordinate `[N, 2]` around which most agent hue lies, the block's faint share apart."""

@@ -1,4 +1,4 @@
-"""What a table with one round agent and one rigid block looks like, as geometry and colours.
+"""PushT: what a table with one round agent and one rigid block looks like, as geometry and colours.
 
 Easy to get wrong: a block pose is the simulator's body origin, which is a point on the block's edge and not its
 centre, and pixel `i` of a frame shows simulator coordinate `(i + 0.5) * scale - 0.5`.
@@ -145,9 +145,3 @@ def rotation(angle: np.ndarray) -> np.ndarray:
     """Angles `[N]` to matrices `[N, 2, 2]` that turn body into table coordinates."""
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
-
-
-def wrap(angle: np.ndarray) -> np.ndarray:
-    """Angles to (-pi, pi]."""
-    wrapped: np.ndarray = np.pi - np.mod(np.pi - angle, 2 * np.pi)
-    return wrapped
