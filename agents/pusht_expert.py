@@ -1,4 +1,4 @@
-"""A scripted expert that pushes a block onto its goal pose, stroke by stroke, from poses that a judge has seen.
+"""PushT's scripted expert: it pushes the block onto its goal pose, stroke by stroke, from poses that were estimated.
 
 Between strokes it imagines every straight push of a quasi-static block: an impulse at the contact moves the block and
 turns it, as if it floated in honey.  Easy to get wrong: the block turns about its centre of gravity, while its pose is
@@ -7,14 +7,14 @@ that of its body's origin.  Lengths are simulator pixels; block poses are x, y, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
-from wcsim.agents.objectives import Poses
 from wcsim.agents.policies import Observation
-from wcsim.errors import ActionError
+from wcsim.errors import ConfigError
+from wcsim.estimate import Episode, Estimate, Goal
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +91,42 @@ class Stroke:
     ticks: int = 0
 
 
-@dataclass(slots=True)
-class PushExpert:
-    """Pushes `block` to `goal` (x, y, angle); acts from `observation["block_pose"]` `[3]` and `["agent_pos"]` `[2]`.
+class PushTask(Protocol):
+    """What the expert needs of its task: a goal of `block` `[2]` and `block_angle` `[1]`, and an estimator."""
 
-    estimator: reads both from `pixels` where the observation has no `block_pose`.  Where the block is not seen (NaN),
-    it is taken to be where it was last.
+    @property
+    def goal(self) -> Goal | None: ...
+
+    def estimate(self, frames: np.ndarray) -> Estimate: ...
+
+
+class PushExpert:
+    """Pushes `block` to the goal of the episode, or of the task where the episode has none.
+
+    It acts from `agent_pos` `[2]` and `environment_state` `[3]`, the block's x, y and angle, and estimates them from
+    `pixels` where the observation has no `environment_state`.  A block that is not seen (NaN) is taken to be where it
+    was last.  speed_px: see `PushConfig`.
     """
 
-    goal: tuple[float, float, float]
-    block: Block = TEE
-    config: PushConfig = field(default_factory=PushConfig)
-    estimator: Callable[[np.ndarray], Poses] | None = None
-    _pose: np.ndarray | None = None
-    _stroke: Stroke | None = None
+    def __init__(
+        self, task: PushTask, *, speed_px: float = 40.0, block: Block = TEE, config: PushConfig | None = None
+    ) -> None:
+        self._task, self.block, self.config = task, block, replace(config or PushConfig(), speed_px=speed_px)
+        self.reset(Episode(0, 0))
 
-    def reset(self, observation: Observation, *, episode: int = 0) -> None:
-        """Forget the last episode's block and stroke."""
-        self._pose = self._stroke = None
+    def reset(self, episode: Episode) -> None:
+        """Forget the last episode's block and stroke.  ConfigError for a goal without the block's pose."""
+        goal = self._task.goal if episode.goal is None else episode.goal
+        if goal is None or not {"block", "block_angle"} <= set(goal.values):
+            raise ConfigError("the expert pushes a block to a goal of block and block_angle, and has "
+                              f"{'none' if goal is None else ', '.join(goal.values)}")
+        x, y = goal.values["block"].tolist()
+        self.goal: tuple[float, float, float] = x, y, float(goal.values["block_angle"][0])
+        self._pose: np.ndarray | None = None
+        self._stroke: Stroke | None = None
 
-    def act(self, observation: Observation) -> np.ndarray:
-        """The agent's next target `[2]`."""
+    def act(self, observation: Observation, steps_left: int | None = None) -> np.ndarray:
+        """The agent's next target `[2]`, on the table."""
         agent, pose = self._look(observation)
         if self._stroke is not None and self._stroke.heading is not None and self._is_over(agent, pose):
             self._stroke = None
@@ -122,14 +137,13 @@ class PushExpert:
 
     def _look(self, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
         """Where the agent and the block are."""
-        if "block_pose" in observation:
-            agent, pose = np.array(observation["agent_pos"], np.float64), np.array(observation["block_pose"])
-        elif self.estimator is not None:
-            seen = self.estimator(observation["pixels"][None])
-            agent, pose = seen.agent[0], seen.block[0]
-            agent = np.array(observation["agent_pos"], np.float64) if not np.isfinite(agent).all() else agent
+        agent = np.array(observation["agent_pos"], np.float64)
+        if "environment_state" in observation:
+            pose = np.array(observation["environment_state"], np.float64)
         else:
-            raise ActionError("the expert needs observation['block_pose'] or an estimator; it has neither")
+            seen = self._task.estimate(observation["pixels"][None]).values
+            pose = np.concatenate([seen["block"][0], seen["block_angle"][0]])
+            agent = seen["agent"][0] if np.isfinite(seen["agent"][0]).all() else agent
         if np.isfinite(pose).all():
             self._pose = pose
         if self._pose is None:
