@@ -33,7 +33,8 @@ def summarise(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[str, Any]:
         "score": config["score"],
         **agreement[config["score"]],
         "agreement": agreement,
-        "policies": [_policy(policy, tables, k) for k, policy in enumerate(config["policies"])],
+        "policies": [{**_policy(policy, tables, k), "clipped": _clipped(rows, policy["name"])}
+                     for k, policy in enumerate(config["policies"])],
         "caching": _caching(tables),
         "estimator": _estimator(rows),
         "cache": {name: _mean(row[name] for row in rows if row["place"] == "cached")
@@ -80,6 +81,12 @@ def _policy(policy: Mapping[str, Any], tables: Mapping[str, Mapping[str, np.ndar
         "caching": {"only_uncached": flips.only_first, "only_cached": flips.only_second, "mcnemar_p": flips.p,
                     "final_progress": moved.value, "final_progress_interval": [moved.low, moved.high]},
     }
+
+
+def _clipped(rows: Sequence[Row], policy: str) -> float:
+    """Share of a policy's actions that were out of bounds."""
+    own = [row for row in rows if row["policy"] == policy]
+    return sum(row["clipped"] for row in own) / sum(row["steps"] for row in own)
 
 
 def _caching(tables: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """What one contestant of a race costs and gets wrong, on one world.
 
 Three measurements.  Time: rounds in which everybody imagines the same chunk in turn, so that what slows a round slows
-all of it.  Distance: the first chunk, from real context and the same noise, against the twin that caches nothing.
-Truth: a whole rollout, judged at the end of each chunk.  Easy to get wrong: a cache that looks at its input skips more
+all of it.  Distance: the first chunk, from real context and the same noise, against the rollout that caches nothing.
+Truth: a whole rollout, estimated at the end of each chunk.  Easy to get wrong: a cache that looks at its input skips more
 where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far from the
-truth hides a bad cache, since both twins are lost alike: read losses together with the baseline's own errors.
+truth hides a bad cache, since both rollouts are lost alike: read losses together with the baseline's own errors.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Imagined:
 
 
 class Race:
-    """The world, the held-out episodes, and what the plain twins of each solver and step count made of them."""
+    """The world, the held-out episodes, and what the plain rollouts of each solver and step count made of them."""
 
     def __init__(self, config: RaceConfig) -> None:
         self.config = config
@@ -78,7 +78,7 @@ class Race:
         self.world.advance(self.start(lanes, OTHER_NOISE, early=True), actions, replace(what, chunk=self._pass))
 
     def imagine(self, what: Fidelity, *, whole: bool, shift: float = 0.0) -> Imagined:
-        """All episodes from their starts: the rollout, decoded and judged, or its first chunk alone; `shift` perturbs
+        """All episodes from their starts: the rollout, decoded and estimated, or its first chunk alone; `shift` perturbs
         the newest real frames."""
         state = self.start(np.arange(self.config.episodes))
         if shift:
@@ -103,7 +103,7 @@ class Race:
         return {name: np.minimum(values, most[name]) if name in most else values for name, values in errors.items()}
 
     def plain(self, solver: str, steps: int, *, whole: bool) -> Imagined:
-        """The uncached twin, imagined once."""
+        """The uncached rollout, imagined once."""
         for extent in (True, whole):
             if (solver, steps, extent) in self._plain:
                 return self._plain[solver, steps, extent]
@@ -112,19 +112,19 @@ class Race:
         return self._plain[solver, steps, whole]
 
     def compare(self, config: FidelityConfig, reference: Tensor | None, *, whole: bool) -> dict[str, Any]:
-        """Distances of the first chunk from the plain twin of the same solver and steps, and from `reference`; of the
-        whole rollout the losses against that twin and, as `official`, against the official setting, or None."""
+        """Distances of the first chunk from the plain rollout of the same solver and steps, and from `reference`; of the
+        whole rollout the losses against that one and, as `official`, against the official setting, or None."""
         steps = config.steps or self.world.spec.default_steps
-        twin = self.plain(config.solver, steps, whole=whole)
+        plain = self.plain(config.solver, steps, whole=whole)
         official = self.plain(self.config.solver, self.config.steps[0], whole=True)
         alike = is_plain(config)
-        mine = twin if alike else self.imagine(config.build(self.world.spec), whole=whole)
+        mine = plain if alike else self.imagine(config.build(self.world.spec), whole=whole)
         first = mine.latents[:, : self.chunk]
         return {
-            "latent_error": float(np.median(relative_error(first, twin.latents[:, : self.chunk]))),
+            "latent_error": float(np.median(relative_error(first, plain.latents[:, : self.chunk]))),
             "reference_error": None if reference is None else float(np.median(relative_error(first, reference))),
-            "psnr_to_uncached_db": None if alike else float(np.median(metrics.psnr_db(mine.first, twin.first))),
-            "truth_loss": losses(mine, twin) if whole else None,
+            "psnr_to_uncached_db": None if alike else float(np.median(metrics.psnr_db(mine.first, plain.first))),
+            "truth_loss": losses(mine, plain) if whole else None,
             "truth_loss_official": losses(mine, official) if whole else None,
             "shape_ok": float(mine.errors["shape_ok"].mean()) if whole else None,
             "sharpness": sharpness(mine.first) / sharpness(official.first),
@@ -208,14 +208,14 @@ def relative_error(latents: Tensor, reference: Tensor) -> np.ndarray:
     return ratio
 
 
-def losses(mine: Imagined, twin: Imagined) -> dict[str, Any]:
-    """Accuracy against the truth that is lost, as a share of the twin's own figure, with a 95% interval over episodes.
+def losses(mine: Imagined, plain: Imagined) -> dict[str, Any]:
+    """Accuracy against the truth that is lost, as a share of the plain rollout's own figure, with a 95% interval over episodes.
 
     Above 0 is worse: larger errors, less PSNR.  Ratio of means over episodes and chunk ends.
     """
     table: dict[str, Any] = {}
     for name in (name for name in mine.errors if name != "shape_ok"):
-        ours, theirs = mine.errors[name].mean(1), twin.errors[name].mean(1)
+        ours, theirs = mine.errors[name].mean(1), plain.errors[name].mean(1)
         sign = -1.0 if name == "psnr_db" else 1.0
         rows = np.arange(len(ours))
 

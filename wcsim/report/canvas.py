@@ -39,7 +39,7 @@ PALETTE = {
     "policy": ("#edc354", "#e9c766"),
     "other": ("#d0d5da", "#495059"),
     "decode": ("#e08e5b", "#dd9466"),
-    "judge": ("#959da5", "#7d858d"),
+    "estimate": ("#959da5", "#7d858d"),
 }
 """Name to colour on light and on dark ground.  Series differ in lightness too, for those who do not see hues apart."""
 
@@ -60,6 +60,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
+    "text.parse_math": False,  # names are text, whatever they hold
     "text.color": colour("ink"),
     "axes.edgecolor": colour("muted"),
     "axes.facecolor": "none",
@@ -112,7 +113,7 @@ def draw(name: str, description: str, paint: Callable[[Figure], None], *, height
 
 def _embeddable(document: str, name: str, description: str) -> str:
     svg = document[document.index("<svg") :].strip()
-    svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _variable(match[0]), svg)
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"#[0-9a-f]{6}\b", lambda match: _variable(match[0]), tag[0]), svg)
     svg = svg.replace("'DejaVu Sans'", FONT)
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)

@@ -24,7 +24,7 @@ from wcsim.report.sections import Section, Table, write_page
 from wcsim.track.runs import Run
 
 HEADLINES = {
-    "closed loop": ("success_rate", "final_coverage", "speedup", "hit_rate", "latency_ms.p95", "deadline_attainment"),
+    "closed loop": ("success_rate", "final_progress", "speedup", "hit_rate", "latency_ms.p95", "deadline_attainment"),
     "evaluation": ("pearson.uncached", "pearson.cached", "mmrv.uncached", "mmrv.cached", "cache.hit_rate"),
     "budget": (),
     "goals": (),

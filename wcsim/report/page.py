@@ -19,7 +19,8 @@ import yaml
 from wcsim.errors import RunError
 from wcsim.report import phrases
 from wcsim.report.decisions import decision_panels
-from wcsim.report.figures import TWINS, error_panels, latency_panels, task_panels
+from wcsim.report.figures import PLACES, error_panels, latency_panels, task_panels
+from wcsim.report.measures import Measure, labels_of, leading, measures, spec_of
 from wcsim.report.template import drawn, fill
 from wcsim.report.video import Clip, compose, encode_mp4
 from wcsim.track import files
@@ -34,7 +35,7 @@ DEFAULT_FPS = 10.0
 
 SPAN_TREE = {
     "plan": 1, "truth": 1, "imagine": 1, "encode": 2, "dynamics": 2, "embed": 2, "policy": 2, "probe": 2, "deep": 2,
-    "head": 2, "solver": 2, "decode": 1, "judge": 1,
+    "head": 2, "solver": 2, "decode": 1, "estimate": 1,
 }
 """Span to its depth inside the control step, in reading order; others follow at depth 1."""
 
@@ -94,9 +95,10 @@ def clip_of(run: Run, episode: int) -> Clip:
     """One recorded episode, ready to be shown.  Raises RunError where its arrays are not there."""
     arrays = run.load_arrays(f"ep_{episode:04d}")
     steps = [step for step in run.steps if step["episode"] == episode]
-    error_px = {twin: np.array([step["error"][f"{twin}_vs_truth"]["block_px"] for step in steps], dtype=np.float64)
-                for twin in ("cached", "uncached")}
-    return Clip({twin: arrays[twin] for twin in TWINS}, error_px)
+    measure = leading(spec_of(run.manifest))
+    errors = {place: np.array([step["error"][f"{place}_vs_truth"][measure.key] for step in steps], dtype=np.float64)
+              for place in ("cached", "uncached")}
+    return Clip({place: arrays[place] for place in PLACES}, errors, measure.title)
 
 
 def _write_video(run: Run, row: Mapping[str, Any], fps: float, *, embed: bool) -> Video:
@@ -104,8 +106,9 @@ def _write_video(run: Run, row: Mapping[str, Any], fps: float, *, embed: bool) -
     content = encode_mp4(compose(clip_of(run, number)), fps)
     path = run.path / f"episode_{number:04d}.mp4"
     files.replace(path, content)
-    solved = ", ".join(f"{twin} {phrases.percent(row['final_coverage'][twin])}" for twin in TWINS)
-    caption = f"Episode {number}, {phrases.plural(row['steps'], 'step')}. Goal covered at the end: {solved}."
+    ended = ", ".join(f"{place} {phrases.percent(row['final_progress'][place])}" for place in PLACES)
+    progress = spec_of(run.manifest).progress
+    caption = f"Episode {number}, {phrases.plural(row['steps'], 'step')}. {progress.capitalize()} at the end: {ended}."
     source = f"data:video/mp4;base64,{b64encode(content).decode()}" if embed else None
     return Video(number, path.name, caption, source)
 
@@ -116,19 +119,24 @@ def render(
     """The page.  kept: episode to its arrays, those there are."""
     shown = next(iter(kept), None)
     hits = [arrays["hit"] for arrays in kept.values()]
+    spec = spec_of(run.manifest)
     return fill(
         "page.html",
         title=str(run.config.get("name", run.path.name)),
-        what_ran=phrases.what_ran(run.config, run.manifest, hits[0].shape[1] if hits else None),
+        what_ran=f"{phrases.what_ran(run.config, run.manifest, hits[0].shape[1] if hits else None)} "
+                 f"{labels_of(run.manifest)}",
         summary=summary,
-        tiles=tiles(summary),
+        tiles=tiles(summary, spec.progress, leading(spec)),
+        progress=spec.progress,
+        measures=measures(spec),
         videos=videos,
-        errors=drawn(error_panels(run.steps)),
+        errors=drawn(error_panels(run.steps, spec)),
         latency=drawn(latency_panels(run.steps, summary.get("deadline_ms"))),
         decisions=drawn([] if shown is None else decision_panels(shown, kept[shown], hits)),
-        task=drawn(task_panels(run.steps, (run.config.get("agent") or {}).get("error_bound"))),
-        readings={name: getattr(phrases, f"{name}_reading")(summary)
-                  for name in ("error", "latency", "cache", "planning")},
+        task=drawn(task_panels(run.steps, spec.progress, (run.config.get("policy") or {}).get("error_bound"))),
+        readings={
+            "error": phrases.error_reading(summary, leading(spec)),
+            **{name: getattr(phrases, f"{name}_reading")(summary) for name in ("latency", "cache", "planning")}},
         spans=list(span_rows(summary)),
         episodes=run.episodes,
         comparisons=tuple(COMPARISONS),
@@ -139,18 +147,18 @@ def render(
     )
 
 
-def tiles(summary: Mapping[str, Any]) -> list[Tile]:
-    """The key numbers of a run."""
-    coverage = summary.get("final_coverage_by_twin") or {}
+def tiles(summary: Mapping[str, Any], progress: str, measure: Measure) -> list[Tile]:
+    """The key numbers of a run.  progress: what the task calls its own measure."""
+    by_place = summary.get("final_progress_by_place") or {}
     latency = (summary.get("latency_ms") or {}).get("p95")
-    success, covered, hit_rate, speedup = (
-        summary.get(name) for name in ("success_rate", "final_coverage", "hit_rate", "speedup")
+    success, reached, hit_rate, speedup = (
+        summary.get(name) for name in ("success_rate", "final_progress", "hit_rate", "speedup")
     )
     return [
         Tile("Success", success, phrases.percent(success),
              _interval(summary.get("success_interval"), phrases.percent, f", n = {summary.get('episodes')}")),
-        Tile("Goal covered", covered, phrases.percent(covered),
-             tuple(f"{twin} {phrases.percent(coverage.get(twin))}" for twin in ("truth", "uncached"))),
+        Tile(f"{progress.capitalize()} at the end", reached, phrases.percent(reached),
+             tuple(f"{place} {phrases.percent(by_place.get(place))}" for place in ("truth", "uncached"))),
         Tile("Cache speed-up", speedup, phrases.times(speedup),
              _interval(summary.get("speedup_interval"), phrases.times)),
         Tile("Cache hit rate", hit_rate, phrases.percent(hit_rate),
@@ -158,14 +166,14 @@ def tiles(summary: Mapping[str, Any]) -> list[Tile]:
         Tile("Latency, p95", latency, phrases.measured(latency, "ms"),
              (f"deadline {phrases.measured(summary.get('deadline_ms'), 'ms')},",
               f"met by {phrases.percent(summary.get('deadline_attainment'))}")),
-        *(_error_tile(summary["error"], horizon) for horizon in ("8", "16")),
+        *(_error_tile(summary["error"], horizon, measure) for horizon in ("8", "16")),
     ]
 
 
-def _error_tile(error: Mapping[str, Any], horizon: str) -> Tile:
-    cached, uncached = (error[f"{twin}_vs_truth"][horizon]["block_px"] for twin in ("cached", "uncached"))
-    return Tile(f"Error at {horizon} steps", cached, phrases.measured(cached, "px"),
-                ("block position;", f"uncached {phrases.measured(uncached, 'px')}"))
+def _error_tile(error: Mapping[str, Any], horizon: str, measure: Measure) -> Tile:
+    cached, uncached = (error[f"{place}_vs_truth"][horizon][measure.key] for place in ("cached", "uncached"))
+    return Tile(f"Error at {horizon} steps", cached, phrases.measured(cached, measure.unit),
+                (f"{measure.name};", f"uncached {phrases.measured(uncached, measure.unit)}"))
 
 
 def _interval(

@@ -22,7 +22,7 @@ from wcsim.track import files
 Row = Mapping[str, Any]
 
 MARKERS = "osD^v<>Pph8X*d"
-QUIET = ("truth", "uncached", "between", "plan", "encode", "embed", "probe", "judge", "decode")
+QUIET = ("truth", "uncached", "between", "plan", "encode", "embed", "probe", "estimate", "decode")
 
 
 def write_race(summary: Mapping[str, Any], out: Path) -> Path:
@@ -60,7 +60,7 @@ def looks(rows: Sequence[Row], ours: Sequence[str]) -> dict[str, dict[str, Any]]
 
 
 def curve_panels(summary: Mapping[str, Any]) -> list[Panel]:
-    """Latent error against speed-up over the uncached twin, a panel per batch size and step count."""
+    """Latent error against speed-up over the uncached rollout, a panel per batch size and step count."""
     rows = [row for row in summary["curves"] if row["policy"] != "none"]
     styles = looks(rows, summary["ours"])
     panels = []
@@ -68,7 +68,7 @@ def curve_panels(summary: Mapping[str, Any]) -> list[Panel]:
         for batch in dict.fromkeys(row["batch"] for row in rows):
             some = [row for row in rows if (row["steps"], row["batch"]) == (steps, batch) and row["latent_error"]]
             if some:
-                title = f"Distance from the uncached twin, {steps} steps, batch {batch}"
+                title = f"Distance from the uncached rollout, {steps} steps, batch {batch}"
                 panels.append(_curve_panel(some, styles, f"race-{steps}-{batch}", title))
     return panels
 

@@ -1,4 +1,4 @@
-"""Side-by-side video of the twins: truth, cached world, uncached world or some of them, the block's error under them.
+"""Side-by-side video: truth, cached world, uncached world or some of them, the leading error under them.
 
 Easy to get wrong: browsers play H.264 only with halved chroma, so both sides must be even, and imageio would stretch a
 picture whose sides are no multiple of 16; the canvas is padded to that instead.
@@ -26,39 +26,40 @@ MARGIN, CAPTION, STRIP, SIDE = 16, 48, 152, 16
 """Pixels: around panels, of the captions above them, of the error strip below, and what sides are multiples of."""
 
 GROUND, INK, FAINT = (22, 24, 28), (230, 232, 234), (74, 80, 88)
-TWIN_COLOURS = {"truth": (211, 216, 221), "cached": (86, 180, 233), "uncached": (240, 138, 75)}
+PLACE_COLOURS = {"truth": (211, 216, 221), "cached": (86, 180, 233), "uncached": (240, 138, 75)}
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One episode to show.
 
-    frames: twin to `[T + 1, H, W, 3]` uint8, the start first.  error_px: `cached` and `uncached` to the block's error
-    `[T]` against the truth, not finite where it was not measured; without any, no strip is drawn.
+    frames: place to `[T + 1, H, W, 3]` uint8, the start first.  errors: `cached` and `uncached` to the error `[T]` against
+    the truth, not finite where it was not measured; without any, no strip is drawn.  title: what the error is of.
     """
 
     frames: dict[str, np.ndarray]
-    error_px: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray]
+    title: str = "error"
 
 
 def compose(clip: Clip) -> Iterator[np.ndarray]:
     """The `T + 1` pictures of a clip, `[H', W', 3]` uint8, sides multiples of 16."""
-    twins = [twin for twin in CAPTIONS if twin in clip.frames]
-    count, height, width = clip.frames[twins[0]].shape[:3]
+    places = [place for place in CAPTIONS if place in clip.frames]
+    count, height, width = clip.frames[places[0]].shape[:3]
     scale = max(1, PANEL_PX // width)
     panel_height, panel_width = scale * height, scale * width
-    columns = {twin: MARGIN + i * (panel_width + MARGIN) for i, twin in enumerate(twins)}
-    strip = STRIP if clip.error_px else MARGIN
-    size = (CAPTION + panel_height + strip, MARGIN + len(twins) * (panel_width + MARGIN))
+    columns = {place: MARGIN + i * (panel_width + MARGIN) for i, place in enumerate(places)}
+    strip = STRIP if clip.errors else MARGIN
+    size = (CAPTION + panel_height + strip, MARGIN + len(places) * (panel_width + MARGIN))
     ground = np.full((*(-(-side // SIDE) * SIDE for side in size), 3), GROUND, dtype=np.uint8)
-    for twin, left in columns.items():
-        _write(ground, CAPTIONS[twin], (left, CAPTION - 15), TWIN_COLOURS[twin], 1.0)
+    for place, left in columns.items():
+        _write(ground, CAPTIONS[place], (left, CAPTION - 15), PLACE_COLOURS[place], 1.0)
     for step in range(count):
         picture = ground.copy()
-        for twin, left in columns.items():
-            frame = clip.frames[twin][step].repeat(scale, axis=0).repeat(scale, axis=1)
+        for place, left in columns.items():
+            frame = clip.frames[place][step].repeat(scale, axis=0).repeat(scale, axis=1)
             picture[CAPTION : CAPTION + panel_height, left : left + panel_width] = frame
-        if clip.error_px:
+        if clip.errors:
             _draw_strip(picture, clip, step, top=CAPTION + panel_height)
         yield picture
 
@@ -68,12 +69,12 @@ def _draw_strip(picture: np.ndarray, clip: Clip, step: int, *, top: int) -> None
     count = len(next(iter(clip.frames.values()))) - 1
     left, right = MARGIN, picture.shape[1] - MARGIN
     high, low = top + 58, top + STRIP - 14
-    most = max((float(e[np.isfinite(e)].max()) for e in clip.error_px.values() if np.isfinite(e).any()), default=0.0)
-    text = _write(picture, "block error, px", (left, top + 38), INK, 0.8)
-    for twin, errors in clip.error_px.items():
+    most = max((float(e[np.isfinite(e)].max()) for e in clip.errors.values() if np.isfinite(e).any()), default=0.0)
+    text = _write(picture, clip.title.lower(), (left, top + 38), INK, 0.8)
+    for place, errors in clip.errors.items():
         now = 0.0 if step == 0 else errors[step - 1]
         value = f"{now:.1f}" if np.isfinite(now) else "-"
-        text = _write(picture, f"{twin} {value}", (text + 40, top + 38), TWIN_COLOURS[twin], 0.8)
+        text = _write(picture, f"{place} {value}", (text + 40, top + 38), PLACE_COLOURS[place], 0.8)
     _write(picture, f"step {step}/{count}", (right, top + 38), INK, 0.8, align_right=True)
     cv2.line(picture, (left, low), (right, low), FAINT, 1)
 
@@ -81,12 +82,12 @@ def _draw_strip(picture: np.ndarray, clip: Clip, step: int, *, top: int) -> None
         x = left + (right - left) * horizon / max(count, 1)
         return round(x), round(low - (low - high) * error / (most or 1.0))
 
-    for twin, errors in clip.error_px.items():
+    for place, errors in clip.errors.items():
         points = [place(h, e) if np.isfinite(e) else None for h, e in enumerate([0.0, *errors])]
         for h, (a, b) in enumerate(pairwise(points), start=1):
             if a is not None and b is not None:
                 seen = h <= step
-                tint = TWIN_COLOURS[twin] if seen else _fade(TWIN_COLOURS[twin])
+                tint = PLACE_COLOURS[place] if seen else _fade(PLACE_COLOURS[place])
                 cv2.line(picture, a, b, tint, 3 if seen else 1, cv2.LINE_AA)
     x, _ = place(step, 0.0)
     cv2.line(picture, (x, high - 4), (x, low + 6), INK, 2)
