@@ -83,7 +83,7 @@ class PushT(BaseTask):
     cameras = Cameras.single(SCENE.frame_size, SCENE.frame_size)
     fps = 10.0
     goal = Goal({"block": np.array(GOAL_POSE[:2]), "block_angle": np.array(GOAL_POSE[2:])})
-    expert = "wcsim.agents.expert:PushExpert"
+    expert = "wcsim.agents.pusht_expert:PushExpert"
 
     def __init__(self, *, start: str = "random", near_px: float = 60.0, near_degrees: float = 25.0,
                  max_episode_steps: int = 300) -> None:
