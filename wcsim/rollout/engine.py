@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from wcsim.agents.policies import Policy
-from wcsim.envs.observations import observations, robot_state
+from wcsim.envs.observations import Observations, no_robot_state, observations, robot_state
 from wcsim.envs.tasks import Start, Task
 from wcsim.errors import ActionError
 from wcsim.estimate import Episode, Estimate
@@ -83,9 +83,8 @@ class View:
     def __init__(self, task: Task, episodes: Sequence[Episode], seen: Seen) -> None:
         self._task = task
         self._instructions = [episode.instruction or task.description for episode in episodes]
-        robot = sum(quantity.size for quantity in task.state.robot)
         self._frames, self._estimate = seen.frames.copy(), seen.estimate
-        self._robot = np.zeros((len(episodes), robot), dtype=np.float32)
+        self._robot = no_robot_state(task.state, len(episodes))
         self.look(np.arange(len(episodes)), seen)
 
     def look(self, lanes: np.ndarray, seen: Seen) -> None:
@@ -94,7 +93,7 @@ class View:
         self._robot[lanes] = robot_state(self._task.state, seen.estimate, self._robot[lanes])
         self._estimate = self._estimate.put(lanes, seen.estimate)
 
-    def observations(self, lanes: np.ndarray) -> Mapping[str, object]:
+    def observations(self, lanes: np.ndarray) -> Observations:
         """Of all lanes, of which `lanes` are active."""
         active = np.zeros(len(self._frames), dtype=bool)
         active[lanes] = True

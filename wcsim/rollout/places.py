@@ -95,8 +95,7 @@ class WorldPlace:
 
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> Seen:
         """Encode every start."""
-        begin = self._imagination.begin
-        return self._see([begin(start, seed) for start, seed in zip(starts, seeds, strict=True)], {})
+        return self._see(self._imagination.begin_all(starts, seeds), {})
 
     def step(self, actions: np.ndarray) -> Seen:
         """Imagine, decode and estimate."""
