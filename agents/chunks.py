@@ -99,7 +99,7 @@ class PlannedChunks:
 
     def __init__(
         self, world: World, objective: Objective | None, config: MPCConfig, *, efforts: Sequence[Effort], hold: Hold,
-        aim: Callable[[Goal], Objective] | None = None,
+        aim: Callable[[Goal | None], Objective] | None = None,
         frame_of: Callable[[Observation], np.ndarray] = lambda observation: np.asarray(observation["pixels"]),
         clock: Callable[[], float] = perf_counter, latency: Latency | None = None, governor: Governor | None = None,
         level: int | None = None, propose: Propose | None = None,

@@ -214,12 +214,18 @@ def save_policy(path: Path, network: ChunkNetwork) -> None:
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path, metadata=told)
 
 
-def load_policy(name: str | Path) -> ChunkNetwork:
-    """A shipped policy by name, or any by path.  CheckpointError where there is none, or the file is none."""
+def find_policy(name: str | Path) -> Path:
+    """The file of a shipped policy by name, or of any by path.  CheckpointError where there is none."""
     path = Path(name) if Path(name).is_file() else shipped_policies().get(str(name))
     if path is None:
         known = ", ".join(shipped_policies()) or "none"
         raise CheckpointError(f"policy {str(name)!r} is neither a file nor shipped; shipped: {known}")
+    return path
+
+
+def load_policy(name: str | Path) -> ChunkNetwork:
+    """A shipped policy by name, or any by path.  CheckpointError where there is none, or the file is none."""
+    path = find_policy(name)
     try:
         with safe_open(path, framework="pt") as file:
             told = file.metadata() or {}

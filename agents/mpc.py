@@ -93,12 +93,12 @@ class Intent:
 class MPCAgent:
     """A `LanePolicy` that plans at `fidelity`, follows the plan, and plans again on schedule or when it has been wrong.
 
-    objective: of episodes without a goal of their own; aim: makes that of an episode that has one (None: `objective`
-    serves all).  fidelity: None scores by the world's dynamics alone (see `imagined_cost`) and renders nothing, so that
-    there is no prediction to be wrong; ConfigError with rungs or an error bound.  rungs: successive halving, the
-    cheapest first.  propose: ideas `[P, T, A]` for the first round; it is not told of deadlines.  estimator: adds the
-    errors of the task's state to the reports.  hold: the action around which the first plan is searched (None: the
-    centre of the action range).  frame_of: an observation to the mosaic `[H, W, 3]` of all cameras.  clock: seconds.
+    objective: of episodes without a goal of their own; aim: makes that of an episode's goal (see `objective_of`).
+    fidelity: None scores by the world's dynamics alone (see `imagined_cost`) and renders nothing, so that there is no
+    prediction to be wrong; ConfigError with rungs or an error bound.  rungs: successive halving, the cheapest first.
+    propose: ideas `[P, T, A]` for the first round; it is not told of deadlines.  estimator: adds the errors of the
+    task's state to the reports.  hold: the action around which the first plan is searched (None: the centre of the
+    action range).  frame_of: an observation to the mosaic `[H, W, 3]` of all cameras.  clock: seconds.
     report: of the last `act`.
     """
 
@@ -111,7 +111,7 @@ class MPCAgent:
         config: MPCConfig,
         *,
         fidelity: Fidelity | None,
-        aim: Callable[[Goal], Objective] | None = None,
+        aim: Callable[[Goal | None], Objective] | None = None,
         estimator: Estimator | None = None,
         hold: Hold | None = None,
         rungs: Sequence[Rung] = (),

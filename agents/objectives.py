@@ -207,10 +207,10 @@ def distance(quantity: Quantity, value: np.ndarray, goal: np.ndarray) -> np.ndar
 
 
 def objective_of(
-    episode: Episode, objective: Objective | None, aim: Callable[[Goal], Objective] | None
+    episode: Episode, objective: Objective | None, aim: Callable[[Goal | None], Objective] | None
 ) -> Objective:
-    """What to plan for in an episode: its own goal where it has one and `aim` makes objectives, else `objective`."""
-    if episode.goal is not None and aim is not None:
+    """What to plan for in an episode: what `aim` makes of its goal; `objective` where there is no goal or no `aim`."""
+    if aim is not None and (episode.goal is not None or objective is None):
         return aim(episode.goal)
     if objective is None:
         raise ConfigError(f"episode {episode.number} has no goal, and the planner no objective of its own")

@@ -8,7 +8,7 @@ Shapes: N lanes, A action, T recorded ticks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -137,14 +137,12 @@ class RandomPolicy:
 class ReplayPolicy:
     """Plays `actions` `[T, A]` in every episode; None: those recorded with each (`Episode.actions`).
 
-    at_end: after the last, raise an ActionError, or repeat it.  ActionError for actions of another shape, or not
-    finite, and for given ones beyond the bounds; recorded ones may lie beyond them, as they were played.
+    ActionError for actions of another shape, or not finite, and for given ones beyond the bounds; recorded ones may lie
+    beyond them, as they were meant.
     """
 
-    def __init__(
-        self, action: ActionSpec, actions: np.ndarray | None = None, *, at_end: Literal["error", "repeat"] = "error"
-    ) -> None:
-        self._spec, self._given, self._at_end = action, actions, at_end
+    def __init__(self, action: ActionSpec, actions: np.ndarray | None = None) -> None:
+        self._spec, self._given = action, actions
         if actions is not None:
             self._check(actions)
             check_action(action, actions)
@@ -159,12 +157,12 @@ class ReplayPolicy:
         self._actions, self._tick = np.array(actions, np.float64), 0
 
     def act(self, observation: Observation, steps_left: int | None = None) -> np.ndarray:
-        """The next action `[A]`."""
-        if self._tick >= len(self._actions) and self._at_end == "error":
+        """The next action `[A]`; ActionError after the last."""
+        if self._tick == len(self._actions):
             raise ActionError(f"the recording holds {len(self._actions)} actions and all have been played; ask for "
-                              "fewer steps, or let the last action repeat")
+                              "fewer steps")
         self._tick += 1
-        return np.array(self._actions[min(self._tick, len(self._actions)) - 1])
+        return np.array(self._actions[self._tick - 1])
 
     def _check(self, actions: np.ndarray) -> None:
         array = np.asarray(actions)
