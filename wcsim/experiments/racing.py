@@ -2,8 +2,8 @@
 
 Three measurements.  Time: rounds in which everybody imagines the same chunk in turn, so that what slows a round slows
 all of it.  Distance: the first chunk, from real context and the same noise, against the rollout that caches nothing.
-Truth: a whole rollout, estimated at the end of each chunk.  Easy to get wrong: a cache that looks at its input skips more
-where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far from the
+Truth: a whole rollout, estimated at the end of each chunk.  Easy to get wrong: a cache that looks at its input skips
+more where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far from the
 truth hides a bad cache, since both rollouts are lost alike: read losses together with the baseline's own errors.
 """
 
@@ -78,8 +78,8 @@ class Race:
         self.world.advance(self.start(lanes, OTHER_NOISE, early=True), actions, replace(what, chunk=self._pass))
 
     def imagine(self, what: Fidelity, *, whole: bool, shift: float = 0.0) -> Imagined:
-        """All episodes from their starts: the rollout, decoded and estimated, or its first chunk alone; `shift` perturbs
-        the newest real frames."""
+        """All episodes from their starts: the rollout, decoded and estimated, or its first chunk alone; `shift`
+        perturbs the newest real frames."""
         state = self.start(np.arange(self.config.episodes))
         if shift:
             noise = shift * torch.randn(state.latents.shape, generator=torch.Generator().manual_seed(0))
@@ -112,8 +112,8 @@ class Race:
         return self._plain[solver, steps, whole]
 
     def compare(self, config: FidelityConfig, reference: Tensor | None, *, whole: bool) -> dict[str, Any]:
-        """Distances of the first chunk from the plain rollout of the same solver and steps, and from `reference`; of the
-        whole rollout the losses against that one and, as `official`, against the official setting, or None."""
+        """Distances of the first chunk from the plain rollout of the same solver and steps, and from `reference`; of
+        the whole rollout the losses against that one and, as `official`, against the official setting, or None."""
         steps = config.steps or self.world.spec.default_steps
         plain = self.plain(config.solver, steps, whole=whole)
         official = self.plain(self.config.solver, self.config.steps[0], whole=True)
@@ -209,7 +209,7 @@ def relative_error(latents: Tensor, reference: Tensor) -> np.ndarray:
 
 
 def losses(mine: Imagined, plain: Imagined) -> dict[str, Any]:
-    """Accuracy against the truth that is lost, as a share of the plain rollout's own figure, with a 95% interval over episodes.
+    """Accuracy against the truth that is lost, as a share of the plain rollout's figure, with a 95% interval.
 
     Above 0 is worse: larger errors, less PSNR.  Ratio of means over episodes and chunk ends.
     """

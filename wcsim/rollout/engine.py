@@ -30,6 +30,12 @@ def on_success(estimate: Estimate, lanes: np.ndarray) -> np.ndarray:
     return estimate.success
 
 
+def opening(task: Task, number: int, seed: int) -> tuple[Start, Episode]:
+    """How an episode begins: its start, and what a policy is told of it."""
+    start = task.start(seed)
+    return start, Episode(number, seed, start.instruction or task.description, start.goal or task.goal, start.recorded)
+
+
 def rollout(
     task: Task, places: Mapping[str, Place], policy: Policy, episodes: Sequence[Episode], starts: Sequence[Start], *,
     acts_in: str, max_steps: int, ends: Ends = on_success,

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import imageio.v2 as imageio
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +18,9 @@ from torch import Tensor
 from wcsim.agents.reports import ActReport
 from wcsim.envs.tasks import Start
 from wcsim.estimate import Episode, Estimate
+from wcsim.report.video import encode_mp4
 from wcsim.rollout.events import EpisodeBegin, EpisodeEnd, Event, Seen, Step
+from wcsim.track import files
 from wcsim.track.horizon import Trajectory
 from wcsim.types import Trace
 
@@ -132,30 +133,30 @@ class Recorder:
 
 
 class VideoSink:
-    """Writes one mp4 per lane into `folder`, the places side by side, the truth on the left.
+    """Writes one mp4 per lane into `folder` when its episode ends, the places side by side in the order of the rollout.
 
     fps: of the task.  scale: whole number by which small frames are enlarged.
     """
 
     def __init__(self, folder: Path, *, fps: float, scale: int = 4) -> None:
         self._folder, self._fps, self._scale = folder, fps, scale
-        self._writers: dict[int, imageio.core.format.Format.Writer] = {}
+        self._frames: dict[int, list[np.ndarray]] = {}
+        self._numbers: dict[int, int] = {}
 
     def on(self, event: Event) -> None:
         """See `Sink`."""
         if isinstance(event, EpisodeBegin):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for lane, episode in zip(event.lanes.tolist(), event.episodes, strict=True):
-                self._writers[lane] = imageio.get_writer(self._folder / f"episode_{episode.number:04d}.mp4",
-                                                         fps=self._fps, macro_block_size=1)
+            self._frames = {lane: [] for lane in event.lanes.tolist()}
+            self._numbers = dict(zip(event.lanes.tolist(), (one.number for one in event.episodes), strict=True))
         if isinstance(event, EpisodeBegin | Step):
             for row, lane in enumerate(event.lanes.tolist()):
                 side = np.concatenate([seen.frames[row] for seen in event.seen.values()], axis=1)
-                self._writers[lane].append_data(side.repeat(self._scale, 0).repeat(self._scale, 1))
+                self._frames[lane].append(side.repeat(self._scale, 0).repeat(self._scale, 1))
         elif isinstance(event, EpisodeEnd):
-            self._writers.pop(event.lane).close()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            content = encode_mp4(self._frames.pop(event.lane), self._fps)
+            files.replace(self._folder / f"episode_{self._numbers[event.lane]:04d}.mp4", content)
 
     def close(self) -> None:
-        """Finish what is still open."""
-        while self._writers:
-            self._writers.popitem()[1].close()
+        """An episode that did not end leaves no film."""
+        self._frames = {}
