@@ -24,15 +24,14 @@ from wcsim.cache.none import NoCache
 from wcsim.config import StrictConfig, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task, make_task
-from wcsim.estimate import Episode
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete
 from wcsim.experiments.manifests import manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.experiments.summary import summarise
-from wcsim.rollout.engine import rollout
+from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, listen
+from wcsim.rollout.sinks import Recorded, Recorder, listen
 from wcsim.track.horizon import error_rows
 from wcsim.track.runs import Run
 from wcsim.world.world import World
@@ -83,11 +82,10 @@ class ClosedLoopConfig(StrictConfig):
 
 @dataclass(frozen=True, slots=True)
 class EpisodeJob:
-    """One episode.  settings: the whole configuration, as JSON text.  videos: folder for its film, None for none."""
+    """One episode.  settings: the whole configuration, as JSON text."""
 
     settings: str
     number: int
-    videos: str | None = None
 
     @property
     def key(self) -> str:
@@ -118,19 +116,13 @@ class ClosedLoop:
 def play_episode(job: EpisodeJob) -> list[Outcome]:
     """One episode, recorded whole."""
     config, task, world = stage(job.settings)
-    seed = config.first_seed + job.number
-    start = task.start(seed)
-    goal = start.goal or task.goal
-    episode = Episode(job.number, seed, start.instruction or task.description, goal, start.recorded)
+    start, episode = opening(task, job.number, config.first_seed + job.number)
     policy = config.policy.build(PolicyContext(task, lambda: world, num_lanes=1))
     recorder = Recorder()
-    sinks: list[Sink] = [recorder]
-    if job.videos is not None:
-        sinks.append(VideoSink(Path(job.videos), fps=task.fps))
     places = places_of(config, task, world)
     try:
         listen(rollout(task, places, policy, [episode], [start], acts_in=config.acting_place,
-                       max_steps=config.max_steps), sinks)
+                       max_steps=config.max_steps), [recorder])
     finally:
         for place in places.values():
             place.close()

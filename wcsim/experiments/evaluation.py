@@ -6,6 +6,7 @@ end, so whatever sums up must sort first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -21,17 +22,16 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
 from wcsim.config import StrictConfig, validate
 from wcsim.envs.lanes import load_world
-from wcsim.envs.tasks import Start, Task
-from wcsim.estimate import Episode
+from wcsim.envs.tasks import Task
 from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.evaluation_summary import COLUMNS, PLACES, SCORES, summarise
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete
 from wcsim.experiments.manifests import manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
-from wcsim.rollout.engine import rollout
+from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, listen
+from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, listen
 from wcsim.track.runs import Run
 
 
@@ -51,6 +51,8 @@ class EvaluationConfig(StrictConfig):
     """What `pearson`, `spearman` and `mmrv` at the top of the summary are of; `agreement` has them for all scores."""
     fidelity: FidelityConfig = FidelityConfig()
     """Of the cached world; the uncached one differs in the cache alone."""
+    videos: bool = False
+    """Whether to write a film of every episode into the run's `videos/`."""
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
     """torch threads per process; None leaves torch's choice."""
@@ -66,12 +68,14 @@ class EvaluationConfig(StrictConfig):
 
 @dataclass(frozen=True, slots=True)
 class LanesJob:
-    """One piece of work.  settings: the whole configuration, as JSON text.  policy: its name.  starts: from and to."""
+    """One piece of work.  settings: the whole configuration, as JSON text.  policy: its name.  starts: from and to.
+    videos: folder for its films."""
 
     settings: str
     policy: str
     place: str
     starts: tuple[int, int]
+    videos: Path = Path("videos")
 
     def keys(self) -> list[str]:
         """What the run calls its episodes."""
@@ -84,12 +88,12 @@ class Evaluation:
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
 
-    def jobs(self) -> list[LanesJob]:
+    def jobs(self, path: Path) -> list[LanesJob]:
         """All of it, dearest first, so that no worker is left alone with a slow one."""
         config = self.config
         settings = dumps(config.model_dump(mode="json"))
         spans = [(first, min(first + config.lanes, config.starts)) for first in range(0, config.starts, config.lanes)]
-        return [LanesJob(settings, policy.name, place, span) for place in ("uncached", "cached", "truth")
+        return [LanesJob(settings, policy.name, place, span, path / "videos") for place in ("uncached", "cached", "truth")
                 for policy in config.policies for span in spans]
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
@@ -98,7 +102,7 @@ class Evaluation:
         run = Run.resume(path, config.model_dump(mode="json"),
                          manifest_of(config, config.policies, seeds={"first_seed": config.first_seed,
                                                                      "starts": config.starts}))
-        return complete(run, {job: job.keys() for job in self.jobs()}, play_lanes, columns=COLUMNS,
+        return complete(run, {job: job.keys() for job in self.jobs(path)}, play_lanes, columns=COLUMNS,
                         summarise=lambda run: summarise(run.episodes, run.config), executor=executor,
                         progress=progress)
 
@@ -107,17 +111,19 @@ def play_lanes(job: LanesJob) -> list[Outcome]:
     """The episodes of a job."""
     config, task = stage(job.settings)
     numbers = range(*job.starts)
-    starts = [task.start(config.first_seed + number) for number in numbers]
-    episodes = [episode_of(task, start, number, config.first_seed + number)
-                for number, start in zip(numbers, starts, strict=True)]
+    starts, episodes = zip(*(opening(task, number, config.first_seed + number) for number in numbers), strict=True)
     chosen = next(policy for policy in config.policies if policy.name == job.policy)
     world = partial(load_world, config.world, device=config.device)
     place = place_of(config, task, job.place)
     recorder, began = Recorder(frames=False), perf_counter()
+    sinks: list[Sink] = [recorder]
+    if config.videos:
+        prefix = re.sub(r"[^A-Za-z0-9]+", "-", f"{job.policy} {job.place}")
+        sinks.append(VideoSink(job.videos, fps=task.fps, prefix=prefix))
     policy = chosen.build(PolicyContext(task, world, num_lanes=len(starts)))
     try:
         listen(rollout(task, {job.place: place}, policy, episodes, starts, acts_in=job.place,
-                       max_steps=config.max_steps), [recorder])
+                       max_steps=config.max_steps), sinks)
     finally:
         place.close()
     seconds = (perf_counter() - began) / len(starts)
@@ -125,11 +131,6 @@ def play_lanes(job: LanesJob) -> list[Outcome]:
                           "place": job.place, "start": kept.episode.number, "seed": kept.episode.seed,
                           **row_of(kept, job.place, config.max_steps), "seconds": seconds})
             for key, kept in zip(job.keys(), recorder.episodes, strict=True)]
-
-
-def episode_of(task: Task, start: Start, number: int, seed: int) -> Episode:
-    """What a policy is told of an episode."""
-    return Episode(number, seed, start.instruction or task.description, start.goal or task.goal, start.recorded)
 
 
 def number_of(config: EvaluationConfig, job: LanesJob, start: int) -> int:

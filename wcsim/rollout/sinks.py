@@ -135,11 +135,11 @@ class Recorder:
 class VideoSink:
     """Writes one mp4 per lane into `folder` when its episode ends, the places side by side in the order of the rollout.
 
-    fps: of the task.  scale: whole number by which small frames are enlarged.
+    fps: of the task.  scale: whole number by which small frames are enlarged.  prefix: what files' names begin with.
     """
 
-    def __init__(self, folder: Path, *, fps: float, scale: int = 4) -> None:
-        self._folder, self._fps, self._scale = folder, fps, scale
+    def __init__(self, folder: Path, *, fps: float, scale: int = 4, prefix: str = "episode") -> None:
+        self._folder, self._fps, self._scale, self._prefix = folder, fps, scale, prefix
         self._frames: dict[int, list[np.ndarray]] = {}
         self._numbers: dict[int, int] = {}
 
@@ -155,7 +155,7 @@ class VideoSink:
         elif isinstance(event, EpisodeEnd):
             self._folder.mkdir(parents=True, exist_ok=True)
             content = encode_mp4(self._frames.pop(event.lane), self._fps)
-            files.replace(self._folder / f"episode_{self._numbers[event.lane]:04d}.mp4", content)
+            files.replace(self._folder / f"{self._prefix}_{self._numbers[event.lane]:04d}.mp4", content)
 
     def close(self) -> None:
         """An episode that did not end leaves no film."""
