@@ -18,8 +18,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wcsim.report import phrases
 from wcsim.report.canvas import Panel, colour, count_axis, draw, plain_numbers
+from wcsim.report.conditions import conditions
 from wcsim.report.evaluation import ends
-from wcsim.report.measures import labels_of, spec_of
+from wcsim.report.measures import spec_of
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.track.runs import Run
 
@@ -44,7 +45,7 @@ def write_budget(run: Run) -> Path:
         f"A planner planned in the world {config['world']} and acted in the truth: "
         f"{phrases.plural(summary['episodes'], 'episode')} of at most {phrases.plural(summary['max_steps'], 'step')} "
         f"for every point below. Time was {'simulated' if summary['clock'] == 'simulated' else 'measured'}. "
-        f"Progress is the task's {spec_of(run.manifest).progress}. {labels_of(run.manifest)}"
+        f"Progress is the task's {spec_of(run.manifest).progress}. {conditions(run)}"
     )
     return write_page(
         run.path / "report.html", str(config["name"]), lede,
@@ -81,8 +82,8 @@ def _deadlines(summary: Mapping[str, Any]) -> Section:
     table = Table("By deadline", ("", "deadline, ms", "success", "progress", "95%", "plan p50", "p95", "p99", "max",
                                   "met", "real time", "candidates"), rows)
     return Section("deadline", "What a deadline buys", reading,
-                   "Colours are efforts, lines planners; bars are 95% intervals. While it plans, the table stands "
-                   "still: what a late plan costs on a moving one is below. `wcsim budget CONFIG --recommend MS` "
+                   "Colours are efforts, lines planners; bars are 95% intervals. While it plans, the scene stands "
+                   "still: what a late plan costs in a moving one is below. `wcsim budget CONFIG --recommend MS` "
                    "prints the setting to take.", tuple(panels), (table,))
 
 

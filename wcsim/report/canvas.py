@@ -48,6 +48,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu 
 WIDTH_IN = 4.8
 """Width of every drawing: half a desktop page, or a whole phone one with its text still legible."""
 
+TAG = re.compile(r"<[^>]+>")
+
 NAMES = {light: name for name, (light, _) in PALETTE.items()}
 
 
@@ -112,12 +114,18 @@ def draw(name: str, description: str, paint: Callable[[Figure], None], *, height
 
 
 def _embeddable(document: str, name: str, description: str) -> str:
+    """The `<svg>` element of a document, its ids and colours rewritten: inside tags alone, for what stands between them
+    is text, and may be anybody's name."""
     svg = document[document.index("<svg") :].strip()
-    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"#[0-9a-f]{6}\b", lambda match: _variable(match[0]), tag[0]), svg)
-    svg = svg.replace("'DejaVu Sans'", FONT)
-    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", svg)
+    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    used = {found for tag in TAG.findall(svg) for found in re.findall(r'(?:url\(|href=")#([^)"]+)', tag)}
+
+    def rewrite(match: re.Match[str]) -> str:
+        tag = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), match[0]).replace("'DejaVu Sans'", FONT)
+        tag = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", tag)
+        return re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}-", tag)
+
+    svg = TAG.sub(rewrite, svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
 
 

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from wcsim.report import phrases
 from wcsim.report.canvas import Panel, colour, draw, plain_numbers
-from wcsim.report.measures import labels_of, spec_of
+from wcsim.report.conditions import conditions
+from wcsim.report.measures import spec_of
 from wcsim.report.page import Tile
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.track.runs import Run
@@ -44,7 +45,7 @@ def write_evaluation(run: Run) -> Path:
         f"{config['task']['name']} from {phrases.plural(summary['starts'], 'start')} for at most "
         f"{phrases.plural(summary['max_steps'], 'step')}, in the truth, in the world {config['world']} without a cache "
         f"and with it. They are compared by {score}. Progress is the task's {spec_of(run.manifest).progress}. "
-        f"{labels_of(run.manifest)}"
+        f"{conditions(run)}"
     )
     sections = [_agreement(summary), _caching(summary), _policies(summary), _estimator(summary), _timing(summary)]
     return write_page(

@@ -1,7 +1,7 @@
 """The page of a goal run: who reaches its goals, at what price, and how far the cheap ways of imagining mislead.
 
-Easy to get wrong: policies are compared start by start, so the intervals of their rates may overlap where the paired test
-still tells them apart; both are shown.
+Easy to get wrong: policies are compared start by start, so the intervals of their rates may overlap where the paired
+test still tells them apart; both are shown.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 
 from wcsim.report import phrases
 from wcsim.report.canvas import Panel, colour, draw, plain_numbers
+from wcsim.report.conditions import conditions
 from wcsim.report.evaluation import ends, signed
-from wcsim.report.measures import UNITS, Measure, labels_of, measures, spec_of
+from wcsim.report.measures import UNITS, Measure, errors, spec_of
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.track.runs import Run
 
@@ -35,11 +36,11 @@ def write_goals(run: Run) -> Path:
         f"From {phrases.plural(summary['episodes'], 'held-out start')}, policies tried to bring the scene to where a "
         f"demonstrator left it {phrases.plural(summary['goal_ticks'], 'tick')} later, within "
         f"{phrases.plural(summary['max_steps'], 'step')}: all errors of one unit together within {within}. Planners "
-        f"used the world {config['world']}. {labels_of(run.manifest)}"
+        f"used the world {config['world']}. {conditions(run)}"
     )
     return write_page(
         run.path / "report.html", str(config["name"]), lede,
-        [_success(summary, measures(spec_of(run.manifest))[:-1]), _price(summary), _promises(summary), _audit(summary)],
+        [_success(summary, errors(spec_of(run.manifest))), _price(summary), _promises(summary), _audit(summary)],
         sources={"Configuration": yaml.safe_dump(config, sort_keys=False), "Manifest": dumps(run.manifest, indent=2)},
         also=", and episodes.csv every episode",
     )
@@ -63,7 +64,8 @@ def _success_row(policy: Row, shown: Sequence[Measure]) -> tuple[str, ...]:
         f"{against['only_reference']} / {against['only_this']}", phrases.number(against["mcnemar_p"], 3))
     return (policy["name"], phrases.percent(policy["success_rate"]), ends(policy["success_interval"], phrases.percent),
             phrases.percent(policy["scene_success_rate"]), ends(policy["scene_success_interval"], phrases.percent),
-            *(f"{phrases.number(policy[one.key])} ({ends(policy[f'{one.key}_interval'], phrases.number)})" for one in shown),
+            *(f"{phrases.number(policy[one.key])} ({ends(policy[f'{one.key}_interval'], phrases.number)})"
+              for one in shown),
             phrases.number(policy["steps"]), phrases.number(policy["clipped"]), *paired)
 
 
@@ -78,24 +80,26 @@ def _price(summary: Row) -> Section:
         tuple((policy["name"], phrases.number(policy["seconds_per_action"], 4), phrases.times(policy["faster"]),
                ends(policy["faster_interval"], phrases.times),
                *(phrases.number(policy["act_ms"][key], 1) for key in ("p50", "p95", "p99", "max")),
-               phrases.number(calls[place["name"], policy["name"]])) for policy in place["policies"])) for place in places)
+               phrases.number(calls[place["name"], policy["name"]])) for policy in place["policies"]))
+        for place in places)
     return Section("price", "What an action costs", "", "Seconds of the whole policy, over actions with and without a "
                    "new plan; the ratio, of planners, is the median over starts.", tables=tables)
 
 
 def _promises(summary: Row) -> Section:
     rows = tuple(
-        (f"{policy['name']}, in {PLACES[place['name']]}", phrases.number(policy["promised"]), phrases.number(policy["came"]),
-         signed(policy["gap"]), ends(policy["gap_interval"], signed), phrases.number(policy["prediction"], 3),
-         phrases.number(policy["rank_agreement"], 3), phrases.number(policy["regret"]))
+        (f"{policy['name']}, in {PLACES[place['name']]}", phrases.number(policy["promised"]),
+         phrases.number(policy["came"]), signed(policy["gap"]), ends(policy["gap_interval"], signed),
+         phrases.number(policy["prediction"], 3), phrases.number(policy["rank_agreement"], 3),
+         phrases.number(policy["regret"]))
         for place in summary["places"] for policy in place["policies"] if policy["gap"] is not None)
     if not rows:
         return Section("promises", "What plans promised", missing="No planner gave up a plan.")
     return Section(
         "promises", "What plans promised, and what came",
         how="Costs of the ticks that a plan was followed: as imagined, and as then seen. What came dearer than "
-        "promised is the exploitation gap. The last columns are of successive halving: how a cheap rung agreed with a proper "
-        "one on the survivors, and what trusting it would have cost.",
+        "promised is the exploitation gap. The last columns are of successive halving: how a cheap rung agreed with a "
+        "proper one on the survivors, and what trusting it would have cost.",
         tables=(Table("Promised and realised costs", ("", "promised", "came", "gap", "95%", "prediction error",
                                                       "rung's tau", "rung's regret"), rows),))
 

@@ -1,6 +1,6 @@
 """What a page shows of a task's state: every quantity's error in words, and the one that headlines it.
 
-Easy to get wrong: a recording has no quantities at all; its pages go by the likeness of the pictures.
+Easy to get wrong: a recording has no quantities at all; its pages go by the similarity of the images.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wcsim.errors import RunError
 from wcsim.spec import Quantity, StateSpec
 
 UNITS = {"deg": "degrees", "wrong": "share wrong", "1": ""}
@@ -19,8 +20,8 @@ KINDS = {"position": "position", "angle": "angle", "quaternion": "rotation", "sc
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One metric.  key: in rows.  name: of what is measured, as `cube position`.  unit: as read.  rises: whether more is
-    better."""
+    """One metric.  key: in rows.  name: of what is measured, as `cube position`.  unit: as people read it.  rises:
+    whether more is better."""
 
     key: str
     name: str
@@ -28,13 +29,17 @@ class Measure:
     rises: bool = False
 
     @property
+    def what(self) -> str:
+        """What its numbers are."""
+        return self.name if self.rises else f"{self.name} error"
+
+    @property
     def title(self) -> str:
-        """For a figure."""
-        kind = self.name if self.rises else f"{self.name} error"
-        return f"{kind[0].upper()}{kind[1:]}" + (f", {self.unit}" if self.unit else "")
+        """For a figure or a column: what its numbers are, and their unit."""
+        return f"{self.what[0].upper()}{self.what[1:]}" + (f", {self.unit}" if self.unit else "")
 
 
-LIKENESS = Measure("psnr_db", "picture likeness (PSNR)", "dB", rises=True)
+SIMILARITY = Measure("psnr_db", "image similarity (PSNR)", "dB", rises=True)
 
 
 def measure_of(quantity: Quantity) -> Measure:
@@ -45,10 +50,14 @@ def measure_of(quantity: Quantity) -> Measure:
     return Measure(quantity.metric, name, UNITS.get(quantity.error_unit, quantity.error_unit))
 
 
+def errors(spec: StateSpec) -> list[Measure]:
+    """The errors of all quantities, the goal's first."""
+    return [measure_of(quantity) for quantity in (*spec.goal, *(one for one in spec if not one.goal))]
+
+
 def measures(spec: StateSpec) -> list[Measure]:
-    """All of them, the goal's first, the pictures' likeness last."""
-    ordered = [*spec.goal, *(quantity for quantity in spec if not quantity.goal)]
-    return [*(measure_of(quantity) for quantity in ordered), LIKENESS]
+    """All errors, and the similarity of the images last."""
+    return [*errors(spec), SIMILARITY]
 
 
 def leading(spec: StateSpec) -> Measure:
@@ -57,13 +66,7 @@ def leading(spec: StateSpec) -> Measure:
 
 
 def spec_of(manifest: Mapping[str, Any]) -> StateSpec:
-    """The quantities that a run's manifest tells of."""
+    """The quantities that a run's manifest tells of.  Raises RunError where it tells of none."""
+    if "state" not in manifest:
+        raise RunError("the manifest has no 'state', the quantities of the task; run it again")
     return StateSpec.from_json(manifest["state"])
-
-
-def labels_of(manifest: Mapping[str, Any]) -> str:
-    """What the world was trained on, as a sentence."""
-    labels = manifest.get("labels", "none")
-    if labels == "none":
-        return "The world was trained on pictures and actions alone (labels: none)."
-    return f"The world was trained with labels ({labels})."

@@ -18,9 +18,10 @@ import yaml
 
 from wcsim.errors import RunError
 from wcsim.report import phrases
+from wcsim.report.conditions import conditions
 from wcsim.report.decisions import decision_panels
 from wcsim.report.figures import PLACES, error_panels, latency_panels, task_panels
-from wcsim.report.measures import Measure, labels_of, leading, measures, spec_of
+from wcsim.report.measures import Measure, leading, measures, spec_of
 from wcsim.report.template import drawn, fill
 from wcsim.report.video import Clip, compose, encode_mp4
 from wcsim.track import files
@@ -98,7 +99,8 @@ def clip_of(run: Run, episode: int) -> Clip:
     measure = leading(spec_of(run.manifest))
     errors = {place: np.array([step["error"][f"{place}_vs_truth"][measure.key] for step in steps], dtype=np.float64)
               for place in ("cached", "uncached")}
-    return Clip({place: arrays[place] for place in PLACES}, errors, measure.title)
+    # At the start all places show the same frame: no error, and a similarity without a bound.
+    return Clip({place: arrays[place] for place in PLACES}, errors, measure.title, np.nan if measure.rises else 0.0)
 
 
 def _write_video(run: Run, row: Mapping[str, Any], fps: float, *, embed: bool) -> Video:
@@ -117,26 +119,20 @@ def render(
     run: Run, summary: Mapping[str, Any], kept: Mapping[int, dict[str, np.ndarray]], videos: Sequence[Video]
 ) -> str:
     """The page.  kept: episode to its arrays, those there are."""
-    shown = next(iter(kept), None)
     hits = [arrays["hit"] for arrays in kept.values()]
     spec = spec_of(run.manifest)
+    what_ran = phrases.what_ran(run.config, run.manifest, hits[0].shape[1] if hits else None)
     return fill(
         "page.html",
         title=str(run.config.get("name", run.path.name)),
-        what_ran=f"{phrases.what_ran(run.config, run.manifest, hits[0].shape[1] if hits else None)} "
-                 f"{labels_of(run.manifest)}",
+        what_ran=f"{what_ran} {conditions(run)}",
         summary=summary,
         tiles=tiles(summary, spec.progress, leading(spec)),
         progress=spec.progress,
         measures=measures(spec),
         videos=videos,
-        errors=drawn(error_panels(run.steps, spec)),
-        latency=drawn(latency_panels(run.steps, summary.get("deadline_ms"))),
-        decisions=drawn([] if shown is None else decision_panels(shown, kept[shown], hits)),
-        task=drawn(task_panels(run.steps, spec.progress, (run.config.get("policy") or {}).get("error_bound"))),
-        readings={
-            "error": phrases.error_reading(summary, leading(spec)),
-            **{name: getattr(phrases, f"{name}_reading")(summary) for name in ("latency", "cache", "planning")}},
+        panels=_panels(run, summary, kept),
+        readings=_readings(summary, leading(spec)),
         spans=list(span_rows(summary)),
         episodes=run.episodes,
         comparisons=tuple(COMPARISONS),
@@ -145,6 +141,28 @@ def render(
         config=yaml.safe_dump(run.config, sort_keys=False),
         manifest=dumps(run.manifest, indent=2),
     )
+
+
+def _panels(
+    run: Run, summary: Mapping[str, Any], kept: Mapping[int, dict[str, np.ndarray]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Section to its drawings."""
+    spec = spec_of(run.manifest)
+    shown = next(iter(kept), None)
+    hits = [arrays["hit"] for arrays in kept.values()]
+    error_bound = (run.config.get("policy") or {}).get("error_bound")
+    return {
+        "error": drawn(error_panels(run.steps, spec)),
+        "latency": drawn(latency_panels(run.steps, summary.get("deadline_ms"))),
+        "cache": drawn([] if shown is None else decision_panels(shown, kept[shown], hits)),
+        "task": drawn(task_panels(run.steps, spec.progress, error_bound)),
+    }
+
+
+def _readings(summary: Mapping[str, Any], measure: Measure) -> dict[str, str]:
+    """Section to the sentence that says what there is to see."""
+    return {"error": phrases.error_reading(summary, measure), "latency": phrases.latency_reading(summary),
+            "cache": phrases.cache_reading(summary), "planning": phrases.planning_reading(summary)}
 
 
 def tiles(summary: Mapping[str, Any], progress: str, measure: Measure) -> list[Tile]:
@@ -171,8 +189,9 @@ def tiles(summary: Mapping[str, Any], progress: str, measure: Measure) -> list[T
 
 
 def _error_tile(error: Mapping[str, Any], horizon: str, measure: Measure) -> Tile:
-    cached, uncached = (error[f"{place}_vs_truth"][horizon][measure.key] for place in ("cached", "uncached"))
-    return Tile(f"Error at {horizon} steps", cached, phrases.measured(cached, measure.unit),
+    cached, uncached = (error[f"{place}_vs_truth"][horizon].get(measure.key) for place in ("cached", "uncached"))
+    name = f"{'Similarity' if measure.rises else 'Error'} at {horizon} steps"
+    return Tile(name, cached, phrases.measured(cached, measure.unit),
                 (f"{measure.name};", f"uncached {phrases.measured(uncached, measure.unit)}"))
 
 

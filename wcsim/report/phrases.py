@@ -39,7 +39,7 @@ def times(value: float | None) -> str:
 
 def measured(value: float | None, unit: str) -> str:
     """A number with its unit."""
-    return NONE if value is None else f"{number(value)} {unit}"
+    return NONE if value is None else f"{number(value)} {unit}".rstrip()
 
 
 def span_of(low: str, high: str) -> str:
@@ -63,7 +63,7 @@ ACTED_IN = {
 }
 """Where the policy acted to how to say it, and the other places."""
 
-POLICIES = {"mpc": "A planner", "random": "A random policy", "recorded": "Recorded actions were played, and a policy"}
+POLICIES = {"mpc": "A planner", "random": "A random policy", "recorded": "A policy that plays recorded actions"}
 
 
 def what_ran(config: Mapping[str, Any], manifest: Mapping[str, Any], denoise_steps: int | None) -> str:
@@ -87,7 +87,7 @@ def what_ran(config: Mapping[str, Any], manifest: Mapping[str, Any], denoise_ste
 def error_reading(summary: Mapping[str, Any], measure: Measure) -> str:
     """What the error curves come to, at the furthest horizon where the leading measure was taken."""
     error = summary["error"]
-    horizons = [h for h, by in error["cached_vs_truth"].items() if by[measure.key] is not None]
+    horizons = [h for h, by in error["cached_vs_truth"].items() if by.get(measure.key) is not None]
     if not horizons:
         return f"The {measure.name} was not measured at any of the horizons in the table."
     at = max(horizons, key=int)
@@ -99,14 +99,19 @@ def error_reading(summary: Mapping[str, Any], measure: Measure) -> str:
         f"After {plural(int(at), 'step')} the median {measure.name} is {cached} from the truth in the cached world and "
         f"{uncached} in the uncached one, and the two worlds are {between} apart."
     )
-    valid = summary.get("valid_horizon") or {}
+    return sentence + _first_loss(summary.get("valid_horizon") or {})
+
+
+def _first_loss(valid: Mapping[str, float | None]) -> str:
+    """When each world first lost what counts; nothing where nothing can be lost."""
     if not valid:
-        return sentence
+        return ""
     passed = [
-        f"{name} at step {valid[key]:g}" if valid.get(key) is not None else f"{name} not within the run"
-        for name, key in (("cached", "cached_vs_truth"), ("uncached", "uncached_vs_truth"))
+        f"{name} at step {step:g}" if (step := valid.get(f"{name}_vs_truth")) is not None
+        else f"{name} not within the run"
+        for name in ("cached", "uncached")
     ]
-    return f"{sentence} First loss (error past its bound, or not found), median: {', '.join(passed)}."
+    return f" First loss (error past its bound, or not found), median: {', '.join(passed)}."
 
 
 def latency_reading(summary: Mapping[str, Any]) -> str:

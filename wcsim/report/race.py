@@ -1,4 +1,4 @@
-"""The page of a cache race: error against measured speed for everybody, and what follows from it.
+"""The page of a cache benchmark: error against measured speed for everybody, and what follows from it.
 
 Easy to get wrong: twelve policies need twelve looks.  Ours is drawn strong, the others in quiet colours with a marker
 each, and names stand in the legend in the order of the table.
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from wcsim.report.canvas import Panel, colour, draw
+from wcsim.report.conditions import labels_of
 from wcsim.report.race_text import write_text
 from wcsim.report.template import drawn, fill
 from wcsim.track import files
@@ -35,7 +36,8 @@ def write_race(summary: Mapping[str, Any], out: Path) -> Path:
         for place, panel in enumerate(some, start=1):
             files.replace(out / f"{name}-{place}.svg", panel.svg.encode())
     write_text(summary, out)
-    files.replace(page, fill("race.html", title=f"Race of caches: {summary['world']}", summary=summary,
+    files.replace(page, fill("race.html", title=f"Cache benchmark: {summary['world']}", summary=summary,
+                             labels=labels_of(summary),
                              curves=drawn(panels["curves"]), joint=drawn(panels["frontier"]),
                              ablation=drawn(panels["ablation"]), speeds=speeds_of(summary)).encode())
     return page

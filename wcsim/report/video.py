@@ -6,7 +6,7 @@ picture whose sides are no multiple of 16; the canvas is padded to that instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,13 +33,15 @@ PLACE_COLOURS = {"truth": (211, 216, 221), "cached": (86, 180, 233), "uncached":
 class Clip:
     """One episode to show.
 
-    frames: place to `[T + 1, H, W, 3]` uint8, the start first.  errors: `cached` and `uncached` to the error `[T]` against
-    the truth, not finite where it was not measured; without any, no strip is drawn.  title: what the error is of.
+    frames: place to `[T + 1, H, W, 3]` uint8, the start first.  errors: `cached` and `uncached` to the error `[T]`
+    against the truth, not finite where it was not measured; without any, no strip is drawn.  title: what the error is
+    of.  start: the error of the first frame.
     """
 
     frames: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
     title: str = "error"
+    start: float = 0.0
 
 
 def compose(clip: Clip) -> Iterator[np.ndarray]:
@@ -69,28 +71,44 @@ def _draw_strip(picture: np.ndarray, clip: Clip, step: int, *, top: int) -> None
     count = len(next(iter(clip.frames.values()))) - 1
     left, right = MARGIN, picture.shape[1] - MARGIN
     high, low = top + 58, top + STRIP - 14
-    most = max((float(e[np.isfinite(e)].max()) for e in clip.errors.values() if np.isfinite(e).any()), default=0.0)
-    text = _write(picture, clip.title.lower(), (left, top + 38), INK, 0.8)
-    for place, errors in clip.errors.items():
-        now = 0.0 if step == 0 else errors[step - 1]
-        value = f"{now:.1f}" if np.isfinite(now) else "-"
-        text = _write(picture, f"{place} {value}", (text + 40, top + 38), PLACE_COLOURS[place], 0.8)
-    _write(picture, f"step {step}/{count}", (right, top + 38), INK, 0.8, align_right=True)
+    curves = {place: np.array([clip.start, *errors], dtype=np.float64) for place, errors in clip.errors.items()}
+    most = max((float(e[np.isfinite(e)].max()) for e in curves.values() if np.isfinite(e).any()), default=0.0)
+    _write_line(picture, [
+        (clip.title, INK),
+        *((f"{place} {_short(errors[step])}", PLACE_COLOURS[place]) for place, errors in curves.items()),
+    ], f"step {step}/{count}", top + 38)
     cv2.line(picture, (left, low), (right, low), FAINT, 1)
 
-    def place(horizon: int, error: float) -> tuple[int, int]:
+    def at(horizon: int, error: float) -> tuple[int, int]:
         x = left + (right - left) * horizon / max(count, 1)
         return round(x), round(low - (low - high) * error / (most or 1.0))
 
-    for place, errors in clip.errors.items():
-        points = [place(h, e) if np.isfinite(e) else None for h, e in enumerate([0.0, *errors])]
+    for place, errors in curves.items():
+        points = [at(h, error) if np.isfinite(error) else None for h, error in enumerate(errors)]
         for h, (a, b) in enumerate(pairwise(points), start=1):
             if a is not None and b is not None:
                 seen = h <= step
                 tint = PLACE_COLOURS[place] if seen else _fade(PLACE_COLOURS[place])
                 cv2.line(picture, a, b, tint, 3 if seen else 1, cv2.LINE_AA)
-    x, _ = place(step, 0.0)
+    x, _ = at(step, 0.0)
     cv2.line(picture, (x, high - 4), (x, low + 6), INK, 2)
+
+
+def _short(value: float) -> str:
+    """Two digits that mean something, whatever the unit."""
+    return "-" if not np.isfinite(value) else f"{value:.1f}" if value >= 1.0 or value == 0.0 else f"{value:.2g}"
+
+
+def _write_line(
+    picture: np.ndarray, parts: Sequence[tuple[str, tuple[int, int, int]]], end: str, y: int
+) -> None:
+    """Write parts from the left and `end` on the right, all smaller where they would not fit."""
+    left, right, gap = MARGIN, picture.shape[1] - MARGIN, 40
+    needed = sum(_width(text, 0.8) + gap for text, _ in parts) + _width(end, 0.8)
+    size = 0.8 * min(1.0, (right - left) / needed)
+    for text, tint in parts:
+        left = _write(picture, text, (left, y), tint, size) + round(gap * size / 0.8)
+    _write(picture, end, (right, y), INK, size, align_right=True)
 
 
 def _fade(tint: tuple[int, int, int]) -> tuple[int, ...]:
@@ -102,10 +120,15 @@ def _write(
     *, align_right: bool = False,
 ) -> int:
     """Put `text` with its baseline's left (or right) end at x, y; returns where it ends."""
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, size, 1)
+    width = _width(text, size)
     x = at[0] - width if align_right else at[0]
     cv2.putText(picture, text, (x, at[1]), cv2.FONT_HERSHEY_DUPLEX, size, tint, 1, cv2.LINE_AA)
     return x + width
+
+
+def _width(text: str, size: float) -> int:
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, size, 1)
+    return int(width)
 
 
 def encode_mp4(pictures: Iterable[np.ndarray], fps: float) -> bytes:

@@ -29,7 +29,7 @@ COMPARISONS = {
 }
 """Name to (which playing, reference)."""
 
-PICTURES = ("psnr_db", "ssim", "latent")
+FRAME_METRICS = ("psnr_db", "ssim", "latent")
 """Metrics that every task has; those of its quantities come on top (`StateSpec.metrics`)."""
 
 
@@ -48,7 +48,7 @@ class Trajectory:
 
 def metrics_of(spec: StateSpec) -> tuple[str, ...]:
     """Names of all metrics of a task, in order."""
-    return (*PICTURES, *spec.metrics)
+    return (*FRAME_METRICS, *spec.metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def at_horizons(
 
 def measured(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Names of the metrics that rows hold, in order."""
-    return next((tuple(by_metric) for row in rows for by_metric in row["error"].values()), PICTURES)
+    return next((tuple(by_metric) for row in rows for by_metric in row["error"].values()), FRAME_METRICS)
 
 
 def valid_horizons(
