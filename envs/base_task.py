@@ -119,6 +119,6 @@ class BaseTask:
         """The frames themselves; ValueError unless they are uint8 `[N, H, W, 3]`."""
         height, width = self.frame_size
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (height, width, 3):
-            raise ValueError(f"frames are {frames.dtype} {frames.shape}; the estimator of task {self.name!r} reads uint8 "
-                             f"[N, {height}, {width}, 3]")
+            raise ValueError(f"frames are {frames.dtype} {frames.shape}; the estimator of task {self.name!r} reads "
+                             f"uint8 [N, {height}, {width}, 3]")
         return frames

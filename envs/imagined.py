@@ -1,8 +1,8 @@
 """The environment whose physics is a video world model.
 
-One step: check the action, imagine one frame, decode it, estimate what it shows, return.  Between steps the rollout stays in latents;
-pixels are made for the observer and never fed back.  Easy to get wrong: `info` holds deterministic values only, and
-wall-clock times are beside it in `last_timing`.
+One step: check the action, imagine one frame, decode it, estimate what it shows, return.  Between steps the rollout
+stays in latents; pixels are made for the observer and never fed back.  Easy to get wrong: `info` holds deterministic
+values only, and wall-clock times are beside it in `last_timing`.
 """
 
 from __future__ import annotations

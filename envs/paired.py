@@ -108,7 +108,7 @@ class PairedTruth(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Begin both at the same start; ConfigError for a start of one's own without the truth's snapshot."""
         given = (options or {}).get("start")
         if isinstance(given, Start) and given.truth is None:
-            raise ConfigError("options['start'] has no truth; a paired rollout begins where its truth can begin as well")
+            raise ConfigError("options['start'] has no truth; a paired rollout begins where its truth can begin too")
         observation, info = self.env.reset(seed=seed, options=options)
         start = self._base.start
         assert start is not None
@@ -175,8 +175,8 @@ class PairedTruth(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._base.check_snapshot(snapshot.imagined)
 
     def panels(self) -> tuple[dict[str, list[np.ndarray]], list[float]]:
-        """True and imagined frames since the last call, and the errors of the first quantity of the goal (or of all); see
-        `ImaginedEnv.panels`."""
+        """True and imagined frames since the last call, and the errors `strip_metric`, which are those of the first
+        quantity of the goal (or of all); see `ImaginedEnv.panels`."""
         imagined, _ = self.env.get_wrapper_attr("panels")()
         (frames, errors), self._shown = self._shown, ([], [])
         return {"truth": frames, **imagined}, errors

@@ -45,11 +45,11 @@ BATCH = 64
 """Frames estimated together; larger batches only cost memory."""
 
 BLAS = ThreadpoolController()
-"""Keeps the estimator's products on one thread: the pool of numpy's BLAS, once woken, spins on beside the world's own."""
+"""Keeps its products on one thread: the pool of numpy's BLAS, once woken, spins on beside the world's own."""
 
 
 class PushTEstimator:
-    """Fits a `Scene` to frames.  Stateless: what it says of a frame does not depend on its neighbours, to the last bit."""
+    """Fits a `Scene` to frames.  Stateless: what it says of a frame depends on no other, to the last bit."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene

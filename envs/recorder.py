@@ -1,4 +1,4 @@
-"""Videos of episodes, every frame of a chunk at true speed, with the truth and its error strip where there is a paired truth.
+"""Videos of episodes, every frame of a chunk at true speed, with truth and error strip where there is a paired truth.
 
 Easy to get wrong: the environment inside must render lists of frames (`render_mode="rgb_array_list"`), which hold all
 frames since they were last asked for, and nobody else may ask.

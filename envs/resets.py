@@ -1,7 +1,7 @@
 """What `reset` is asked for, checked before anything moves.
 
-Easy to get wrong: Gymnasium takes Python's own integers alone and touches the generator before it looks at options; here
-numpy's integers count as well, and a refusal leaves generators and lanes as they were.
+Easy to get wrong: Gymnasium takes Python's own integers alone and touches the generator before it looks at options;
+here numpy's integers count as well, and a refusal leaves generators and lanes as they were.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check_seeds(seed: Seeds, lanes: int) -> list[int | None]:
     if seed is None:
         return [None] * lanes
     if isinstance(seed, str | bytes) or not isinstance(seed, int | np.integer | Sequence | np.ndarray):
-        raise gym.error.Error(f"a seed is an integer from 0 to 2**63 - 1, or a sequence with one per lane; got {seed!r}")
+        raise gym.error.Error(f"a seed is an integer from 0 to 2**63 - 1, or a sequence with one a lane; got {seed!r}")
     if isinstance(seed, int | np.integer):
         first = check_seed(seed)
         assert first is not None

@@ -35,8 +35,8 @@ class EnvSnapshot:
     """Complete: what is restored from it has the same future, bit for bit, at the same fidelity.
 
     world, fingerprint: its name and the hash of its description, which restore() checks.  lane: the rollout, the
-    robot's last state and the frames ahead within a chunk.  elapsed: steps since the reset.  over: whether the episode had
-    ended.  generator: the state of the environment's random numbers.
+    robot's last state and the frames ahead within a chunk.  elapsed: steps since the reset.  over: whether the episode
+    had ended.  generator: the state of the environment's random numbers.
     """
 
     world: str
@@ -131,7 +131,8 @@ def _snapshot_of(row: dict[str, Any], number: int, tensors: dict[str, Tensor]) -
         tables: dict[str, Any] = {name: array(f"trace.{name}") for name in TABLES}
         branches = {name: array(f"branch.{name}") for name in row["ahead"]["branches"]}
         trace = Trace(**tables, depth=row["ahead"]["depth"], by_branch=branches)
-        ahead = Ahead(state("after"), array("ahead.actions"), tensor("ahead.latents"), read_only(array("ahead.frames")), trace,
+        frames = read_only(array("ahead.frames"))
+        ahead = Ahead(state("after"), array("ahead.actions"), tensor("ahead.latents"), frames, trace,
                       row["ahead"]["shown"])
     latent = tensors.get(f"{number}.latent")
     lane = Lane(state("state"), read_only(array("pixels")), read_only(array("robot")), latent, ahead)

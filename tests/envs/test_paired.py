@@ -8,12 +8,15 @@ import torch
 
 from sameness import assert_same
 from wcsim.envs.imagined import ImaginedEnv
-from wcsim.envs.twin import Guard, TruthTwin
+from wcsim.envs.paired import Guard, PairedTruth
+from wcsim.envs.tasks import Start
 from wcsim.errors import ConfigError
 
+FIDELITY = {"steps": 6, "cache": {"preset": "worldcache", "threshold": 0.3}}
 
-def twin(folder, **settings):
-    return TruthTwin(ImaginedEnv(world=folder, steps=6, cache={"preset": "worldcache", "threshold": 0.3}), **settings)
+
+def paired(folder, **settings):
+    return PairedTruth(ImaginedEnv("pusht", folder, fidelity=FIDELITY), **settings)
 
 
 def actions(count, seed=0):
@@ -25,7 +28,7 @@ def play(env, moves):
 
 
 def test_both_play_the_same_actions(folder):
-    env, alone = twin(folder), ImaginedEnv(world=folder, steps=6, cache={"preset": "worldcache", "threshold": 0.3})
+    env, alone = paired(folder), ImaginedEnv("pusht", folder, fidelity=FIDELITY)
     env.reset(seed=1)
     alone.reset(seed=1)
     truth = alone.played.make_truth()
@@ -34,14 +37,14 @@ def test_both_play_the_same_actions(folder):
         observation, *_, info = env.step(action)
         np.testing.assert_array_equal(observation["pixels"], alone.step(action)[0]["pixels"])
         np.testing.assert_array_equal(env.true_frame.pixels, truth.step(action).pixels)
-        assert info["truth_coverage"] == truth.look().coverage
+        assert info["truth_progress"] == truth.look().coverage
     assert info.keys() == env.reset(seed=2)[1].keys()
     truth.close()
     env.close()
 
 
 def test_a_refresh_puts_true_frames_into_the_context(folder):
-    env = twin(folder, refresh_every=5)
+    env = paired(folder, refresh_every=5)
     env.reset(seed=1)
     told = [env.step(action)[4] for action in actions(6)]
     assert [info["refreshed"] for info in told] == [False] * 4 + [True, False]
@@ -61,22 +64,26 @@ def test_a_refresh_puts_true_frames_into_the_context(folder):
     env.close()
 
 
-@pytest.mark.parametrize("bound", ["latent_drift", "cache_drift", "judge_px"])
+def bounds(name):
+    return {"estimate_error": {name: 0.0}} if name.endswith("px") else {name: 0.0}
+
+
+@pytest.mark.parametrize("bound", ["latent_drift", "cache_drift", "agent_px"])
 def test_a_guard_can_refresh_truncate_or_warn(folder, bound):
     moves = actions(3)
-    env = twin(folder, on_alarm="refresh", **{bound: 0.0})
+    env = paired(folder, on_alarm="refresh", **bounds(bound))
     env.reset(seed=1)
     told = [env.step(move)[4] for move in moves]
     assert any(info["refreshed"] for info in told)
     assert [info["refreshed"] for info in told] == [info["alarm"] for info in told]
     env.close()
 
-    env = twin(folder, on_alarm="truncate", **{bound: 0.0})
+    env = paired(folder, on_alarm="truncate", **bounds(bound))
     env.reset(seed=1)
     assert any(env.step(move)[3] for move in moves)
     env.close()
 
-    env = twin(folder, **{bound: 0.0})
+    env = paired(folder, **bounds(bound))
     env.reset(seed=1)
     with pytest.warns(UserWarning, match=f"the imagination is off: {bound} .* is over 0"):
         play(env, moves)
@@ -84,26 +91,35 @@ def test_a_guard_can_refresh_truncate_or_warn(folder, bound):
 
 
 def test_guards_take_no_nan_for_an_answer():
-    guard = Guard(latent_drift=0.5, judge_px=20.0)
-    assert guard.alarms({"latent_drift": 0.1, "cache_drift": 9.0, "judge_px": 3.0}) == []
-    assert guard.alarms({"latent_drift": float("nan"), "cache_drift": 0.0, "judge_px": float("inf")}) == [
-        "latent_drift nan is over 0.5", "judge_px inf is over 20"]
+    guard = Guard(latent_drift=0.5, estimate_error={"agent_px": 20.0})
+    assert guard.alarms({"latent_drift": 0.1, "cache_drift": 9.0, "agent_px": 3.0}) == []
+    assert guard.alarms({"latent_drift": float("nan"), "cache_drift": 0.0, "agent_px": float("inf")}) == [
+        "latent_drift nan is over 0.5", "agent_px inf is over 20"]
 
 
 def test_misuse_is_named(folder):
     with pytest.raises(ConfigError, match="on_alarm 'panic' is unknown; known: warn, truncate, refresh"):
-        twin(folder, on_alarm="panic")
+        paired(folder, on_alarm="panic")
     with pytest.raises(ConfigError, match="refresh_every is 0"):
-        twin(folder, refresh_every=0)
+        paired(folder, refresh_every=0)
+    with pytest.raises(ConfigError, match="estimate_error of cube_cm is unknown; known: agent_px, block_px"):
+        paired(folder, estimate_error={"cube_cm": 1.0})
+    env = paired(folder)
+    env.reset(seed=1)
+    lane = env.unwrapped.lane
+    with pytest.raises(ConfigError, match="has no truth"):
+        env.reset(options={"start": Start(np.zeros((1, 96, 96, 3), np.uint8), np.zeros((0, 2)), None)})
+    assert env.unwrapped.lane is lane
+    env.close()
 
 
-def test_a_restored_twin_has_the_same_future_on_both_sides(folder):
-    env, moves = twin(folder, refresh_every=3), actions(6)
+def test_a_restored_pair_has_the_same_future_on_both_sides(folder):
+    env, moves = paired(folder, refresh_every=3), actions(6)
     env.reset(seed=1)
     play(env, moves[:2])
     snapshot = env.snapshot()
     future = play(env, moves[2:])
-    for other in (env, twin(folder, refresh_every=3)):
+    for other in (env, paired(folder, refresh_every=3)):
         other.reset(seed=9)
         other.restore(snapshot)
         for expected, move in zip(future, moves[2:], strict=True):

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wcsim.envs.disc import REACH_PX, DrawnDisc
 from wcsim.envs.pusht import SCENE
-from wcsim.envs.scene import Patch
-from wcsim.envs.truth import PushTTruth, start_at
+from wcsim.envs.pusht_disc import REACH_PX, DrawnDisc
+from wcsim.envs.pusht_scene import Patch
+from wcsim.envs.pusht_truth import PushTTruth, start_at
 
 BLUE = np.array([0.0, 0.0, 1.0 / SCENE.agent_colour[2]], dtype=np.float32)
 DISC = DrawnDisc(SCENE, BLUE)

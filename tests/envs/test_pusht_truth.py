@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from wcsim.envs.truth import PushTTruth, start_at
+from wcsim.envs.pusht_truth import PushTTruth, start_at
 from wcsim.errors import SnapshotError
 
 
@@ -75,11 +75,11 @@ def test_start_at_puts_the_block_where_it_says(truth):
     np.testing.assert_allclose(state[:5], [*agent, *block], atol=1e-9)
 
 
-def test_the_state_based_judgement_is_the_state(truth):
+def test_the_exact_estimate_is_the_state(truth):
     frame = truth.reset(700_004)
-    judgement = frame.judgement
-    np.testing.assert_array_equal(judgement.agent[0], frame.state[:2])
-    np.testing.assert_array_equal(judgement.block[0, :2], frame.state[2:4])
-    assert judgement.coverage[0] == frame.coverage
-    assert judgement.success[0] == (frame.coverage > 0.95)
-    assert -np.pi < judgement.block[0, 2] <= np.pi
+    estimate = frame.estimate
+    np.testing.assert_array_equal(estimate.values["agent"][0], frame.state[:2])
+    np.testing.assert_array_equal(estimate.values["block"][0], frame.state[2:4])
+    assert estimate.progress[0] == frame.coverage
+    assert estimate.success[0] == (frame.coverage > 0.95)
+    assert -np.pi < estimate.values["block_angle"][0, 0] <= np.pi
