@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from wcsim.agents.adapters import part
 from wcsim.agents.policies import Observation
 from wcsim.errors import ConfigError, WcsimError
 
@@ -61,7 +62,7 @@ class RemoteSource:
             if self._connection is None:
                 self._connection = self._connect()
                 self.metadata = self._receive()
-            request = {name: np.asarray(observation[key]) for name, key in self._names.items()}
+            request = {name: sendable(part(observation, key)) for name, key in self._names.items()}
             prompt = {} if self._prompt is None else {"prompt": self._prompt}
             self._connection.send(pack({**request, **prompt}))
             answer = self._receive()
@@ -95,6 +96,11 @@ class RemoteSource:
             self._address, compression=None, max_size=None, additional_headers=headers, open_timeout=self._timeout_s)
         connection: Connection = ExitStack().enter_context(opened)  # wants to be entered; `close` is its way out too
         return connection
+
+
+def sendable(value: Any) -> Any:
+    """Text as it is, all else as an array."""
+    return value if isinstance(value, str) else np.asarray(value)
 
 
 def pack(message: Mapping[str, Any]) -> bytes:

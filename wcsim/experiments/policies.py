@@ -191,10 +191,14 @@ class OpenPIPolicyConfig(ChunkSettings):
     """The server's name for an input to the observation's: pixels, pixels/camera, agent_pos, environment_state."""
     prompt: str | None = None
     """Left out: each episode's instruction."""
+    timeout_s: float = Field(60.0, gt=0)
+    """To connect, and for every answer."""
 
     def build(self, context: PolicyContext) -> Policy:
         """The policy; it connects when it first acts."""
-        source = RemoteSource(self.address, names=self.names, prompt=self.prompt)
+        instruction = {"prompt": "task"} if self.prompt is None else {}
+        source = RemoteSource(self.address, names={**self.names, **instruction}, prompt=self.prompt,
+                              timeout_s=self.timeout_s)
         return self.chunked(context, lambda: source)
 
 
