@@ -1,21 +1,22 @@
-"""Other people's policies behind this project's contract: any callable, Stable-Baselines3, LeRobot.
+"""Third-party policies behind this project's contract: any callable, and Stable-Baselines3.
 
-A source turns an observation into one action or a chunk; `ChunkedPolicy` plays chunks and turns what they say into the
-environment's units.  Easy to get wrong: a delta is relative to where the agent is when the chunk is made, and all of a
-chunk is, not each action to the one before.
+A source turns one lane's observation into one action or a chunk; `ChunkedPolicy` plays chunks and turns what they say
+into the environment's units.  Easy to get wrong: a delta is relative to where the robot is when the chunk is made, and
+all of a chunk is, not each action to the one before; only the task knows which action stands for where the robot is.
+Shapes: k actions of a chunk, A action.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from wcsim.agents.policies import Observation
+from wcsim.agents.policies import Hold, Observation, PerLane
+from wcsim.agents.randomness import seeded
 from wcsim.errors import ActionError, ConfigError
+from wcsim.estimate import Episode
 
 if TYPE_CHECKING:
     from wcsim.types import ActionSpec
@@ -28,53 +29,78 @@ Units = Literal["native", "unit"]
 
 
 class ChunkedPolicy:
-    """Plays what `source` says.
+    """A `LanePolicy` that plays what `source` says.
 
-    units, delta: what its numbers mean; a delta is added to `agent_pos` as the source saw it, and in `unit` one is half
-    the action range.  execute: actions of a chunk to play before asking again (None: all).  restart: told of every
-    reset.  Actions beyond the bounds of `action` are clipped where `clip`, else refused (ActionError).
+    units, delta: what its numbers mean; a delta is added to the action that `hold` says for what the source saw, and in
+    `unit` one is half the action range.  execute: actions of a chunk to play before asking again (None: all).  restart:
+    told of every reset.  seed: numbers, with the episode and the step, the global generators while the source runs.
     """
 
     def __init__(
         self, source: Source, action: ActionSpec, *, units: Units = "native", delta: bool = False,
-        execute: int | None = None, clip: bool = True, restart: Callable[[], object] = lambda: None,
+        hold: Hold | None = None, execute: int | None = None, restart: Callable[[], object] = lambda: None,
+        seed: int = 0,
     ) -> None:
         if units not in ("native", "unit"):
             raise ConfigError(f"units {units!r} are unknown; known: native, unit")
         if execute is not None and execute < 1:
             raise ConfigError(f"execute must be 1 or more actions, got {execute}")
-        self._source, self._restart, self._delta, self._clip, self._execute = source, restart, delta, clip, execute
+        if delta and hold is None:
+            raise ConfigError("deltas are added to the action that holds the robot where it is; give hold")
+        self._source, self._restart, self._execute, self._seed = source, restart, execute, seed
+        self._hold = hold if delta else None
         self._low, self._high = np.asarray(action.low, np.float64), np.asarray(action.high, np.float64)
         self._unit = units == "unit"
+        self.reset(Episode(0, 0), quiet=True)
+
+    def reset(self, episode: Episode, *, quiet: bool = False) -> None:
+        """Drop what is left of the last chunk.  quiet: do not tell the source."""
         self._queue: list[np.ndarray] = []
+        self._number, self._step = episode.number, 0
+        if not quiet:
+            with seeded(self._seed, self._number):
+                self._restart()
 
-    def reset(self, observation: Observation, *, episode: int = 0) -> None:
-        """Drop what is left of the last chunk."""
-        self._queue = []
-        self._restart()
-
-    def act(self, observation: Observation) -> np.ndarray:
+    def act(self, observation: Observation, steps_left: int | None = None) -> np.ndarray:
         """The next action `[A]`, asking the source where its chunk has been played."""
         if not self._queue:
             self._queue = list(self.chunk(observation)[: self._execute])
+        self._step += 1
         return np.array(self._queue.pop(0))
 
     def chunk(self, observation: Observation) -> np.ndarray:
-        """What the source says now, `[k, A]` in the environment's units."""
-        said = np.asarray(self._source(observation), dtype=np.float64)
-        chunk = said[None] if said.ndim == 1 else said
+        """What the source says now, `[k, A]` in the environment's units.  ActionError where that is no chunk."""
+        with seeded(self._seed, self._number, self._step):
+            told = np.asarray(self._source(observation), dtype=np.float64)
+        chunk = told[None] if told.ndim == 1 else told
         if chunk.ndim != 2 or chunk.shape[1] != len(self._low) or len(chunk) < 1 or not np.isfinite(chunk).all():
             raise ActionError(f"a policy must return finite [{len(self._low)}] or [k >= 1, {len(self._low)}], got "
-                              f"{list(said.shape)}{'' if np.isfinite(said).all() else ' with NaN or infinity'}")
+                              f"{list(told.shape)}{'' if np.isfinite(told).all() else ' with NaN or infinity'}")
         half = (self._high - self._low) / 2
         if self._unit:
-            chunk = chunk * half + (0.0 if self._delta else self._low + half)
-        if self._delta:
-            chunk = chunk + np.asarray(observation["agent_pos"], np.float64)
-        inside = np.clip(chunk, self._low, self._high)
-        if not self._clip and not np.array_equal(inside, chunk):
-            raise ActionError(f"a policy left the bounds {self._low.tolist()} to {self._high.tolist()}: {chunk[0]}")
-        return inside
+            chunk = chunk * half + (0.0 if self._hold else self._low + half)
+        if self._hold is not None:
+            chunk = chunk + np.asarray(self._hold(observation), np.float64)
+        return chunk
+
+
+def part(observation: Mapping[str, Any], key: str) -> Any:
+    """An entry of an observation: `agent_pos`, or `pixels/front` for one of several cameras.  ConfigError where there
+    is none, with those that there are."""
+    value: Any = observation
+    for name in key.split("/"):
+        if not isinstance(value, Mapping) or name not in value:
+            raise ConfigError(f"a policy reads {key!r}; the observation has {', '.join(_keys(observation))}")
+        value = value[name]
+    if isinstance(value, Mapping):
+        raise ConfigError(f"a policy reads {key!r}, which is of several cameras; name one of "
+                          f"{', '.join(f'{key}/{name}' for name in value)}")
+    return value
+
+
+def _keys(observation: Mapping[str, Any]) -> list[str]:
+    return [name for key, value in observation.items()
+            for name in ([f"{key}/{camera}" for camera in value] if isinstance(value, Mapping) else [key])]
 
 
 class Predictor(Protocol):
@@ -110,62 +136,11 @@ class Predicting:
         return np.asarray(action)
 
 
-def sb3_policy(model: Predictor, action: ActionSpec, *, read: Callable[[Observation], Any] = dict) -> ChunkedPolicy:
-    """A Stable-Baselines3 model as a policy; its `predict` already speaks the environment's units."""
-    source = Predicting(model, read=read)
-    return ChunkedPolicy(source, action, restart=source.restart)
-
-
-class LeRobotSource:
-    """A `Source` of a LeRobot policy: `select_action` on a batch of one.
-
-    names: LeRobot's input to the observation's key, images as float32 `[1, C, H, W]` in [0, 1], the rest `[1, n]`.
-    before, after: its processors, which normalise and undo that (lerobot >= 0.4 keeps them beside the weights).
-    """
-
-    def __init__(
-        self, policy: Any, *, names: Mapping[str, str], before: Callable[[Any], Any] = lambda batch: batch,
-        after: Callable[[Any], Any] = lambda action: action, device: str = "cpu",
-    ) -> None:
-        self._policy, self._names, self._before, self._after, self._device = policy, names, before, after, device
-
-    def restart(self) -> None:
-        """An episode begins; LeRobot's policies queue chunks and observations themselves."""
-        self._policy.reset()
-
-    def __call__(self, observation: Observation) -> np.ndarray:
-        """Its action `[A]`."""
-        import torch
-
-        batch: dict[str, Any] = {}
-        for name, key in self._names.items():
-            value = torch.from_numpy(np.ascontiguousarray(observation[key]))
-            image = value.ndim == 3
-            value = value.permute(2, 0, 1).float() / 255 if image else value.float()
-            batch[name] = value[None].to(self._device)
-        with torch.inference_mode():
-            action = self._after(self._policy.select_action(self._before(batch)))
-        return np.asarray(action.squeeze(0).cpu().numpy())
-
-
-PUSHT_NAMES = {"observation.image": "pixels", "observation.state": "agent_pos"}
-"""Inputs of LeRobot's published PushT policies."""
-
-
-def lerobot_policy(
-    folder: str | Path, action: ActionSpec, *, names: Mapping[str, str] = PUSHT_NAMES, device: str = "cpu"
-) -> ChunkedPolicy:
-    """A LeRobot policy directory as a policy.  ConfigError where the folder is none or lerobot is not installed."""
-    if not (Path(folder) / "config.json").is_file():
-        raise ConfigError(f"{folder} is not a LeRobot policy: it has no config.json")
-    try:
-        configs, factory = import_module("lerobot.configs.policies"), import_module("lerobot.policies.factory")
-    except ImportError as error:
-        raise ConfigError(f"a LeRobot policy needs the package lerobot (0.4 or newer): {error}") from error
-    config = configs.PreTrainedConfig.from_pretrained(str(folder))
-    config.device = device
-    policy = factory.get_policy_class(config.type).from_pretrained(str(folder), config=config).eval()
-    before, after = factory.make_pre_post_processors(
-        config, pretrained_path=str(folder), preprocessor_overrides={"device_processor": {"device": device}})
-    source = LeRobotSource(policy, names=names, before=before, after=after, device=device)
-    return ChunkedPolicy(source, action, restart=source.restart)
+def sb3_policy(
+    model: Predictor, action: ActionSpec, *, num_lanes: int = 1, read: Callable[[Observation], Any] = dict,
+    deterministic: bool = True, seed: int = 0,
+) -> PerLane:
+    """A Stable-Baselines3 model as a policy of `num_lanes` lanes, each with its own recurrent state; its `predict`
+    already speaks the environment's units."""
+    sources = [Predicting(model, read=read, deterministic=deterministic) for _ in range(num_lanes)]
+    return PerLane([ChunkedPolicy(source, action, restart=source.restart, seed=seed) for source in sources])

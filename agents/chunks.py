@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from wcsim.agents.mpc import MPCConfig
-from wcsim.agents.objectives import Objective, imagined_cost, relative_distance
+from wcsim.agents.objectives import Objective, imagined_cost, objective_of, relative_distance
 from wcsim.agents.planners import plan_with
-from wcsim.agents.policies import Observation
+from wcsim.agents.policies import Hold, Observation
+from wcsim.agents.proposals import Propose
 from wcsim.agents.search import Plan, Settings
 from wcsim.errors import ConfigError
+from wcsim.estimate import Episode, Goal
 from wcsim.track.clock import Latency, SimulatedClock, TimedCost
 from wcsim.track.governor import Governor, Pace
 from wcsim.types import CostFn, Fidelity, WorldState
@@ -34,12 +36,12 @@ class ChunkSource(Protocol):
 
     last_ms: float
 
-    def reset(self, observation: Observation, *, episode: int = 0) -> None:
-        """Forget the past; `observation` opens episode number `episode`."""
+    def reset(self, episode: Episode) -> None:
+        """Forget the past; the next observation opens `episode`."""
         ...
 
     def see(self, observation: Observation, action: np.ndarray) -> None:
-        """What `action` `[A]` led to; told every tick."""
+        """What `action` `[A]` led to; called every tick after the first."""
         ...
 
     def chunk(self, observation: Observation, prefix: np.ndarray) -> np.ndarray:
@@ -48,7 +50,7 @@ class ChunkSource(Protocol):
 
 
 class PolicyChunks:
-    """A function of an observation that returns chunks `[H, A]`, as one that cannot heed a prefix.
+    """A function of an observation that returns chunks `[H, A]`, as a source that cannot heed a prefix.
 
     latency: what a chunk takes (its one call, one lane); None: what it does take.
     """
@@ -57,7 +59,7 @@ class PolicyChunks:
         self._source, self._latency = source, latency
         self.last_ms, self._calls = 0.0, 0
 
-    def reset(self, observation: Observation, *, episode: int = 0) -> None:
+    def reset(self, episode: Episode) -> None:
         """Nothing is remembered."""
 
     def see(self, observation: Observation, action: np.ndarray) -> None:
@@ -76,7 +78,7 @@ class PolicyChunks:
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How hard to plan: one level of a governor.  fidelity: of the scoring; None asks the world's dynamics alone, and
-    nothing is pictured.  candidates: per round.  latency: of its scoring, under a simulated clock; None takes that of
+    nothing is rendered.  candidates: per round.  latency: of its scoring, under a simulated clock; None takes that of
     all.  elites: of the candidates; None takes those of the planner's configuration."""
 
     fidelity: Fidelity | None
@@ -89,23 +91,26 @@ class PlannedChunks:
     """Chunks from a planner inside a world.
 
     efforts: cheapest first; a `governor` chooses among them, beginning at `level` (None: the dearest), without one the
-    last is used.  clock: seconds, by which `config.deadline_ms` is kept; with a SimulatedClock, `latency` is what every
-    scoring takes.  propose: other ideas `[P, T, A]` for the first round, from a state, an observation and T.  errors:
-    relative latent distance of what was imagined to what was seen, one per tick of this episode that had been imagined.
+    last is used.  hold: the action around which the first plan is searched.  objective, aim: as in
+    `wcsim.agents.mpc.MPCAgent`.  clock: seconds, by which `config.deadline_ms` is kept; with a SimulatedClock,
+    `latency` is what every scoring takes.  propose: other ideas `[P, T, A]` for the first round.  errors: relative
+    latent distance of what was imagined to what was seen, one per tick of this episode that had been imagined.
     """
 
     def __init__(
-        self, world: World, objective: Objective, config: MPCConfig, *, efforts: Sequence[Effort],
+        self, world: World, objective: Objective | None, config: MPCConfig, *, efforts: Sequence[Effort], hold: Hold,
+        aim: Callable[[Goal | None], Objective] | None = None,
+        frame_of: Callable[[Observation], np.ndarray] = lambda observation: np.asarray(observation["pixels"]),
         clock: Callable[[], float] = perf_counter, latency: Latency | None = None, governor: Governor | None = None,
-        level: int | None = None,
-        propose: Callable[[WorldState, Observation, int], np.ndarray] | None = None,
+        level: int | None = None, propose: Propose | None = None,
     ) -> None:
         latencies = [latency if effort.latency is None else effort.latency for effort in efforts]
         if any(isinstance(clock, SimulatedClock) != (one is not None) for one in latencies):
             raise ConfigError("a simulated clock needs a latency, and no other clock takes one")
         if governor is not None and governor.levels != len(efforts):
             raise ConfigError(f"the governor has {governor.levels} levels for {len(efforts)} efforts")
-        self.world, self.objective, self.config, self.efforts = world, objective, config, tuple(efforts)
+        self.world, self.config, self.efforts = world, config, tuple(efforts)
+        self._objective, self._aim, self._hold, self._frame_of = objective, aim, hold, frame_of
         self._clock, self._latencies, self._propose = clock, latencies, propose
         self._governor = governor
         self.pace = Pace(len(efforts) - 1) if governor is None else governor.init(level)
@@ -113,19 +118,22 @@ class PlannedChunks:
         self.last_ms = 0.0
         self.last: Plan | None = None
 
-    def reset(self, observation: Observation, *, episode: int = 0) -> None:
+    def reset(self, episode: Episode) -> None:
         """See `ChunkSource`; the governor keeps its pace from one episode to the next."""
-        seed = np.random.default_rng([self.config.seed, episode]).integers(2**31, size=1)
-        self._state = self.world.init(observation["pixels"][None, None], np.zeros((1, 0, len(self._low))), seed)
+        self.objective = objective_of(episode, self._objective, self._aim)
         self._episode, self._tick, self._made = episode, 0, 0
-        self._ahead = np.asarray(observation["agent_pos"], np.float64)[None]
+        self._state: WorldState | None = None
+        self._ahead = np.zeros((0, len(self._low)))
         self._imagined: Tensor | None = None
         self._followed = False
         self.errors: list[float] = []
 
     def see(self, observation: Observation, action: np.ndarray) -> None:
         """Take the frame in, and compare it with what was imagined where the plan was followed."""
-        seen = self.world.encode(observation["pixels"][None], self.config.looks)
+        if self._state is None:
+            raise ConfigError("a planner is asked for a chunk at the observation that opens an episode, before it sees "
+                              "what an action led to")
+        seen = self.world.encode(self._frame_of(observation)[None], self.config.looks)
         age = self._tick - self._made
         self._followed &= age < len(self._ahead) and np.array_equal(self._ahead[age], action)
         if self._imagined is not None and self._followed and age < len(self._imagined):
@@ -136,6 +144,7 @@ class PlannedChunks:
     def chunk(self, observation: Observation, prefix: np.ndarray) -> np.ndarray:
         """Search with the prefix frozen, within the deadline."""
         effort, length, decided = self.efforts[self.pace.level], self.config.horizon, len(prefix)
+        state = self._begun(observation)
         if decided >= length:
             raise ConfigError(f"a prefix of {decided} actions leaves nothing of a horizon of {length}")
         config = self.config.model_copy(update={
@@ -148,25 +157,34 @@ class PlannedChunks:
         mean[:decided] = low[:decided] = high[:decided] = prefix
         std[:decided] = 0.0
         settings = Settings(
-            low=low, high=high, rng=np.random.default_rng([config.seed, self._episode, self._tick]),
+            low=low, high=high, rng=np.random.default_rng([config.seed, self._episode.number, self._tick]),
             rounds=config.rounds, candidates=config.candidates, budget=budget,
             knots=min(config.knots or length, length),
         )
         if self._propose is not None:
-            settings["proposals"] = self._propose(self._state, observation, length)
-        plan = plan_with(config.planner, self._cost(effort.fidelity, self._latencies[self.pace.level]), mean, std,
-                         elites=config.elites, **settings)
+            settings["proposals"] = self._propose(state, observation, length, self._episode)
+        cost = self._cost(state, effort.fidelity, self._latencies[self.pace.level])
+        plan = plan_with(config.planner, cost, mean, std, elites=config.elites, **settings)
         self.last, self.last_ms = plan, budget.elapsed_ms
         if self._governor is not None:
             self.pace = self._governor.after(self.pace, self.last_ms)
         self._ahead, self._made, self._followed, self._imagined = plan.actions, self._tick, True, None
         if effort.fidelity is not None:
-            _, imagined, _ = self.world.advance(self._state, plan.actions[None, : config.replan_every], effort.fidelity)
+            _, imagined, _ = self.world.advance(state, plan.actions[None, : config.replan_every], effort.fidelity)
             self._imagined = imagined[0]
         return plan.actions
 
-    def _cost(self, fidelity: Fidelity | None, latency: Latency | None) -> CostFn:
-        cost = imagined_cost(self.world, self._state, fidelity=fidelity, objective=self.objective,
+    def _begun(self, observation: Observation) -> WorldState:
+        """Where the world stands; the observation that opens an episode begins it."""
+        if self._state is None:
+            seed = np.random.default_rng([self.config.seed, self._episode.number]).integers(2**31, size=1)
+            frame = self._frame_of(observation)
+            self._state = self.world.init(frame[None, None], np.zeros((1, 0, len(self._low))), seed)
+            self._ahead = np.asarray(self._hold(observation), np.float64)[None]
+        return self._state
+
+    def _cost(self, state: WorldState, fidelity: Fidelity | None, latency: Latency | None) -> CostFn:
+        cost = imagined_cost(self.world, state, fidelity=fidelity, objective=self.objective,
                              max_lanes=self.config.max_lanes)
         if latency is None:
             return cost

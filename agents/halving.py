@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Screen:
-    """How candidates are screened: imagined at `fidelity` (None: foretold by the world's dynamics, see
-    `imagined_cost`), for the first `ticks` (None: all), `survivors` go on; with 0 the screen has the last word."""
+class Rung:
+    """One rung of the ladder: candidates are imagined at `fidelity` (None: predicted by the world's dynamics, see
+    `imagined_cost`), for the first `ticks` (None: all); `survivors` go on, and with 0 this rung has the last word."""
 
     fidelity: Fidelity | None
     survivors: int
@@ -33,9 +33,9 @@ class Screen:
 
 
 @dataclass(frozen=True, slots=True)
-class Screening:
-    """One round's two opinions.  low: costs `[N]` of all.  high: costs `[S]` of the survivors.  survivors: `[S]` their
-    indices, candidate 0 first whatever it costs, then the best by `low`."""
+class RungReport:
+    """The two opinions of one round.  low: costs `[N]` of all.  high: costs `[S]` of the survivors.  survivors: `[S]`
+    their indices, candidate 0 first whatever it costs, then the best by `low`."""
 
     low: np.ndarray
     high: np.ndarray
@@ -54,7 +54,7 @@ class Screening:
 
 def halved(
     low: CostFn, high: CostFn, *, survivors: int, ticks: int | None = None,
-    watch: Callable[[Screening], None] = lambda screening: None,
+    watch: Callable[[RungReport], None] = lambda report: None,
 ) -> CostFn:
     """A cost that asks `low` about all candidates and `high` about the best `survivors` of them and candidate 0.
 
@@ -67,40 +67,40 @@ def halved(
         first = np.asarray(low(actions[:, :ticks]), dtype=np.float64)
         first = np.where(np.isfinite(first), first, np.inf)
         order = np.argsort(first, kind="stable")
-        # The warm start is always judged properly, by a screen within `high`, too, for which it must stay the first.
+        # The warm start is always scored properly, by a rung within `high`, too, for which it must stay the first.
         chosen = np.concatenate([[0], order[order != 0][: survivors - 1]])
-        told = np.asarray(high(actions[chosen]), dtype=np.float64)
-        watch(Screening(first, told, chosen))
-        known = told[np.isfinite(told)]
+        exact = np.asarray(high(actions[chosen]), dtype=np.float64)
+        watch(RungReport(first, exact, chosen))
+        known = exact[np.isfinite(exact)]
         behind = first - np.min(first[np.isfinite(first)], initial=np.inf)
         costs = (known.max() if known.size else np.inf) + behind
-        costs[chosen] = told
+        costs[chosen] = exact
         return np.where(np.isnan(costs), np.inf, costs)
 
     return cost
 
 
-def screened_cost(
+def halving_cost(
     world: World, state: WorldState, *, fidelity: Fidelity | None, objective: Objective, max_lanes: int,
-    screens: Sequence[Screen], watch: Callable[[Trace], None], report: Callable[[Screening], None],
+    rungs: Sequence[Rung], watch: Callable[[Trace], None], report: Callable[[RungReport], None],
 ) -> CostFn:
-    """`imagined_cost` at `fidelity`, behind `screens` (see `check_screens`) where there are any; `report` is told of
-    every screening."""
+    """`imagined_cost` at `fidelity`, behind `rungs` (see `check_rungs`) where there are any; `report` is given what
+    every rung said."""
     cost = imagined_cost(world, state, fidelity=fidelity, objective=objective, max_lanes=max_lanes, watch=watch)
-    for screen in reversed(screens):
-        low = imagined_cost(world, state, fidelity=screen.fidelity, objective=objective, max_lanes=max_lanes,
+    for rung in reversed(rungs):
+        low = imagined_cost(world, state, fidelity=rung.fidelity, objective=objective, max_lanes=max_lanes,
                             watch=watch)
-        cost = low if screen.survivors == 0 else halved(
-            low, cost, survivors=screen.survivors, ticks=screen.ticks, watch=report)
+        cost = low if rung.survivors == 0 else halved(
+            low, cost, survivors=rung.survivors, ticks=rung.ticks, watch=report)
     return cost
 
 
-def check_screens(screens: Sequence[Screen]) -> None:
-    """Raise ConfigError unless each screen lets fewer through than the one before, and whoever has the last word sees
+def check_rungs(rungs: Sequence[Rung]) -> None:
+    """Raise ConfigError unless each rung lets fewer through than the one before, and whoever has the last word sees
     whole plans."""
-    counts = [screen.survivors for screen in screens]
+    counts = [rung.survivors for rung in rungs]
     if any(after >= before for before, after in pairwise(counts)):
-        raise ConfigError(f"survivors of the screens are {counts}; each must let fewer through than the one before")
-    if screens and screens[-1].survivors == 0 and screens[-1].ticks is not None:
-        raise ConfigError(f"ticks of the last screen is {screens[-1].ticks}; without survivors it has the last "
-                          "word, and must see whole plans")
+        raise ConfigError(f"survivors of the rungs are {counts}; each must let fewer through than the one before")
+    if rungs and rungs[-1].survivors == 0 and rungs[-1].ticks is not None:
+        raise ConfigError(f"ticks of the last rung is {rungs[-1].ticks}; without survivors it has the last word, and "
+                          "must see whole plans")

@@ -1,4 +1,4 @@
-"""Policies learnt from demonstrations: a small network from where agent and block are to a chunk of actions.
+"""Policies that learnt PushT from demonstrations: a small network from where agent and block are to a chunk of actions.
 
 Two kinds share it: `regression` says the mean of what the demonstrator did (behaviour cloning), `flow` draws from all
 that it did, by way of a straight path from noise (rectified flow, arXiv 2209.03003), whose end the network predicts.
@@ -9,7 +9,8 @@ H ticks of a chunk, A action, D numbers of a chunk (H A), F features.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,10 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wcsim.agents.policies import Observation
+from wcsim.agents.policies import Observations, active_of, masked, stack
 from wcsim.errors import CheckpointError, ConfigError
+from wcsim.estimate import Episode
 
 if TYPE_CHECKING:
+    from wcsim.agents.reports import ActReport
     from wcsim.types import ActionSpec
 
 FORMAT = "wcsim-policy-1"
@@ -64,8 +67,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, width]` to the same."""
-        said: Tensor = x + self.out(F.silu(self.into(self.norm(x))))
-        return said
+        out: Tensor = x + self.out(F.silu(self.into(self.norm(x))))
+        return out
 
 
 class ChunkNetwork(nn.Module):
@@ -92,8 +95,8 @@ class ChunkNetwork(nn.Module):
         if chunk is not None and time is not None:
             phase = torch.pi * time[:, None] * 2.0 ** torch.arange(TIME_OCTAVES, device=time.device)
             given += [chunk, phase.sin(), phase.cos()]
-        said: Tensor = self.leave(self.blocks(self.enter(torch.cat(given, dim=1))))
-        return said
+        out: Tensor = self.leave(self.blocks(self.enter(torch.cat(given, dim=1))))
+        return out
 
     def loss(self, features: Tensor, chunk: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """What training lowers, for scaled chunks `[B, D]`; a regression reads neither noise `[B, D]` nor time
@@ -127,14 +130,31 @@ def pose_features(agent: np.ndarray, block: np.ndarray, low: np.ndarray, high: n
     return np.concatenate(parts, axis=-1).astype(np.float32)
 
 
-class LearnedPolicy:
-    """Plays chunks of `network` from `agent_pos` `[2]` and `block_pose` `[3]` of the observation.
+@dataclass(slots=True)
+class Memory:
+    """What a policy keeps of one lane.  block: `[3]` where it was last seen.  past: features of the last ticks.  queue:
+    actions `[A]` of the chunk that are still to be played.  agent: `[2]` now."""
 
-    execute: ticks of a chunk to play before the next is made.  seed: numbers a flow's draws, with the episode.  A block
-    that is not seen (NaN) is taken to be where it was last; one that never was, in the middle of the table.
+    rng: np.random.Generator
+    block: np.ndarray
+    past: list[np.ndarray] = field(default_factory=list)
+    queue: list[np.ndarray] = field(default_factory=list)
+    agent: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+
+class LearnedPolicy:
+    """Plays chunks of `network` in N lanes, from `agent_pos` `[N, 2]` and `environment_state` `[N, 3]`, the block's x,
+    y and angle.
+
+    Lanes whose chunks have been played share one forward pass; it says in each what it says of that lane alone, to
+    1e-6 of the action range.  execute: ticks of a chunk to play before the next is made.  seed: numbers a flow's draws,
+    with the episode.  A block that is not seen (NaN) is taken to be where it was last; one that never was, in the
+    middle of the table.
     """
 
-    def __init__(self, network: ChunkNetwork, action: ActionSpec, *, execute: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self, network: ChunkNetwork, action: ActionSpec, num_lanes: int, *, execute: int = 2, seed: int = 0
+    ) -> None:
         settings = network.settings
         if (settings.low, settings.high) != (action.low, action.high):
             raise ConfigError(f"the policy learnt actions from {settings.low} to {settings.high}; here they go from "
@@ -143,29 +163,43 @@ class LearnedPolicy:
             raise ConfigError(f"execute must be 1 to {settings.horizon} actions of a chunk, got {execute}")
         self._network, self._execute, self._seed = network.eval(), execute, seed
         self._low, self._high = np.asarray(action.low), np.asarray(action.high)
+        self._lanes: list[Memory | None] = [None] * num_lanes
+        self.reports: Sequence[ActReport | None] = [None] * num_lanes
 
-    def reset(self, observation: Observation, *, episode: int = 0) -> None:
-        """Forget the past; a flow's draws follow from `episode`."""
+    def reset(self, mask: np.ndarray, episodes: Sequence[Episode]) -> None:
+        """See `Policy`; a flow's draws follow from the episode's number."""
         middle = (self._low + self._high) / 2
-        self._rng = np.random.default_rng([self._seed, episode])
-        self._block = np.array([*middle, 0.0])
-        self._past: list[np.ndarray] = []
-        self._queue: list[np.ndarray] = []
+        for lane in masked(mask, episodes, len(self._lanes)):
+            self._lanes[lane] = Memory(np.random.default_rng([self._seed, episodes[lane].number]),
+                                       np.array([*middle, 0.0]))
 
-    def act(self, observation: Observation) -> np.ndarray:
-        """The next action `[A]`, within the bounds."""
-        history = self._network.settings.history
-        agent = np.asarray(observation["agent_pos"], np.float64)
-        block = np.asarray(observation["block_pose"], np.float64)
-        self._block = block if np.isfinite(block).all() else self._block
-        now = pose_features(agent, self._block, self._low, self._high)
-        self._past = [*(self._past or [now] * history), now][-history:]
-        if not self._queue:
-            noise = self._rng.standard_normal((1, len(self._network.centre))).astype(np.float32)
-            features = torch.from_numpy(np.concatenate(self._past))[None]
-            offsets = self._network.draw(features, torch.from_numpy(noise))[0].double().numpy()
-            self._queue = list(np.clip(agent + offsets[: self._execute], self._low, self._high))
-        return np.array(self._queue.pop(0))
+    def act(self, observations: Observations, steps_left: int | None = None) -> np.ndarray:
+        """See `Policy`; offsets from where the agent was when its chunk was made, not clipped."""
+        memories = {int(lane): self._look(observations, int(lane))
+                    for lane in np.flatnonzero(active_of(observations, len(self._lanes)))}
+        empty = [memory for memory in memories.values() if not memory.queue]
+        if empty:
+            noise = np.concatenate([memory.rng.standard_normal((1, len(self._network.centre))) for memory in empty])
+            features = torch.from_numpy(np.stack([np.concatenate(memory.past) for memory in empty]))
+            offsets = self._network.draw(features, torch.from_numpy(noise.astype(np.float32))).double().numpy()
+            for memory, chunk in zip(empty, offsets, strict=True):
+                memory.queue = list(memory.agent + chunk[: self._execute])
+        return stack({lane: memory.queue.pop(0) for lane, memory in memories.items()}, len(self._lanes))
+
+    def _look(self, observations: Observations, lane: int) -> Memory:
+        """What is remembered of a lane, with what it shows now."""
+        memory = self._lanes[lane]
+        if memory is None:
+            raise ConfigError(f"no episode has begun in lane {lane}; call reset() before act()")
+        memory.agent = np.asarray(observations["agent_pos"][lane], np.float64)
+        block = np.asarray(observations["environment_state"][lane], np.float64)
+        if memory.agent.shape != (2,) or block.shape != (3,):
+            raise ConfigError(f"the policy learnt PushT and reads an agent [2] and a block [3]; here they are "
+                              f"{list(memory.agent.shape)} and {list(block.shape)}")
+        memory.block = block if np.isfinite(block).all() else memory.block
+        now, history = pose_features(memory.agent, memory.block, self._low, self._high), self._network.settings.history
+        memory.past = [*(memory.past or [now] * history), now][-history:]
+        return memory
 
 
 def shipped_policies() -> dict[str, Path]:
@@ -181,7 +215,7 @@ def save_policy(path: Path, network: ChunkNetwork) -> None:
 
 
 def find_policy(name: str | Path) -> Path:
-    """The file of a policy given by path or as a shipped one's name.  CheckpointError where there is none."""
+    """The file of a shipped policy by name, or of any by path.  CheckpointError where there is none."""
     path = Path(name) if Path(name).is_file() else shipped_policies().get(str(name))
     if path is None:
         known = ", ".join(shipped_policies()) or "none"

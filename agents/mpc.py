@@ -1,7 +1,8 @@
 """The agent that remembers: it plans inside a world, acts, and watches how far the world was wrong.
 
-It builds its state from seen frames alone.  Easy to get wrong: the frame that an action led to arrives with the next
-`act`, so the prediction is compared there, before it is decided whether the plan still holds.
+It builds its state from seen frames alone, at the first `act` of an episode, and imagines with noise of its own: it
+must not foresee that of the environment in which it acts.  Easy to get wrong: the frame that an action led to arrives
+with the next `act`, so the prediction is compared there, before it is decided whether the plan still holds.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from wcsim.agents.halving import Screen, Screening, check_screens, screened_cost
-from wcsim.agents.objectives import Judge, Objective, relative_distance
+from wcsim.agents.halving import Rung, RungReport, check_rungs, halving_cost
+from wcsim.agents.objectives import Estimator, Objective, objective_of, relative_distance
 from wcsim.agents.planners import PlannerName, plan_with
-from wcsim.agents.policies import Observation
+from wcsim.agents.policies import Hold, Observation
+from wcsim.agents.proposals import Propose
 from wcsim.agents.reports import ActReport, ActTiming, PredictionError, Reason
 from wcsim.agents.search import Plan, PlanningError, Settings
 from wcsim.errors import ConfigError
+from wcsim.estimate import Episode, Goal
 from wcsim.track.budget import Budget
 from wcsim.types import Fidelity, Trace, WorldState
 
@@ -50,7 +53,7 @@ class MPCConfig(BaseModel):
     max_calls: int | None = Field(None, ge=1)
     """Most candidates to score for one plan."""
     error_bound: float | None = Field(None, gt=0)
-    """Relative latent distance of prediction to sight above which the plan is dropped; None: never."""
+    """Relative latent distance of prediction to what is seen above which the plan is dropped; None: never."""
     std_fraction: float = Field(0.2, gt=0, le=1)
     """First search width, as a share of the action range."""
     knots: int | None = Field(None, ge=1)
@@ -80,7 +83,7 @@ class MPCConfig(BaseModel):
 @dataclass(frozen=True, slots=True)
 class Intent:
     """A plan, for how many ticks it is followed, and what those should look like: latents `[ticks, C, h, w]`, first
-    action first; None: nobody pictured them."""
+    action first; None: they were not rendered."""
 
     plan: Plan
     ticks: int
@@ -88,63 +91,67 @@ class Intent:
 
 
 class MPCAgent:
-    """Plans at `fidelity`, follows the plan, and plans again on schedule or when it has been wrong.
+    """A `LanePolicy` that plans at `fidelity`, follows the plan, and plans again on schedule or when it has been wrong.
 
-    fidelity: None scores by the world's dynamics alone (see `imagined_cost`) and pictures nothing, so that there is no
-    prediction to be wrong; ConfigError with screens or an error bound.  screens: cheaper looks at all candidates first,
-    the cheapest first of all.  propose: ideas `[P, T, A]` for the first round, made from a state, an observation and T;
-    it is not told of deadlines.  judge: adds agent and block errors to the reports.  stay: `[H, W, 3]` frame to the
-    action `[A]` that keeps the agent where it is, around which the first plan is searched (None: the centre of the
-    action range).  clock: seconds.
+    objective: of episodes without a goal of their own; aim: makes that of an episode's goal (see `objective_of`).
+    fidelity: None scores by the world's dynamics alone (see `imagined_cost`) and renders nothing, so that there is no
+    prediction to be wrong; ConfigError with rungs or an error bound.  rungs: successive halving, the cheapest first.
+    propose: ideas `[P, T, A]` for the first round; it is not told of deadlines.  estimator: adds the errors of the
+    task's state to the reports.  hold: the action around which the first plan is searched (None: the centre of the
+    action range).  frame_of: an observation to the mosaic `[H, W, 3]` of all cameras.  clock: seconds.
+    report: of the last `act`.
     """
 
-    last: ActReport | None = None
+    report: ActReport | None = None
 
     def __init__(
         self,
         world: World,
-        objective: Objective,
+        objective: Objective | None,
         config: MPCConfig,
         *,
         fidelity: Fidelity | None,
-        judge: Judge | None = None,
-        stay: Callable[[np.ndarray], np.ndarray] | None = None,
-        screens: Sequence[Screen] = (),
-        propose: Callable[[WorldState, Observation, int], np.ndarray] | None = None,
+        aim: Callable[[Goal | None], Objective] | None = None,
+        estimator: Estimator | None = None,
+        hold: Hold | None = None,
+        rungs: Sequence[Rung] = (),
+        propose: Propose | None = None,
+        frame_of: Callable[[Observation], np.ndarray] = lambda observation: np.asarray(observation["pixels"]),
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        if fidelity is None and (screens or config.error_bound is not None):
-            raise ConfigError("without a fidelity nothing is pictured: there is nothing to screen for, and no error to "
-                              "bound; leave out screens and error_bound, or give a fidelity")
-        check_screens(screens)
-        self.world, self.objective, self.config, self.fidelity = world, objective, config, fidelity
-        self._judge, self._stay, self._clock = judge, stay, clock
-        self._screens, self._propose = tuple(screens), propose
+        if fidelity is None and (rungs or config.error_bound is not None):
+            raise ConfigError("without a fidelity nothing is rendered: there is nothing to halve for, and no error to "
+                              "bound; leave out rungs and error_bound, or give a fidelity")
+        check_rungs(rungs)
+        self.world, self.config, self.fidelity = world, config, fidelity
+        self._objective, self._aim = objective, aim
+        self._estimator, self._hold, self._clock, self._frame_of = estimator, hold, clock, frame_of
+        self._rungs, self._propose = tuple(rungs), propose
         self._low, self._high = np.asarray(world.spec.action.low), np.asarray(world.spec.action.high)
+        self._episode: Episode | None = None
         self._state: WorldState | None = None
         self._imagining_ms = 0.0
 
-    def reset(self, observation: Observation, *, episode: int = 0) -> None:
-        """Forget the past; `observation` opens episode number `episode`, which numbers the noise."""
-        seed = np.random.default_rng([self.config.seed, episode]).integers(2**31, size=1)
-        frame = observation["pixels"]
-        self._state = self.world.init(frame[None, None], np.zeros((1, 0, len(self._low))), seed)
-        self._episode, self._tick, self._age = episode, 0, 0
+    def reset(self, episode: Episode) -> None:
+        """Forget the past; the episode's number numbers the noise.  ConfigError where nobody says what to aim at."""
+        self.objective = objective_of(episode, self._objective, self._aim)
+        self._episode, self._state = episode, None
+        self._tick, self._age = 0, 0
         self._intent: Intent | None = None
         self._came: list[Tensor] = []
-        self.last = None
+        self.report = None
 
-    def act(self, observation: Observation, *, steps_left: int | None = None) -> np.ndarray:
+    def act(self, observation: Observation, steps_left: int | None = None) -> np.ndarray:
         """The next action `[A]`.  steps_left: ticks until the episode ends, beyond which nothing is planned."""
-        if self._state is None:
-            raise PlanningError("the agent has not seen an episode begin; call reset() before act()")
+        if self._episode is None:
+            raise PlanningError("no episode has begun; call reset() before act()")
         if steps_left is not None and steps_left < 1:
             raise ConfigError(f"steps_left must be 1 or more, got {steps_left}")
         budget, traces = self.config.budget(self._clock), list[Trace]()
-        self._screenings: list[Screening] = []
-        error = self._observe(observation["pixels"]) if self._tick else None
+        self._halvings: list[RungReport] = []
+        error = self._observe(self._frame_of(observation))
         reason = self._reason(error)
-        kept = self._kept() if reason is not None else None
+        realised = self._realised() if reason is not None else None
         planning_ms = budget.elapsed_ms
         if reason is not None:
             length = min(self.config.horizon, steps_left or self.config.horizon)
@@ -153,7 +160,7 @@ class MPCAgent:
         assert self._intent is not None
         plan = self._intent.plan
         act_ms = budget.elapsed_ms
-        self.last = ActReport(
+        self.report = ActReport(
             tick=self._tick, reason=reason, error=error,
             cost=_known(plan.cost), cost_of_mean=_known(plan.cost_of_mean),
             rounds=plan.rounds if reason else 0, calls=plan.calls if reason else 0,
@@ -161,9 +168,9 @@ class MPCAgent:
             timing=ActTiming(act_ms, act_ms - planning_ms if reason else 0.0,
                              None if budget.deadline_ms is None else act_ms <= budget.deadline_ms),
             traces=tuple(traces),
-            rank_agreement=_average([told.rank_agreement for told in self._screenings]),
-            regret=_average([told.regret for told in self._screenings]),
-            kept=kept,
+            rank_agreement=_average([half.rank_agreement for half in self._halvings]),
+            regret=_average([half.regret for half in self._halvings]),
+            realised=realised,
         )
         self._action = plan.actions[self._age]
         self._age += 1
@@ -171,8 +178,13 @@ class MPCAgent:
         return np.array(self._action)
 
     def _observe(self, frame: np.ndarray) -> PredictionError | None:
-        """Take in the frame that the last action led to, and compare it with what was imagined."""
-        assert self._state is not None
+        """Take in the frame that the last action led to, and compare it with what was imagined; the frame that opens an
+        episode begins the state."""
+        assert self._episode is not None
+        if self._state is None:
+            seed = np.random.default_rng([self.config.seed, self._episode.number]).integers(2**31, size=1)
+            self._state = self.world.init(frame[None, None], np.zeros((1, 0, len(self._low))), seed)
+            return None
         assert self._intent is not None
         seen = self.world.encode(frame[None], self.config.looks)
         self._state = self.world.observe(self._state, seen, self._action[None])
@@ -181,16 +193,14 @@ class MPCAgent:
             return None
         imagined = self._intent.imagined[self._age - 1][None]
         latent = relative_distance(imagined, seen)
-        if self._judge is None:
+        if self._estimator is None:
             return PredictionError(latent)
-        poses = self._judge(np.concatenate([self.world.decode(imagined), frame[None]]))
-        (_, _, turn), apart = poses.block[0] - poses.block[1], poses.block[0, :2] - poses.block[1, :2]
-        return PredictionError(
-            latent, _known(np.linalg.norm(poses.agent[0] - poses.agent[1])), _known(np.linalg.norm(apart)),
-            _known(np.degrees(abs(np.mod(turn + np.pi, 2 * np.pi) - np.pi))),
-        )
+        values = self._estimator.estimate(np.concatenate([self.world.decode(imagined), frame[None]])).values
+        ahead, now = ({name: value[which] for name, value in values.items()} for which in (0, 1))
+        return PredictionError(latent, {metric: _known(error.item()) for metric, error in
+                                        self._estimator.state.errors(ahead, now).items()})
 
-    def _kept(self) -> tuple[float, float] | None:
+    def _realised(self) -> tuple[float, float] | None:
         """What the plan that ends now promised for the ticks it was followed, and what came, as costs."""
         if self._intent is None or self._intent.imagined is None or not self._came:
             return None
@@ -211,17 +221,18 @@ class MPCAgent:
         """Search, then imagine once more the part of the answer that will be followed."""
         config, state = self.config, self._state
         assert state is not None
-        cost = screened_cost(self.world, state, fidelity=self.fidelity, objective=self.objective,
-                             max_lanes=config.max_lanes, screens=self._screens, watch=traces.append,
-                             report=self._screenings.append)
+        assert self._episode is not None
+        cost = halving_cost(self.world, state, fidelity=self.fidelity, objective=self.objective,
+                            max_lanes=config.max_lanes, rungs=self._rungs, watch=traces.append,
+                            report=self._halvings.append)
         settings = Settings(
-            low=self._low, high=self._high, rng=np.random.default_rng([config.seed, self._episode, self._tick]),
+            low=self._low, high=self._high, rng=np.random.default_rng([config.seed, self._episode.number, self._tick]),
             rounds=config.rounds, candidates=config.candidates, budget=budget,
             knots=min(config.knots or length, length), reserve_ms=self._imagining_ms,
         )
         if self._propose is not None:
-            settings["proposals"] = self._propose(state, observation, length)
-        mean = self._warm_start(observation["pixels"], length)
+            settings["proposals"] = self._propose(state, observation, length, self._episode)
+        mean = self._warm_start(observation, length)
         std = np.broadcast_to(config.std_fraction * (self._high - self._low), mean.shape)
         plan = plan_with(config.planner, cost, mean, std, elites=config.elites, **settings)
         followed = plan.actions[: config.replan_every]
@@ -233,12 +244,12 @@ class MPCAgent:
         self._imagining_ms = budget.elapsed_ms - began_ms
         return Intent(plan, len(followed), imagined[0])
 
-    def _warm_start(self, frame: np.ndarray, length: int) -> np.ndarray:
+    def _warm_start(self, observation: Observation, length: int) -> np.ndarray:
         """What is left of the last plan, its last action held for as long as is missing: `[length, A]`."""
         if self._intent is not None:
             rest = self._intent.plan.actions[min(self._age, len(self._intent.plan.actions) - 1) :]
-        elif self._stay is not None:
-            rest = np.asarray(self._stay(frame))[None]
+        elif self._hold is not None:
+            rest = np.asarray(self._hold(observation))[None]
         else:
             rest = (self._low + self._high)[None] / 2
         return np.asarray(rest[np.minimum(np.arange(length), len(rest) - 1)])

@@ -1,15 +1,15 @@
 """From a world and an objective to the one thing that a planner knows: a cost.
 
 All candidates branch from one lane, so they share its seed and therefore its noise: differences in cost come from the
-actions alone.  Easy to get wrong: planning in latents never decodes, and `Judged` decodes only the frames it reads.
-Where a world has dynamics, a cost may also ask them alone and look at no picture.
-Shapes: N candidates, T imagined frames, C h w latent, H W frame, M judged frames.
+actions alone.  Easy to get wrong: planning in latents never decodes, and `StateGoal` decodes only the frames it reads.
+Where a world has dynamics, a cost may also ask them alone, and no frame is rendered.
+Shapes: N candidates, T imagined frames, C h w latent, H W frame, M frames that are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from wcsim.errors import ConfigError
+from wcsim.estimate import Episode, Estimate, Goal
+from wcsim.spec import Quantity, StateSpec, Values, split
 from wcsim.types import CostFn, Fidelity, Trace, WorldState
 
 if TYPE_CHECKING:
@@ -27,30 +29,24 @@ Decode = Callable[[Tensor], np.ndarray]
 
 
 class Objective(Protocol):
-    """Scores imagined latents `[N, T, C, h, w]`: `[N]` float64, lower is better.  `decode`: for those that look."""
+    """Scores imagined latents `[N, T, C, h, w]`: `[N]` float64, lower is better.  Some read decoded frames."""
 
     def __call__(self, latents: Tensor, decode: Decode) -> np.ndarray: ...
 
 
-class Poses(Protocol):
-    """What an objective reads of a judgement of M frames, in the judge's units (pixels, radians).
-
-    agent: `[M, 2]`.  block: `[M, 3]` x, y, angle.  coverage: `[M]`, 0 to 1.  block_found: `[M]` bool.  Poses that were
-    not found are NaN.
-    """
+class Estimator(Protocol):
+    """What an objective of states needs of a task."""
 
     @property
-    def agent(self) -> np.ndarray: ...
-    @property
-    def block(self) -> np.ndarray: ...
-    @property
-    def coverage(self) -> np.ndarray: ...
-    @property
-    def block_found(self) -> np.ndarray: ...
+    def state(self) -> StateSpec: ...
 
+    def estimate(self, frames: np.ndarray) -> Estimate:
+        """What frames uint8 `[M, H, W, 3]` show."""
+        ...
 
-Judge = Callable[[np.ndarray], Poses]
-"""uint8 frames `[M, H, W, 3]` to what they show."""
+    def estimate_state(self, values: Values) -> Estimate:
+        """What quantities `[M, size]` mean, as if they had been seen."""
+        ...
 
 
 def imagined_cost(
@@ -65,7 +61,7 @@ def imagined_cost(
     """The cost of imagining actions `[N, T, A]` (in the world's units) from `state`, a single lane.
 
     fidelity: None asks the world's dynamics alone, which takes a thousandth of the time; ConfigError where the world
-    has none or the objective reads pictures.  At most `max_lanes` candidates are imagined together: memory is bounded,
+    has none or the objective reads latents.  At most `max_lanes` candidates are imagined together: memory is bounded,
     costs stay the same to rounding.  `watch` gets the trace of each batch.
     """
     if state.num_lanes != 1:
@@ -73,7 +69,7 @@ def imagined_cost(
     if max_lanes < 1:
         raise ConfigError(f"max_lanes must be 1 or more, got {max_lanes}")
     if fidelity is None:
-        return foretold_cost(world, state, objective)
+        return predicted_cost(world, state, objective)
 
     def cost(actions: np.ndarray) -> np.ndarray:
         scores = []
@@ -87,17 +83,30 @@ def imagined_cost(
     return cost
 
 
-def foretold_cost(world: World, state: WorldState, objective: Objective) -> CostFn:
-    """The cost of what the world's dynamics foretell of actions `[N, T, A]` from `state`, a single lane."""
-    score = getattr(objective, "of_poses", None)
-    if score is None:
-        raise ConfigError(f"{type(objective).__name__} reads latents; what dynamics foretell is poses: use the "
-                          "objective judged")
+def predicted_cost(world: World, state: WorldState, objective: Objective) -> CostFn:
+    """The cost of what the world's dynamics predict of actions `[N, T, A]` from `state`, a single lane."""
+    if not isinstance(objective, StateGoal):
+        raise ConfigError(f"{type(objective).__name__} reads latents; what dynamics predict is states: use the "
+                          "objective state_goal")
 
     def cost(actions: np.ndarray) -> np.ndarray:
-        return np.asarray(score(world.foretell(state, actions)))
+        return objective.of_states(predict_state(world, objective.task.state, state, actions))
 
     return cost
+
+
+def predict_state(world: World, spec: StateSpec, state: WorldState, actions: np.ndarray) -> dict[str, np.ndarray]:
+    """Quantity name to float64 `[N, k, size]` in the task's units, as the world's dynamics predict them.
+
+    The dynamics speak of bodies over the frame: positions in [-1, 1] between a quantity's bounds, angles in radians.
+    """
+    values = split(spec.quantities, world.foretell(state, actions).astype(np.float64))
+    for quantity in spec:
+        if quantity.kind == "position":
+            if not np.isfinite([quantity.low, quantity.high]).all():
+                raise ConfigError(f"dynamics predict {quantity.name!r} between its bounds, and it has none")
+            values[quantity.name] = (values[quantity.name] + 1) / 2 * (quantity.high - quantity.low) + quantity.low
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,58 +131,90 @@ class LatentGoal:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """Distance of the block to its goal pose, judged in decoded frames; in the judge's pixels.
+class StateGoal:
+    """Distance of what is estimated in decoded frames to `goal`; in the unit of the task's first quantity.
 
-    cost = |block - goal| + angle_px |wrapped angle error, rad| + approach |agent - block| - coverage_px coverage.  The
-    approach term is what draws the agent to a block that it does not yet touch.  A frame whose block or agent is not
-    found costs `lost_px`.  goal: x, y, angle.  every: judge the last frame and every `every`-th before it.
-    discount: as in `LatentGoal`.  agent_goal: where the agent should be, if anywhere; a pixel off costs `reach`.
-    judge_poses: what the judge says of poses `[M, P]` over the frame, instead of frames.
+    cost = sum over the goal's quantities of weight x error + approach |robot - goal quantity| - progress_weight x
+    progress, with rotations in radians.  The approach is from the robot's first position to the first of the scene's
+    that the goal holds: it draws the robot to a thing that it does not yet touch.  Quantities of the robot in which the
+    task does not tell its own goal weigh `reach` times as much.  A frame in which any of these was not found costs
+    `lost`.  weights: instead of those of `task.state`.  every: read the last frame and every
+    `every`-th before it.  discount: as in `LatentGoal`.
     """
 
-    judge: Judge
-    goal: tuple[float, float, float]
+    task: Estimator
+    goal: Goal
     every: int = 1
     discount: float = 0.0
-    angle_px: float = 60.0
     approach: float = 0.1
-    coverage_px: float = 50.0
-    lost_px: float = 1000.0
-    agent_goal: tuple[float, ...] | None = None
+    progress_weight: float = 50.0
     reach: float = 0.0
-    judge_poses: Judge | None = None
+    lost: float = 1000.0
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_discount(self.discount)
         if self.every < 1:
             raise ConfigError(f"every must be 1 or more, got {self.every}")
+        for name in (*self.goal.values, *self.weights):
+            self.task.state[name]  # raises where it is unknown
 
     def __call__(self, latents: Tensor, decode: Decode) -> np.ndarray:
         """Costs `[N]` of latents `[N, T, C, h, w]`."""
         ticks, weights = frame_weights(latents.shape[1], every=self.every, discount=self.discount)
         frames = decode(latents[:, ticks])
-        costs = self.frame_costs(self.judge(frames.reshape(-1, *frames.shape[2:])))
+        costs = self.frame_costs(self.task.estimate(frames.reshape(-1, *frames.shape[2:])))
         return np.asarray(costs.reshape(len(latents), -1) @ weights)
 
-    def of_poses(self, poses: np.ndarray) -> np.ndarray:
-        """Costs `[N]` of bodies at poses `[N, T, P]` (`wcsim.world.poses`); ConfigError for a judge of frames alone."""
-        if self.judge_poses is None:
-            raise ConfigError("this task's judge reads frames alone and cannot score what dynamics foretell")
-        ticks, weights = frame_weights(poses.shape[1], every=self.every, discount=self.discount)
-        costs = self.frame_costs(self.judge_poses(poses[:, ticks].reshape(-1, poses.shape[2])))
-        return np.asarray(costs.reshape(len(poses), -1) @ weights)
+    def of_states(self, values: Values) -> np.ndarray:
+        """Costs `[N]` of quantities `[N, T, size]`."""
+        count, ticks_in_all = next(iter(values.values())).shape[:2]
+        ticks, weights = frame_weights(ticks_in_all, every=self.every, discount=self.discount)
+        read = {name: value[:, ticks].reshape(-1, value.shape[2]) for name, value in values.items()}
+        return np.asarray(self.frame_costs(self.task.estimate_state(read)).reshape(count, -1) @ weights)
 
-    def frame_costs(self, poses: Poses) -> np.ndarray:
-        """Costs `[M]` of judged frames."""
-        *xy, angle = self.goal
-        turn = np.abs(np.mod(poses.block[:, 2] - angle + np.pi, 2 * np.pi) - np.pi)
-        cost = np.linalg.norm(poses.block[:, :2] - xy, axis=1) + self.angle_px * turn
-        cost = cost + self.approach * np.linalg.norm(poses.agent - poses.block[:, :2], axis=1)
-        cost = cost - self.coverage_px * poses.coverage
-        if self.agent_goal is not None:
-            cost = cost + self.reach * np.linalg.norm(poses.agent - self.agent_goal, axis=1)
-        return np.where(poses.block_found & np.isfinite(cost), cost, self.lost_px)
+    def frame_costs(self, estimate: Estimate) -> np.ndarray:
+        """Costs `[M]` of estimates of M frames."""
+        spec, values = self.task.state, estimate.values
+        held = [quantity for quantity in spec if quantity.name in self.goal.values]
+        cost = np.zeros(len(estimate))
+        for quantity in held:
+            if quantity.goal or quantity.role == "scene":
+                cost = cost + self._weighted(quantity, values)
+        robot, thing = (next((q for q in among if q.role == role and q.kind == "position"), None)
+                        for among, role in ((spec, "robot"), (held, "scene")))
+        if robot is not None and thing is not None and robot.size == thing.size:
+            cost = cost + self.approach * np.linalg.norm(values[robot.name] - values[thing.name], axis=1)
+        cost = cost - self.progress_weight * estimate.progress
+        for quantity in held:
+            if quantity.role == "robot" and not quantity.goal and self.reach:
+                cost = cost + self.reach * self._weighted(quantity, values)
+        return np.where(np.isfinite(cost), cost, self.lost)
+
+    def _weighted(self, quantity: Quantity, values: Values) -> np.ndarray:
+        weight = self.weights.get(quantity.name, quantity.weight)
+        return weight * distance(quantity, values[quantity.name], self.goal.values[quantity.name])
+
+
+def distance(quantity: Quantity, value: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """How far `value` `[M, size]` is from `goal` `[size]`: `[M]` in the quantity's unit, rotations in radians."""
+    if quantity.kind == "angle":
+        return np.asarray(np.abs(np.mod(value[:, 0] - goal[0] + np.pi, 2 * np.pi) - np.pi))
+    if quantity.kind in ("position", "scalar"):
+        return np.asarray(np.linalg.norm(value - goal, axis=1))
+    error = quantity.error(value, np.broadcast_to(goal, value.shape))
+    return np.asarray(np.radians(error) if quantity.kind == "quaternion" else error)
+
+
+def objective_of(
+    episode: Episode, objective: Objective | None, aim: Callable[[Goal | None], Objective] | None
+) -> Objective:
+    """What to plan for in an episode: what `aim` makes of its goal; `objective` where there is no goal or no `aim`."""
+    if aim is not None and (episode.goal is not None or objective is None):
+        return aim(episode.goal)
+    if objective is None:
+        raise ConfigError(f"episode {episode.number} has no goal, and the planner no objective of its own")
+    return objective
 
 
 def frame_weights(count: int, *, every: int = 1, discount: float) -> tuple[list[int], np.ndarray]:

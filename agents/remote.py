@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from wcsim.agents.adapters import part
 from wcsim.agents.messages import MAX_BYTES, Value, pack, package, unpack
 from wcsim.agents.policies import Observation
 from wcsim.errors import ConfigError, RemoteError, WcsimError
@@ -48,8 +49,9 @@ class Connection(Protocol):
 class RemoteSource:
     """A `Source` (`wcsim.agents.adapters`) that asks the server at `address` (ws://host:port) for actions.
 
-    names: see `PUSHT_NAMES`; arrays are sent as they are, images uint8 `[H, W, 3]`.  prompt: sent as `prompt`.  key: an
-    API key, or `env:NAME` for one in an environment variable.  timeout_s: to connect, to send, and for every answer.
+    names: see `PUSHT_NAMES`; arrays are sent as they are, images uint8 `[H, W, 3]`.  prompt: sent as `prompt`;
+    None: the episode's instruction.  key: an API key, or `env:NAME` for one in an environment variable.  timeout_s: to
+    connect, to send, and for every answer.
     max_message_mb: most MiB of an answer.  connect: makes another connection than a websocket.
     It connects on the first call, and again after an error.
     """
@@ -75,12 +77,10 @@ class RemoteSource:
         RemoteError, which names the address, where the server cannot be reached, fails, or answers something else.
         ConfigError, before anything is sent, where the observation lacks one of `names`.
         """
-        if missing := sorted(set(self._names.values()) - set(observation)):
-            raise ConfigError(f"the policy server at {self._address} is to be told {', '.join(missing)}; the "
-                              f"observation has {', '.join(sorted(observation))}")
-        request = {name: np.asarray(observation[key]) for name, key in self._names.items()}
+        request = {name: sendable(part(observation, key)) for name, key in self._names.items()}
+        prompt = observation.get("task") if self._prompt is None else self._prompt
         try:
-            return self._ask(request if self._prompt is None else {**request, "prompt": self._prompt})
+            return self._ask(request if prompt is None else {**request, "prompt": prompt})
         except WcsimError:
             self.close()
             raise
@@ -158,6 +158,11 @@ class RemoteSource:
         opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         connection: Connection = ExitStack().enter_context(opened)  # wants to be entered; `close` is its way out too
         return connection
+
+
+def sendable(value: Any) -> Any:
+    """Text as it is, all else as an array."""
+    return value if isinstance(value, str) else np.asarray(value)
 
 
 def _host(address: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,14 +16,12 @@ Reason = Literal["start", "error", "schedule"]
 class PredictionError:
     """What was imagined for the last action against what was then seen.
 
-    latent: |imagined - seen| / |seen|.  agent_px, block_px, block_deg: in the judge's pixels, and degrees; None without
-    a judge or where either frame does not show it.
+    latent: |imagined - seen| / |seen|.  errors: metric of the task's state (`wcsim.spec`) to the distance of what is
+    estimated in both frames, None where either does not show it; empty without an estimator.
     """
 
     latent: float
-    agent_px: float | None = None
-    block_px: float | None = None
-    block_deg: float | None = None
+    errors: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,9 @@ class ActReport:
     reason: why it planned, None where it followed its plan.  The next five are the search's (see `Plan`): of the plan
     now followed for the costs, of this `act` for the rest.  A cost that nobody computed is None.  timing and traces (of
     every imagining in this `act`) are left out of comparisons: only they may differ between equal runs.
-    rank_agreement, regret: of its screenings (see `Screening`), on average; None where there was none.  kept: of the
-    plan that this `act` gave up, over the ticks that it was followed, the cost promised and the cost of what came.
+    rank_agreement, regret: of its rungs (see `wcsim.agents.halving.Rung`), on average; None where there was none.
+    realised: of the plan that this `act` gave up, over the ticks that it was followed, the cost promised and the cost
+    of what came.
     """
 
     tick: int
@@ -57,7 +57,7 @@ class ActReport:
     traces: tuple[Trace, ...] = field(compare=False)
     rank_agreement: float | None = None
     regret: float | None = None
-    kept: tuple[float, float] | None = None
+    realised: tuple[float, float] | None = None
 
     @property
     def replanned(self) -> bool:

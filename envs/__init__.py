@@ -7,7 +7,10 @@ from importlib.resources import files
 import gymnasium as gym
 
 WORLDS = {"PushT": ("pusht", "pusht-96", 300), "Pendulum": ("pendulum", "pendulum-64", 200)}
-"""Name of an id to its task, the world that ships for it, and the steps after which an episode is truncated."""
+"""Name of an id to its task, the world that ships for it, and the steps after which an episode is truncated.
+
+Every other task and world is `wcsim/World-v0`, with `task=` and `world=`.
+"""
 
 for name, (task, world, steps) in WORLDS.items():
     if files("wcsim.assets").joinpath(world, "world.json").is_file():
@@ -18,3 +21,10 @@ for name, (task, world, steps) in WORLDS.items():
             max_episode_steps=steps,
             kwargs={"task": task, "world": world},
         )
+
+gym.register(
+    id="wcsim/World-v0",
+    entry_point="wcsim.envs.imagined:ImaginedEnv",
+    vector_entry_point="wcsim.envs.vector:ImaginedVectorEnv",
+    kwargs={"truncate": True},
+)

@@ -16,10 +16,11 @@ def make_env(n_envs: int = 1, use_async_envs: bool = False, cfg: Any = None) -> 
     """Suite name to task number to a vector environment of `n_envs` lanes, in LeRobot's autoreset mode.
 
     use_async_envs has no effect: the lanes share one forward pass, in this process.  cfg: settings of `ImaginedEnv`,
-    as a mapping or an object whose `gym_kwargs` are one.
+    as a mapping or an object whose `gym_kwargs` are one; `id` among them names another environment than PushT, as
+    `wcsim/World-v0` with any `task` and `world`.
     """
     del use_async_envs
     settings = dict(getattr(cfg, "gym_kwargs", cfg) or {})
-    env = gym.make_vec(ID, num_envs=n_envs, vectorization_mode="vector_entry_point",
+    env = gym.make_vec(settings.pop("id", ID), num_envs=n_envs, vectorization_mode="vector_entry_point",
                        **{"autoreset_mode": AutoresetMode.SAME_STEP.value, **settings})
     return {"wcsim": {0: env}}

@@ -1,8 +1,8 @@
 """The environment whose physics is a video world model.
 
-One step: check the action, imagine one frame, decode it, judge it, return.  Between steps the rollout stays in latents;
-pixels are made for the observer and never fed back.  Easy to get wrong: `info` holds deterministic values only, and
-wall-clock times are beside it in `last_timing`.
+One step: check the action, imagine one frame, decode it, estimate what it shows, return.  Between steps the rollout
+stays in latents; pixels are made for the observer and never fed back.  Easy to get wrong: `info` holds deterministic
+values only, and wall-clock times are beside it in `last_timing`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
-from wcsim.cache import parse_cache
-from wcsim.cache.fidelity import FidelityConfig
-from wcsim.envs.judge import Judgement
-from wcsim.envs.lanes import Imagination, Lane, Tick, fingerprint, load_world
-from wcsim.envs.snapshots import EnvSnapshot
+from wcsim.cache.fidelity import FidelityConfig, parse_fidelity
+from wcsim.envs.lanes import Imagination, Lane, Tick, check_world, fingerprint, load_world
+from wcsim.envs.observations import Observation, observation
+from wcsim.envs.resets import check_options, check_seed
+from wcsim.envs.snapshots import EnvSnapshot, own_state
 from wcsim.envs.tasks import Start, make_task
 from wcsim.errors import ConfigError, SnapshotError
+from wcsim.estimate import Estimate
 from wcsim.spans import Spans
-from wcsim.types import Decide, Trace, WorldState
+from wcsim.types import Trace, WorldState
 
 __all__ = ["EnvSnapshot", "ImaginedEnv", "Observation", "load_world"]
 
-Observation = dict[str, np.ndarray]
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 CAPTIONS = {True: "uncached", False: "cached"}
@@ -37,11 +37,12 @@ CAPTIONS = {True: "uncached", False: "cached"}
 class ImaginedEnv(gym.Env[Any, np.ndarray]):
     """A task played inside a world.
 
-    task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a
-    preset's name or its settings.  steps, solver, context, guidance, guidance_until, decide, context_hold: the other
-    parts of the fidelity (`wcsim.types.Fidelity`); None takes the world's default.  compiled: whether `torch.compile`
-    makes graphs of what every step runs; the first steps wait for them, and they round otherwise.  The attribute
-    `task` is the task's name, as LeRobot wants it; the task itself is `played`.
+    task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  fidelity: how
+    well to imagine, a mapping with any fields of `wcsim.types.Fidelity`; the cache is a preset's name or its settings,
+    `wcsim` where none is named.  compiled: whether `torch.compile` makes graphs of what every step runs; the first
+    steps wait for them, and they round otherwise.  truncate: end an episode after the task's `max_episode_steps`;
+    otherwise that is left to a wrapper.  The attribute `task` is the task's name, as LeRobot wants it; the task itself
+    is `played`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012
@@ -54,46 +55,37 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     last_trace: Trace | None
     _lane: Lane | None
     _shown: list[np.ndarray]
-    last_judgement: Judgement
-    """What the judge says of the frame on show; there is none before a reset."""
+    last_estimate: Estimate
+    """What the task's estimator says of the frame on show; there is none before a reset."""
 
     def __init__(
         self,
-        task: str = "pusht",
-        world: str = "pusht-96",
+        task: str,
+        world: str,
         *,
-        cache: str | Mapping[str, Any] = "wcsim",
-        steps: int | None = None,
-        solver: str = "euler",
-        context: int | None = None,
-        guidance: float = 0.0,
-        guidance_until: float = 0.0,
-        decide: Decide = "together",
-        context_hold: float = 0.0,
+        fidelity: Mapping[str, Any] | FidelityConfig | None = None,
         task_options: Mapping[str, Any] | None = None,
         device: str = "cpu",
         compiled: bool = False,
+        truncate: bool = False,
         render_mode: str | None = None,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = ", ".join(self.metadata["render_modes"])
             raise ConfigError(f"render_mode {render_mode!r} is unknown; known: {known}")
+        config = parse_fidelity(fidelity, cache="wcsim")
         self.played = make_task(task, **(task_options or {}))
-        self.task, self.task_description = self.played.name, self.played.description
+        self.task = self.played.name
         self._max_episode_steps = self.played.max_episode_steps
+        self.horizon = self._max_episode_steps if truncate else None
         self.world = load_world(world, device=device, compiled=compiled)
-        spec = self.world.spec
-        if spec.task != task or spec.frame_size != self.played.frame_size:
-            raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
-                              f"{task!r} at {list(self.played.frame_size)}")
-        fidelity = FidelityConfig(steps=steps, solver=solver, context=context, cache=parse_cache(cache),
-                                  guidance=guidance, guidance_until=guidance_until, decide=decide,
-                                  context_hold=context_hold)
-        self.fidelity = fidelity.build(spec)
+        check_world(self.played, self.world.spec)
+        self.fidelity = config.build(self.world.spec)
         self.imagination = Imagination(self.played, self.world, self.fidelity)
-        self.caption = CAPTIONS[fidelity.cache.kind == "none"]
+        self.caption = CAPTIONS[config.cache.kind == "none"]
         self._fingerprint = fingerprint(world)
-        self.metadata = {**self.metadata, "render_fps": spec.fps}
+        fps = self.world.spec.fps
+        self.metadata = {**self.metadata, "render_fps": int(fps) if float(fps).is_integer() else fps}
         self.render_mode = render_mode
         self.action_space = self.played.action_space
         self.observation_space = self.played.observation_space
@@ -104,15 +96,16 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode at the start that belongs to `seed` (drawn where None).
 
-        options: `{"start": Start}` begins at frames of your own instead; the seed then numbers the noise alone.
+        options: `{"start": Start}` begins at frames of your own instead; the seed then numbers the noise alone.  What
+        is refused leaves the episode and the generator as they were.
         """
-        start = (options or {}).get("start")
-        if start is not None:
-            self.imagination.check_start(start)
-        super().reset(seed=seed)
-        episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
-        start = start or self.played.start(episode_seed)
+        seed, given = check_seed(seed), check_options(options, ("start",)).get("start")
+        generator, own_seed = (deepcopy(self.np_random), self.np_random_seed) if seed is None else (
+            gym.utils.seeding.np_random(seed))
+        episode_seed = int(generator.integers(2**31)) if seed is None else seed
+        start = self.imagination.check_start(self.played.start(episode_seed) if given is None else given)
         tick = self.imagination.begin(start, episode_seed)
+        self._np_random, self._np_random_seed = generator, own_seed
         self._forget()
         self.start = start
         self._arrive(tick, {})
@@ -153,17 +146,13 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         """The frame on show, or all frames since the last call, uint8 `[H, W, 3]`."""
         lane = self.lane
         if self.render_mode == "rgb_array":
-            return lane.pixels
-        if self.render_mode == "rgb_array_list":
-            shown, self._shown = self._shown, []
-            return shown
-        return None
+            return lane.pixels.copy()
+        return self._take_shown() if self.render_mode == "rgb_array_list" else None
 
     def panels(self) -> tuple[dict[str, list[np.ndarray]], list[float]]:
         """What a recorder shows: frames since the last call by caption, and errors per tick, of which there are none
         here.  It uses up the frames of `rgb_array_list`."""
-        shown, self._shown = self._shown, []
-        return {self.caption: shown}, []
+        return {self.caption: self._take_shown()}, []
 
     def snapshot(self) -> EnvSnapshot:
         """The present as a value; no frame or latent is copied.
@@ -197,7 +186,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         """Another environment with the same task, world and fidelity, not yet reset; they share all of these."""
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other.__dict__.pop("last_judgement", None)
+        other.__dict__.pop("last_estimate", None)
         other._np_random = other._np_random_seed = None
         other.action_space, other.observation_space = self.played.action_space, self.played.observation_space
         other._forget()
@@ -210,10 +199,15 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
             other = self.sibling()
             other._np_random, other._np_random_seed = deepcopy(self.np_random), self.np_random_seed
             other.start = self.start
-            other.last_judgement, other.last_trace = self.last_judgement, self.last_trace
+            other.last_estimate, other.last_trace = self.last_estimate, self.last_trace
             other.restore(snapshot)
             branches.append(other)
         return branches
+
+    @property
+    def task_description(self) -> str:
+        """The instruction of this episode, or the task's."""
+        return (self.start.instruction if self.start else "") or self.played.description
 
     @property
     def lane(self) -> Lane:
@@ -224,15 +218,15 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
 
     @property
     def state(self) -> WorldState:
-        """The rollout's state, one lane; what a planner inside the environment branches from."""
-        return self.imagination.state_of(self.lane)
+        """The rollout's state, one lane, a copy; what a planner inside the environment branches from."""
+        return own_state(self.imagination.state_of(self.lane))
 
     @property
     def last_latents(self) -> Tensor:
-        """The latent `[C, h, w]` of the frame on show; ResetNeeded at a start, whose frame was not imagined."""
+        """The latent `[C, h, w]` of the frame on show, a copy; ResetNeeded at a start, whose frame was not imagined."""
         if self.lane.latent is None:
             raise gym.error.ResetNeeded("no frame has been imagined yet; call step() first")
-        return self.lane.latent
+        return self.lane.latent.clone()
 
     def _forget(self) -> None:
         """As if never reset."""
@@ -242,11 +236,15 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         self._shown = []
 
     def _arrive(self, tick: Tick, timing: dict[str, float]) -> None:
-        self._lane, self.last_judgement, self.last_trace = tick.lane, tick.judgement, tick.trace
+        self._lane, self.last_estimate, self.last_trace = tick.lane, tick.estimate, tick.trace
         self.last_timing = timing
         if self.render_mode == "rgb_array_list":
             self._shown.append(tick.lane.pixels)
 
     def _observation(self) -> Observation:
-        lane = self.lane
-        return {"pixels": lane.pixels.copy(), "agent_pos": lane.agent.copy()}
+        return observation(self.played, self.lane.pixels, self.lane.robot)
+
+    def _take_shown(self) -> list[np.ndarray]:
+        """The frames that nobody has asked for yet, as copies."""
+        shown, self._shown = self._shown, []
+        return [frame.copy() for frame in shown]

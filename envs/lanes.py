@@ -13,16 +13,16 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
 from wcsim.actions import check_action
-from wcsim.envs.judge import Judgement
+from wcsim.envs.observations import no_robot_state, robot_state
 from wcsim.envs.tasks import Start, Task
 from wcsim.errors import ActionError, ConfigError
+from wcsim.estimate import Estimate
 from wcsim.spans import Spans
-from wcsim.types import Fidelity, Trace, WorldState
+from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world
 from wcsim.world.steady import steady
 from wcsim.world.world import World
@@ -47,7 +47,8 @@ class Ahead:
     """Frames that were imagined together and are shown one by one.
 
     after: the state behind the last of them.  actions: `[k, A]` that lead to them.  latents: `[k, C, h, w]`.  frames:
-    `[k, H, W, 3]` uint8.  shown: how many have been.  trace: what it took to imagine them, in one pass or a pass each.
+    `[k, H, W, 3]` uint8, read-only.  shown: how many have been.  trace: what it took to imagine them, in one pass or a
+    pass each.  estimate: of the k frames, None until one of them is to be shown.
     """
 
     after: WorldState
@@ -56,6 +57,7 @@ class Ahead:
     frames: np.ndarray
     trace: Trace
     shown: int = 0
+    estimate: Estimate | None = None
 
     def leads_to(self, actions: np.ndarray) -> bool:
         """Whether the next frames are those that `actions` `[k, A]` ask for."""
@@ -74,42 +76,41 @@ class Lane:
     """Where one episode stands; nothing in it ever changes.
 
     state: the rollout, one lane, at the frame on show or, where frames are `ahead`, at the one before the first of
-    them.  pixels: the frame on show `[H, W, 3]`.  agent: where the judge last saw the agent `[P]` float32.  latent: of
-    the frame on show, None at a start.
+    them.  pixels: the frame on show `[H, W, 3]`, read-only.  robot: the robot's state as last seen `[R]` float32.
+    latent: of the frame on show, None at a start.
     """
 
     state: WorldState
     pixels: np.ndarray
-    agent: np.ndarray
+    robot: np.ndarray
     latent: Tensor | None = None
     ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What one lane has after a reset or a step.  judgement: of one lane.  trace: None after a reset."""
+    """What one lane has after a reset or a step.  estimate: of one lane.  trace: None after a reset."""
 
     lane: Lane
-    judgement: Judgement
+    estimate: Estimate
     reward: float
     trace: Trace | None
 
     @property
     def success(self) -> bool:
         """Whether the task is solved in this frame."""
-        return bool(self.judgement.success[0])
+        return bool(self.estimate.success[0])
 
     @property
     def info(self) -> dict[str, Any]:
-        """Deterministic values under the same keys after a reset and a step."""
-        judgement, trace = self.judgement, self.trace
+        """Deterministic values under the same keys after a reset and a step; a quantity not found is zero."""
+        estimate, trace = self.estimate, self.trace
         return {
             "is_success": self.success,
-            "coverage": float(judgement.coverage[0]),
-            "agent_found": bool(judgement.agent_found[0]),
-            "block_found": bool(judgement.block_found[0]),
-            "shape_ok": bool(judgement.shape_ok[0]),
-            "block_pose": np.nan_to_num(judgement.block[0]).astype(np.float64),
+            "progress": float(estimate.progress[0]),
+            "shape_ok": bool(estimate.shape_ok[0]),
+            **{f"{name}_found": bool(found[0]) for name, found in estimate.found.items()},
+            **{name: np.nan_to_num(value[0]).astype(np.float64) for name, value in estimate.values.items()},
             "hit_rate": trace.hit_rate if trace else 0.0,
             "skipped": trace.skipped if trace else 0.0,
         }
@@ -120,9 +121,6 @@ class Imagination:
 
     def __init__(self, task: Task, world: World, fidelity: Fidelity) -> None:
         self.task, self.world, self.fidelity = task, world, fidelity
-        box = task.observation_space["agent_pos"]
-        assert isinstance(box, gym.spaces.Box)
-        self._agent_box = box
 
     def check(self, actions: Any, shape: tuple[int, ...]) -> np.ndarray:
         """Actions `[*shape, A]` as float32; ActionError says what is wrong with them."""
@@ -133,28 +131,60 @@ class Imagination:
         return check_action(self.world.spec.action, array)
 
     def check_start(self, start: Start) -> Start:
-        """The start itself; ConfigError where this task's frames and actions look otherwise."""
+        """The start with arrays of its own; ConfigError where this task's frames and actions look otherwise."""
         if not isinstance(start, Start):
             raise ConfigError(f"options['start'] must be a wcsim.envs.tasks.Start, got {type(start).__name__}")
-        frames, actions = start.frames, start.actions
-        shape = (len(frames), *self.task.frame_size, 3)
-        if frames.dtype != np.uint8 or frames.shape != shape or not len(frames):
-            raise ConfigError(f"start frames are {frames.dtype} {frames.shape}; task {self.task.name!r} begins with "
-                              f"uint8 (T >= 1, {self.task.frame_size[0]}, {self.task.frame_size[1]}, 3)")
-        self.check(actions, (len(frames) - 1,))
-        return start
+        frames, actions = self.check_past(start.frames, start.actions)
+        return replace(start, frames=frames, actions=actions)
+
+    def check_past(self, frames: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of real frames `[T, H, W, 3]` uint8 and of the actions `[T-1, A]` between them, once checked."""
+        size = self.task.frame_size
+        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or (
+                frames.shape[1:] != (*size, 3)):
+            told = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
+            raise ConfigError(f"start frames are {told}; task {self.task.name!r} begins with uint8 "
+                              f"(T >= 1, {size[0]}, {size[1]}, 3)")
+        # A new array in any case: views may be flipped or read-only, and may change behind our back.
+        return np.array(frames, order="C"), np.array(self.check(actions, (len(frames) - 1,)))
 
     def begin(self, start: Start, seed: int) -> Tick:
         """A lane at the last frame of a start, its noise numbered by `seed`."""
-        state = self.world.init(start.frames[None], start.actions[None], [seed])
-        pixels = start.frames[-1]
-        return self._judge(Lane(state, pixels, np.zeros(self._agent_box.shape, np.float32)), None)
+        return self.begin_all([start], [seed])[0]
+
+    def begin_all(self, starts: Sequence[Start], seeds: Sequence[int]) -> list[Tick]:
+        """A lane for each start, its noise numbered by its seed; all are estimated in one call."""
+        starts = [self.check_start(start) for start in starts]
+        states = [self.world.init(start.frames[None], start.actions[None], [seed])
+                  for start, seed in zip(starts, seeds, strict=True)]
+        robot = no_robot_state(self.task.state, len(starts))
+        lanes = [Lane(state, read_only(start.frames[-1].copy()), robot[n])
+                 for n, (state, start) in enumerate(zip(states, starts, strict=True))]
+        estimate = self.task.estimate(np.stack([lane.pixels for lane in lanes]))
+        return self._ticks(lanes, estimate, [None] * len(lanes))
 
     def step(self, lanes: Sequence[Lane], actions: np.ndarray, spans: Spans) -> list[Tick]:
-        """One control tick for every lane under checked actions `[N, A]`: one forward pass for all that need one."""
-        shown = [(show_next(lane), lane.ahead) for lane in self.expect(lanes, actions[:, None], spans)]
-        with spans("judge"):
-            return [self._judge(lane, ahead.trace_of_next) for lane, ahead in shown if ahead is not None]
+        """One control tick for every lane under checked actions `[N, A]`: one forward pass for all that need one, and
+        one call of the task's estimator."""
+        ready = self.estimated(self.expect(lanes, actions[:, None], spans), spans)
+        aheads = [ahead_of(lane) for lane in ready]
+        estimate = Estimate.join([estimate_of(ahead).select(ahead.shown) for ahead in aheads])
+        return self._ticks([show_next(lane) for lane in ready], estimate, [ahead.trace_of_next for ahead in aheads])
+
+    def estimated(self, lanes: Sequence[Lane], spans: Spans) -> list[Lane]:
+        """The lanes with an estimate of all frames ahead of them, those that lack one in one call."""
+        found = list(lanes)
+        blank = [n for n, lane in enumerate(found) if ahead_of(lane).estimate is None]
+        if not blank:
+            return found
+        with spans("estimate"):
+            estimate = self.task.estimate(np.concatenate([ahead_of(found[n]).frames for n in blank]))
+        first = 0
+        for n in blank:
+            ahead = ahead_of(found[n])
+            part, first = np.s_[first : first + len(ahead.frames)], first + len(ahead.frames)
+            found[n] = replace(found[n], ahead=replace(ahead, estimate=estimate.select(part)))
+        return found
 
     def expect(
         self, lanes: Sequence[Lane], actions: np.ndarray, spans: Spans, *, together: bool = True
@@ -173,7 +203,7 @@ class Imagination:
             fidelity = self.fidelity if together else replace(self.fidelity, chunk=1)
             after, latents, trace = self.world.advance(WorldState.join(states), actions[blank], fidelity)
         with spans("decode"):
-            frames = self.world.decode(latents)
+            frames = read_only(self.world.decode(latents))
         for row, n in enumerate(blank):
             ahead = Ahead(after.select([row]), actions[n], latents[row], frames[row], lane_of(trace, row))
             found[n] = replace(found[n], state=states[row], ahead=ahead)
@@ -192,23 +222,51 @@ class Imagination:
 
         The frame on show, the seed and the numbering of the noise stay.
         """
+        frames, actions = self.check_past(frames, actions)
         now = self.state_of(lane)
         state = self.world.init(frames[None], actions[None], now.seed.tolist())
         return replace(lane, state=replace(state, frame=now.frame), ahead=None)
 
-    def _judge(self, lane: Lane, trace: Trace | None) -> Tick:
-        """Judge the frame on show; an agent that cannot be seen is taken to be where it was last seen."""
-        judgement = self.task.judge(lane.pixels[None])
-        if judgement.agent_found[0]:
-            seen = judgement.agent[0].astype(np.float32)
-            lane = replace(lane, agent=np.clip(seen, self._agent_box.low, self._agent_box.high))
-        return Tick(lane, judgement, float(self.task.reward(judgement)[0]), trace)
+    def _ticks(self, lanes: Sequence[Lane], estimate: Estimate, traces: Sequence[Trace | None]) -> list[Tick]:
+        """What lanes have at the frames on show; a quantity of the robot that is not found keeps its last value."""
+        robot = robot_state(self.task.state, estimate, np.stack([lane.robot for lane in lanes]))
+        reward = self.task.reward(estimate)
+        return [Tick(replace(lane, robot=read_only(robot[n].copy())), estimate.select(n), float(reward[n]), traces[n])
+                for n, lane in enumerate(lanes)]
+
+
+def check_world(task: Task, spec: WorldSpec) -> None:
+    """ConfigError unless a world imagines this task's frames under this task's actions."""
+    if spec.task != task.name or spec.frame_size != task.frame_size:
+        raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
+                          f"{task.name!r} at {list(task.frame_size)}")
+    theirs, ours = ((list(action.low), list(action.high)) for action in (spec.action, task.action))
+    if theirs != ours:
+        raise ConfigError(f"world {spec.name!r} takes actions from {theirs[0]} to {theirs[1]}; task {task.name!r} has "
+                          f"{ours[0]} to {ours[1]}")
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The array itself, from now on read-only."""
+    array.setflags(write=False)
+    return array
+
+
+def ahead_of(lane: Lane) -> Ahead:
+    """What is ahead of a lane that has something ahead."""
+    assert lane.ahead is not None
+    return lane.ahead
+
+
+def estimate_of(ahead: Ahead) -> Estimate:
+    """The estimate of frames that have one."""
+    assert ahead.estimate is not None
+    return ahead.estimate
 
 
 def show_next(lane: Lane) -> Lane:
     """The lane with the first frame ahead of it on show."""
-    ahead = lane.ahead
-    assert ahead is not None
+    ahead = ahead_of(lane)
     seen = replace(lane, pixels=ahead.frames[ahead.shown], latent=ahead.latents[ahead.shown])
     if ahead.shown + 1 < len(ahead.frames):
         return replace(seen, ahead=replace(ahead, shown=ahead.shown + 1))

@@ -1,15 +1,14 @@
 """Pendulum as a task: Gymnasium's `Pendulum-v1`, seen in 64 x 64 pixels and driven by one torque.
 
 A second robot with another dimension of action and starts of several frames, because one picture shows no speed.  Easy
-to get wrong: what a judgement calls the block is whatever is to be brought to a goal pose; here that is the rod itself,
-its tip and its angle (0 upright, counter-clockwise positive), in the simulator's screen pixels, y down.
+to get wrong: the robot is all there is, its tip in the simulator's screen pixels, y down, and its angle, 0 upright and
+counter-clockwise positive.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -19,10 +18,12 @@ import cv2
 import gymnasium as gym
 import numpy as np
 
-from wcsim.envs.judge import Judgement
-from wcsim.envs.scene import wrap
-from wcsim.envs.tasks import Start, Truth, action_box, observed
+from wcsim.cameras import Cameras
+from wcsim.envs.base_task import BaseTask
+from wcsim.envs.tasks import Look, Start, Truth
 from wcsim.errors import ConfigError, SnapshotError
+from wcsim.estimate import Estimate, Goal
+from wcsim.spec import Quantity, StateSpec, Values, wrap_angle
 from wcsim.types import ActionSpec
 
 SCREEN_PX, FRAME_PX = 500, 64
@@ -47,33 +48,21 @@ FAINT = 0.15
 FIRST_FRAMES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class PendulumFrame:
-    """pixels: `[64, 64, 3]` uint8.  state: `[4]` angle, speed (radians per second), tip x, tip y (screen pixels)."""
-
-    pixels: np.ndarray
-    state: np.ndarray
-
-    @property
-    def judgement(self) -> Judgement:
-        """What a judge who sees the state says."""
-        return judgement_of(self.state[None, 0], np.ones(1))
-
-
 class PendulumTruth:
-    """The simulator.  Its state is two numbers, so a snapshot is those."""
+    """The simulator.  Its snapshot is angle and speed; a look's state is these (radians, radians per second) and the
+    tip's x, y (screen pixels)."""
 
     def __init__(self) -> None:
         self._env: Any = gym.make("Pendulum-v1", render_mode="rgb_array", disable_env_checker=True).unwrapped
         self._ready = False
 
-    def reset(self, seed: int) -> PendulumFrame:
+    def reset(self, seed: int) -> Look:
         """The simulator's own start for `seed`."""
         self._env.reset(seed=seed)
         self._ready = True
         return self.look()
 
-    def step(self, action: np.ndarray) -> PendulumFrame:
+    def step(self, action: np.ndarray) -> Look:
         """Apply a torque `[1]` for 0.05 s."""
         self.advance(action)
         return self.look()
@@ -82,16 +71,16 @@ class PendulumTruth:
         """As `step`, without rendering."""
         self._env.step(np.asarray(action, dtype=np.float64))
 
-    def look(self) -> PendulumFrame:
+    def look(self) -> Look:
         """Render the present, without the arrow that shows the last torque."""
         self._env.last_u = None
         screen = np.ascontiguousarray(self._env.render())
         pixels = cv2.resize(screen, (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_AREA)
-        return PendulumFrame(pixels, self.state)
+        return Look(pixels, self.state, estimate_of(self.state[:1], np.ones(1)))
 
     @property
     def state(self) -> np.ndarray:
-        """The present as `PendulumFrame.state` has it, without rendering."""
+        """The present as `Look.state` has it, without rendering."""
         angle, speed = self._env.state
         return np.array([angle, speed, *tips(np.array([angle]))[0]])
 
@@ -102,7 +91,7 @@ class PendulumTruth:
         angle, speed = self._env.state
         return float(angle), float(speed)
 
-    def restore(self, snapshot: tuple[float, float]) -> PendulumFrame:
+    def restore(self, snapshot: tuple[float, float]) -> Look:
         """Return to a snapshot."""
         self._env.state, self._ready = np.array(snapshot), True
         return self.look()
@@ -111,30 +100,24 @@ class PendulumTruth:
         """Nothing to release: the simulator's own close would end pygame for the whole process."""
 
 
-class Pendulum:
+class Pendulum(BaseTask):
     """The task.  max_episode_steps: when an episode is truncated."""
 
     name = "pendulum"
     description = "Swing the pendulum up and keep it upright."
     action = ActionSpec(low=(-2.0,), high=(2.0,), names=("torque",), units="N m")
-    frame_size = (FRAME_PX, FRAME_PX)
+    state = StateSpec((
+        Quantity("tip", 2, "px", "position", role="robot", goal=True, low=0.0, high=float(SCREEN_PX)),
+        Quantity("angle", 1, "rad", "angle", role="robot", goal=True, low=-np.pi, high=np.pi),
+    ))
+    cameras = Cameras.single(FRAME_PX, FRAME_PX)
     fps = 20.0
-    goal = (PIVOT_PX, PIVOT_PX - ROD_PX, 0.0)
+    goal = Goal({"tip": np.array([PIVOT_PX, PIVOT_PX - ROD_PX]), "angle": np.zeros(1)})
 
     def __init__(self, *, max_episode_steps: int = 200) -> None:
         if max_episode_steps < 1:
             raise ConfigError(f"max_episode_steps is {max_episode_steps}; it must be at least 1")
         self.max_episode_steps = max_episode_steps
-
-    @property
-    def action_space(self) -> gym.spaces.Box:
-        """The torque, in N m."""
-        return action_box(self.action)
-
-    @property
-    def observation_space(self) -> gym.spaces.Dict:
-        """The frame, and the tip in screen pixels."""
-        return observed(self.frame_size, reach=SCREEN_PX)
 
     def start(self, seed: int) -> Start:
         """The simulator's draw for `seed` and two ticks without torque, which show how fast it moves."""
@@ -142,26 +125,29 @@ class Pendulum:
         seen = [truth.reset(seed), *(truth.step(action) for action in actions)]
         return Start(np.array([frame.pixels for frame in seen]), actions, truth.snapshot())
 
-    def judge(self, frames: np.ndarray) -> Judgement:
+    def estimate(self, frames: np.ndarray) -> Estimate:
         """The angle in frames `[N, 64, 64, 3]` uint8, from where the red is."""
-        if frames.dtype != np.uint8 or frames.shape[1:] != (FRAME_PX, FRAME_PX, 3):
-            raise ValueError(f"frames are {frames.dtype} {frames.shape}; the judge reads uint8 "
-                             f"[N, {FRAME_PX}, {FRAME_PX}, 3]")
         scale = SCREEN_PX / FRAME_PX
-        colours = frames.astype(np.float64)
+        colours = self.check_frames(frames).astype(np.float64)
         red = ((colours[..., 0] - colours[..., 1:].mean(-1)) / 127.0).clip(0.0, 1.0)
         red[red < FAINT] = 0.0
         place = (np.arange(FRAME_PX) + 0.5) * scale - PIVOT_PX
         mass = red.sum((1, 2)) + 1e-9
-        x, y = red.sum(1) @ place / mass, red.sum(2) @ place / mass
+        # One frame after the other: a product over all of them would round by how many there are.
+        x, y = (np.array([(row[None] @ place)[0] for row in red.sum(axis)]) / mass for axis in (1, 2))
         # A rod of another area, or one that is bent or doubled, fits worse.
         fit = np.minimum(mass * scale**2 / RED_PX2, RED_PX2 / (mass * scale**2)) * np.minimum(
             np.hypot(x, y) / RED_AT_PX, 1.0)
-        return judgement_of(np.arctan2(-x, -y), fit)
+        return estimate_of(np.arctan2(-x, -y), fit)
 
-    def reward(self, judgement: Judgement) -> np.ndarray:
-        """How high the tip is, 0 to 1."""
-        return np.asarray(judgement.coverage)
+    def estimate_state(self, values: Values) -> Estimate:
+        """The same of rods at `angle`, or else with their `tip` somewhere; NaN is not found."""
+        if "angle" in values:
+            angles = np.asarray(values["angle"], np.float64)[:, 0]
+        else:
+            across, down = (np.asarray(values["tip"], np.float64) - PIVOT_PX).T
+            angles = np.arctan2(-across, -down)
+        return estimate_of(np.nan_to_num(angles), np.isfinite(angles).astype(np.float64))
 
     def make_truth(self) -> PendulumTruth:
         """A new simulator."""
@@ -171,17 +157,13 @@ class Pendulum:
         """Upright."""
         return PendulumTruth().restore((0.0, 0.0)).pixels
 
-    def stay(self, frame: np.ndarray) -> np.ndarray:
-        """No torque."""
-        return np.zeros(1)
-
     def explore(self, rng: np.random.Generator, truth: Truth) -> Iterator[np.ndarray]:
         """Torques held for some ticks: random ones, and ones that pump the rod up or brake it near the top."""
         while True:
             kind, drawn = rng.integers(3), rng.uniform(-2.0, 2.0, 1)
             for _ in range(rng.integers(2, 12)):
                 angle, speed, *_ = truth.state
-                angle = float(wrap(np.array(angle)))
+                angle = float(wrap_angle(np.array(angle)))
                 if kind == 0:
                     yield drawn
                 elif abs(angle) < 0.6:
@@ -195,12 +177,11 @@ def tips(angles: np.ndarray) -> np.ndarray:
     return np.stack([PIVOT_PX - ROD_PX * np.sin(angles), PIVOT_PX - ROD_PX * np.cos(angles)], axis=-1)
 
 
-def judgement_of(angles: np.ndarray, fit: np.ndarray) -> Judgement:
-    """The judgement of rods at angles `[N]` that fit what is seen as well as `fit` `[N]`."""
-    found, angles = fit > FOUND_FIT, wrap(angles)
+def estimate_of(angles: np.ndarray, fit: np.ndarray) -> Estimate:
+    """What is said of rods at angles `[N]` that fit what is seen as well as `fit` `[N]`; progress is the height."""
+    found, angles = fit > FOUND_FIT, wrap_angle(angles)
     unknown = np.where(found, 0.0, np.nan)[:, None]
-    tip = tips(angles) + unknown
-    block = np.concatenate([tip, angles[:, None]], axis=1) + unknown
-    coverage = np.where(found, (1.0 + np.cos(angles)) / 2.0, 0.0)
+    values = {"tip": tips(angles) + unknown, "angle": angles[:, None] + unknown}
+    progress = np.where(found, (1.0 + np.cos(angles)) / 2.0, 0.0)
     success = found & (np.abs(angles) < UPRIGHT)
-    return Judgement(tip, found, block, found, coverage, success, fit > FIT_OK, fit, fit)
+    return Estimate(values, {"tip": found, "angle": found}, progress, success, fit > FIT_OK, {"tip": fit, "angle": fit})

@@ -1,23 +1,26 @@
 """PushT as a task: push the T-shaped block onto its outline.  All that is special about PushT is in this file.
 
 The simulator rounds vertices to whole pixels, draws the block's outline two pixels beyond it and even-sized circles
-half a pixel up and left; `SCENE` holds those habits, so that the judge's poses are free of them.
+half a pixel up and left; `SCENE` holds those habits, so that estimated poses are free of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import gymnasium as gym
 import numpy as np
 import shapely
 
-from wcsim.envs.exploration import explore
-from wcsim.envs.judge import Judgement, PixelJudge
-from wcsim.envs.scene import Scene
-from wcsim.envs.tasks import Start, Truth, action_box, observed
-from wcsim.envs.truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, start_at
+from wcsim.cameras import Cameras
+from wcsim.envs.base_task import BaseTask
+from wcsim.envs.pusht_estimator import PushTEstimator
+from wcsim.envs.pusht_exploration import explore
+from wcsim.envs.pusht_scene import Scene
+from wcsim.envs.pusht_truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, start_at, values_of
+from wcsim.envs.tasks import Start, Truth
 from wcsim.errors import ConfigError
+from wcsim.estimate import Estimate, Goal
+from wcsim.spec import Quantity, StateSpec, Values
 from wcsim.types import ActionSpec
 
 SCENE = Scene(
@@ -59,7 +62,7 @@ AGENT_MARGIN_PX = 50.0
 """A near start keeps the agent this far from the table's edge, as the simulator's own draw does."""
 
 
-class PushT:
+class PushT(BaseTask):
     """The task.
 
     start: `random`, the simulator's own draw, or `near`, the block at most `near_px` (simulator pixels) and
@@ -71,9 +74,16 @@ class PushT:
     description = "Push the T-shaped block onto its outline."
     action = ActionSpec(low=(0.0, 0.0), high=(TABLE_PX, TABLE_PX), names=("target_x", "target_y"),
                         units="simulator px", fourier_octaves=4)
-    frame_size = (SCENE.frame_size, SCENE.frame_size)
+    state = StateSpec((
+        Quantity("agent", 2, "px", "position", role="robot", low=0.0, high=TABLE_PX),
+        Quantity("block", 2, "px", "position", goal=True),
+        # One degree costs as much as one pixel: the rim of the block is about that far away.
+        Quantity("block_angle", 1, "rad", "angle", goal=True, weight=60.0),
+    ), progress="coverage")
+    cameras = Cameras.single(SCENE.frame_size, SCENE.frame_size)
     fps = 10.0
-    goal = GOAL_POSE
+    goal = Goal({"block": np.array(GOAL_POSE[:2]), "block_angle": np.array(GOAL_POSE[2:])})
+    expert = "wcsim.agents.pusht_expert:PushExpert"
 
     def __init__(self, *, start: str = "random", near_px: float = 60.0, near_degrees: float = 25.0,
                  max_episode_steps: int = 300) -> None:
@@ -87,17 +97,7 @@ class PushT:
         self.max_episode_steps = max_episode_steps
         self._near = start == "near"
         self._near_px, self._near_radians = near_px, np.radians(near_degrees)
-        self._judge = PixelJudge(SCENE)
-
-    @property
-    def action_space(self) -> gym.spaces.Box:
-        """The agent's target, in simulator pixels."""
-        return action_box(self.action)
-
-    @property
-    def observation_space(self) -> gym.spaces.Dict:
-        """The frame, and the agent's position in simulator pixels."""
-        return observed(self.frame_size, reach=TABLE_PX)
+        self._estimator = PushTEstimator(SCENE)
 
     def start(self, seed: int) -> Start:
         """The start of `seed`: one frame, no actions.  Raises ConfigError where no near start can be found."""
@@ -108,17 +108,24 @@ class PushT:
         finally:
             truth.close()
 
-    def judge(self, frames: np.ndarray) -> Judgement:
+    def estimate(self, frames: np.ndarray) -> Estimate:
         """Frames `[N, 96, 96, 3]` uint8 to poses and coverage."""
-        return self._judge(frames)
+        return self._estimator(frames)
 
-    def judge_poses(self, poses: np.ndarray) -> Judgement:
-        """What the judge would say of poses `[N, 5]` over the frame, as a world's dynamics foretell them."""
-        return self._judge.of_poses(poses)
+    def estimate_state(self, values: Values) -> Estimate:
+        """Coverage and success of agents and blocks; of a block that is NaN or missing both are nothing."""
+        lanes = len(next(iter(values.values())))
+        told = {**self.state.unknown(lanes), **{name: np.asarray(value, np.float64) for name, value in values.items()}}
+        block = np.concatenate([told["block"], told["block_angle"]], axis=1)
+        found, seen = {name: np.isfinite(value).all(1) for name, value in told.items()}, np.isfinite(block).all(1)
+        coverage = np.zeros(lanes)
+        coverage[seen] = SCENE.coverage(block[seen])
+        return Estimate(values_of(told["agent"], block), found, coverage, coverage > SUCCESS_COVERAGE,
+                        found["agent"] & seen)
 
-    def reward(self, judgement: Judgement) -> np.ndarray:
+    def reward(self, estimate: Estimate) -> np.ndarray:
         """The benchmark's own: coverage as a share of what counts as success, at most 1."""
-        return np.clip(judgement.coverage / SUCCESS_COVERAGE, 0.0, 1.0)
+        return np.clip(estimate.progress / SUCCESS_COVERAGE, 0.0, 1.0)
 
     def make_truth(self) -> PushTTruth:
         """A new simulator."""
@@ -133,13 +140,15 @@ class PushT:
         finally:
             truth.close()
 
-    def stay(self, frame: np.ndarray) -> np.ndarray:
-        """Where the agent is seen; the middle of the table where it is not."""
-        seen = self.judge(frame[None])
-        return np.clip(seen.agent[0], 0.0, TABLE_PX) if seen.agent_found[0] else np.full(2, TABLE_PX / 2)
+    def hold_action(self, frame: np.ndarray) -> np.ndarray:
+        """The target where the agent is seen; the middle of the table where it is not."""
+        seen = self.estimate(frame[None])
+        if not seen.found["agent"][0]:
+            return np.full(2, TABLE_PX / 2)
+        return np.clip(seen.values["agent"][0], self.action.low, self.action.high)
 
     def explore(self, rng: np.random.Generator, truth: Truth) -> Iterator[np.ndarray]:
-        """See `wcsim.envs.exploration`."""
+        """See `wcsim.envs.pusht_exploration`."""
         return explore(rng, lambda: truth.state, table=TABLE_PX, goal=GOAL_POSE)
 
     def _draw_near(self, seed: int) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Videos of episodes, every frame of a chunk at true speed, with the truth and its error strip where there is a twin.
+"""Videos of episodes, every frame of a chunk at true speed, with truth and error strip where there is a paired truth.
 
 Easy to get wrong: the environment inside must render lists of frames (`render_mode="rgb_array_list"`), which hold all
 frames since they were last asked for, and nobody else may ask.
@@ -51,7 +51,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             return None
         cached = next(name for name in self._frames if name != "truth")
         errors = {cached: np.array(self._errors)} if self._errors else {}
-        clip = Clip({name: np.array(frames) for name, frames in self._frames.items()}, errors)
+        title = self.env.get_wrapper_attr("strip_metric") if errors else "error"
+        clip = Clip({name: np.array(frames) for name, frames in self._frames.items()}, errors, title)
         self.folder.mkdir(parents=True, exist_ok=True)
         number = base_of(self.env).number
         lane = "" if number is None else f"lane_{number:02d}_"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wcsim.envs.lanes import Ahead, Lane
+from wcsim.envs.lanes import Ahead, Lane, read_only
 from wcsim.errors import SnapshotError
 from wcsim.types import Trace, WorldState
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files; another one is refused."""
 
 TENSORS, DESCRIPTION = "snapshot.safetensors", "snapshot.json"
@@ -34,9 +34,9 @@ TABLES = ("hit", "drift", "threshold", "gain", "blocks")
 class EnvSnapshot:
     """Complete: what is restored from it has the same future, bit for bit, at the same fidelity.
 
-    world, fingerprint: its name and the hash of its description, which restore() checks.  lane: the rollout, what the
-    judge remembers and the frames ahead within a chunk.  elapsed: steps since the reset.  over: whether the episode had
-    ended.  generator: the state of the environment's random numbers.
+    world, fingerprint: its name and the hash of its description, which restore() checks.  lane: the rollout, the
+    robot's last state and the frames ahead within a chunk.  elapsed: steps since the reset.  over: whether the episode
+    had ended.  generator: the state of the environment's random numbers.
     """
 
     world: str
@@ -48,13 +48,18 @@ class EnvSnapshot:
 
     @property
     def state(self) -> WorldState:
-        """The rollout's state; within a chunk, the one at its beginning."""
-        return self.lane.state
+        """The rollout's state, a copy; within a chunk, the one at its beginning."""
+        return own_state(self.lane.state)
 
     @property
     def pixels(self) -> np.ndarray:
-        """The frame on show `[H, W, 3]` uint8."""
+        """The frame on show `[H, W, 3]` uint8, read-only."""
         return self.lane.pixels
+
+
+def own_state(state: WorldState) -> WorldState:
+    """A copy that shares no memory, so that whoever changes it in place changes nobody's past."""
+    return replace(state, **{name: value.clone() for name, value in state.tensors().items()})
 
 
 def save_snapshots(folder: str | Path, snapshots: Sequence[EnvSnapshot]) -> None:
@@ -93,7 +98,7 @@ def load_snapshots(folder: str | Path, *, device: str = "cpu") -> list[EnvSnapsh
 def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """The arrays of a lane by name, and the numbers of what is ahead of it, if anything is."""
     tensors = {f"state.{name}": value for name, value in lane.state.tensors().items()}
-    tensors |= {"pixels": torch.from_numpy(lane.pixels.copy()), "agent": torch.from_numpy(lane.agent.copy())}
+    tensors |= {"pixels": torch.from_numpy(lane.pixels.copy()), "robot": torch.from_numpy(lane.robot.copy())}
     if lane.latent is not None:
         tensors["latent"] = lane.latent
     ahead = lane.ahead
@@ -126,8 +131,9 @@ def _snapshot_of(row: dict[str, Any], number: int, tensors: dict[str, Tensor]) -
         tables: dict[str, Any] = {name: array(f"trace.{name}") for name in TABLES}
         branches = {name: array(f"branch.{name}") for name in row["ahead"]["branches"]}
         trace = Trace(**tables, depth=row["ahead"]["depth"], by_branch=branches)
-        ahead = Ahead(state("after"), array("ahead.actions"), tensor("ahead.latents"), array("ahead.frames"), trace,
+        frames = read_only(array("ahead.frames"))
+        ahead = Ahead(state("after"), array("ahead.actions"), tensor("ahead.latents"), frames, trace,
                       row["ahead"]["shown"])
     latent = tensors.get(f"{number}.latent")
-    lane = Lane(state("state"), array("pixels"), array("agent"), latent, ahead)
+    lane = Lane(state("state"), read_only(array("pixels")), read_only(array("robot")), latent, ahead)
     return EnvSnapshot(row["world"], row["fingerprint"], lane, row["elapsed"], row["over"], row["generator"])

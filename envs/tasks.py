@@ -1,22 +1,28 @@
 """Tasks: what an environment is about, apart from who imagines it.
 
-A task names its actions and spaces, makes starts from its ground truth, and turns frames into numbers.  Its judge reads
-nothing but pixels, so the same code scores the simulator, the world and the cached world.
+A task names its cameras, its actions and the quantities of its state, makes starts from its ground truth, and turns
+frames into numbers.  A task of one's own derives from `wcsim.envs.base_task.BaseTask`.  Easy to get wrong: an estimate
+reads nothing but pixels and never its neighbours in the batch, so the same code scores the simulator and the worlds.
+
+Shapes: N frames, T frames of a start, H W of the mosaic of all cameras, A action.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
-from inspect import signature
+from inspect import Parameter, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import gymnasium as gym
 import numpy as np
 
-from wcsim.envs.judge import Judgement
+from wcsim.cameras import Cameras
 from wcsim.errors import ConfigError
+from wcsim.estimate import Episode, Estimate, Goal
+from wcsim.registry import Registry
+from wcsim.spec import StateSpec, Values
 
 Seen = TypeVar("Seen")
 
@@ -29,45 +35,39 @@ class Start:
     """Where an episode begins.
 
     frames: `[T, H, W, 3]` uint8, real, newest last.  actions: `[T-1, A]` float32, the t-th led to frame t+1.  truth:
-    the snapshot of the newest frame, for the task's own ground truth.
+    the snapshot of the newest frame, for the task's own ground truth.  instruction: of this episode; empty: the task's
+    description.  goal: of this episode; None: the task's.  recorded: actions `[K, A]` that were recorded from here on.
     """
 
     frames: np.ndarray
     actions: np.ndarray
     truth: Any
+    instruction: str = ""
+    goal: Goal | None = None
+    recorded: np.ndarray | None = None
 
 
-def action_box(action: ActionSpec) -> gym.spaces.Box:
-    """The space `[A]` float32 of a specification's bounds."""
-    low, high = (np.array(bound, dtype=np.float32) for bound in (action.low, action.high))
-    return gym.spaces.Box(low, high, dtype=np.float32)
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a ground truth.  pixels: `[H, W, 3]` uint8.  state: `[S]` float64, the simulator's own numbers.
+    estimate: of one lane, made from that state."""
 
-
-def observed(frame_size: tuple[int, int], *, reach: float) -> gym.spaces.Dict:
-    """The space of a frame `[H, W, 3]` and an agent's position `[2]` between 0 and `reach`."""
-    return gym.spaces.Dict({
-        "pixels": gym.spaces.Box(0, 255, (*frame_size, 3), np.uint8),
-        "agent_pos": gym.spaces.Box(0.0, reach, (2,), np.float32),
-    })
+    pixels: np.ndarray
+    state: np.ndarray
+    estimate: Estimate
 
 
 class TruthFrame(Protocol):
-    """One look at the ground truth."""
+    """What a `Look` has."""
 
     @property
-    def pixels(self) -> np.ndarray:
-        """`[H, W, 3]` uint8."""
-        ...
+    def pixels(self) -> np.ndarray: ...
 
     @property
-    def state(self) -> np.ndarray:
-        """`[S]` float64, the simulator's own numbers."""
-        ...
+    def state(self) -> np.ndarray: ...
 
     @property
-    def judgement(self) -> Judgement:
-        """One lane, made from the simulator's state and not from pixels."""
-        ...
+    def estimate(self) -> Estimate: ...
 
 
 class Truth(Protocol):
@@ -94,57 +94,76 @@ class Truth(Protocol):
 
 
 class Task(Protocol):
-    """What to do, on what table, and how well it went.
+    """What to do, with which robot, and how well it went.
 
-    frame_size: H, W.  fps: frames and actions per second.  goal: the goal pose of the block, x, y and angle; the block
-    is whatever the task is to bring there, and the agent what acts.  A task may also have `judge_poses`, its judge of
-    poses `[N, P]` over the frame (`wcsim.world.poses`): planners then score what a world's dynamics foretell.  One that
-    reads files says which by `files`, a list of paths with different names: a run is bound to their content.
+    description: the instruction of episodes that have none of their own.  fps: frames and actions per second.  goal:
+    where an episode shall end, None where the task has no such place.  expert: `module:Class` of a scripted policy for
+    one lane, called with the task and options, or None.
     """
 
     name: str
     description: str
     action: ActionSpec
-    frame_size: tuple[int, int]
+    state: StateSpec
+    cameras: Cameras
     fps: float
     max_episode_steps: int
-    goal: tuple[float, float, float]
+    goal: Goal | None
+    expert: str | None
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """H, W of the mosaic of all cameras."""
+        ...
 
     @property
     def action_space(self) -> gym.spaces.Box: ...
 
     @property
     def observation_space(self) -> gym.spaces.Dict:
-        """`pixels` uint8 `[H, W, 3]` and `agent_pos` float32 in simulator units."""
+        """See `wcsim.envs.observations`."""
         ...
 
     def start(self, seed: int) -> Start:
         """The start that belongs to `seed`, always the same one."""
         ...
 
-    def judge(self, frames: np.ndarray) -> Judgement:
-        """Frames `[N, H, W, 3]` uint8 to what they show."""
+    def estimate(self, frames: np.ndarray) -> Estimate:
+        """What frames `[N, H, W, 3]` uint8 show, each by itself; ValueError for other frames."""
         ...
 
-    def reward(self, judgement: Judgement) -> np.ndarray:
+    def estimate_state(self, values: Values) -> Estimate:
+        """What the quantities `[N, size]` of a state mean, as if they had been seen; NaN is not found."""
+        ...
+
+    def reward(self, estimate: Estimate) -> np.ndarray:
         """`[N]` float64, 0 to 1."""
         ...
 
     def make_truth(self) -> Truth:
-        """A new ground truth, which the caller closes."""
+        """A new ground truth, which the caller closes; ConfigError where the task has none."""
         ...
 
     def goal_frame(self) -> np.ndarray:
-        """`[H, W, 3]` uint8, the table when all is done."""
+        """`[H, W, 3]` uint8, what it looks like when all is done; ConfigError where the task cannot say."""
         ...
 
-    def stay(self, frame: np.ndarray) -> np.ndarray:
-        """The action `[A]` that keeps the agent of `frame` `[H, W, 3]` where it is."""
+    def hold_action(self, frame: np.ndarray) -> np.ndarray:
+        """The action `[A]` that keeps the robot of `frame` `[H, W, 3]` where it is."""
         ...
 
     def explore(self, rng: np.random.Generator, truth: Truth) -> Iterator[np.ndarray]:
         """Actions `[A]` without end that show a world much of what can happen; may read the truth's state."""
         ...
+
+    def files(self) -> list[Path]:
+        """Files, besides the code, on which results depend."""
+        ...
+
+
+def episode_of(task: Task, start: Start, *, number: int, seed: int) -> Episode:
+    """What policies are told of an episode that begins at `start`."""
+    return Episode(number, seed, start.instruction or task.description, start.goal or task.goal, start.recorded)
 
 
 def play_exploration(task: Task, seed: int, steps: int) -> tuple[list[TruthFrame], np.ndarray]:
@@ -170,26 +189,33 @@ def watch_exploration(
         truth.close()
 
 
-TASKS = {
+TASKS = Registry("task", "wcsim.tasks", {
     "footage": "wcsim.envs.footage:Footage",
     "pendulum": "wcsim.envs.pendulum:Pendulum",
     "pusht": "wcsim.envs.pusht:PushT",
-}
-"""Task name to `module:class`; the class is called with the task's options.  Loaded on first use."""
+})
+"""Tasks by name, `module:Class` or entry point.  The class is called with the task's options."""
+
+NEEDED = ("name", "description", "action", "state", "cameras", "goal", "start", "estimate", "reward")
 
 
 def make_task(name: str, **options: Any) -> Task:
-    """The task called `name`.  Raises ConfigError for an unknown name, option or value, and says what is known."""
-    if name not in TASKS:
-        raise ConfigError(f"task {name!r} is unknown; known: {', '.join(sorted(TASKS))}")
-    module, _, attribute = TASKS[name].partition(":")
-    kind = getattr(import_module(module), attribute)
+    """The task called `name`, or that of a class given as `module:Class`.
+
+    Raises ConfigError for an unknown name, option or value, and says what is known.
+    """
+    kind = TASKS.load(name)
     known = signature(kind).parameters
+    open_ended = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values())
     for option in options:
-        if option not in known:
-            raise ConfigError(f"task {name!r} has no option {option!r}; known: {', '.join(known)}")
+        if option not in known and not open_ended:
+            raise ConfigError(f"task {name!r} has no option {option!r}; known: {', '.join(known) or 'none'}")
     for option, parameter in known.items():
-        if parameter.default is parameter.empty and option not in options:
+        variadic = parameter.kind in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+        if parameter.default is parameter.empty and option not in options and not variadic:
             raise ConfigError(f"task {name!r} needs its option {option!r}")
     task: Task = kind(**options)
+    missing = [part for part in NEEDED if not hasattr(task, part)]
+    if missing:
+        raise ConfigError(f"{name!r} is no task: it lacks {', '.join(missing)}; see wcsim.envs.base_task.BaseTask")
     return task

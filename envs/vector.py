@@ -8,8 +8,7 @@ costs no model call; in DISABLED it must be reset by `options={"reset_mask": ...
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -19,13 +18,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from wcsim.envs.imagined import ImaginedEnv
+from wcsim.envs.lane_wrappers import Wrapping, check_actions, wrap
+from wcsim.envs.resets import Seeds, check_options, check_seeds
 from wcsim.errors import ActionError, ConfigError, SnapshotError
 from wcsim.spans import Spans
 
 OUTPUTS = ("numpy", "torch")
-
-Wrapping = str | tuple[str, Mapping[str, Any]] | list[Any] | Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
-"""A wrapper of single environments: `module:class`, or that and its keyword arguments, or a function."""
 
 
 class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
@@ -70,19 +68,19 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         self.last_timing: dict[str, float] = {}
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: Seeds = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every lane.
 
         seed: an int stands for seed, seed + 1, ...; a sequence has one per lane; lanes without one go on drawing.
         options: `reset_mask`, bool `[N]`, resets some lanes alone; `start`, one `Start` for all lanes or one per lane.
         """
-        options = dict(options or {})
-        seeds, mask = self._seeds(seed), self._mask(options.pop("reset_mask", None))
-        starts = self._starts(options.pop("start", None))
+        told = check_options(options, ("start", "reset_mask"))
+        seeds, mask = check_seeds(seed, self.num_envs), self._mask(told.get("reset_mask"))
+        starts = self._starts(told.get("start"))
         infos: dict[str, Any] = {}
         for n in np.flatnonzero(mask).tolist():
-            given = options if starts[n] is None else {**options, "start": starts[n]}
+            given = None if starts[n] is None else {"start": starts[n]}
             self._seen[n], info = self.lanes[n].reset(seed=seeds[n], options=given)
             infos = self._add_info(infos, info, n)
         return self._observations(), self._told(infos)
@@ -112,8 +110,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
                     self._seen[n], info = lane.reset()
             infos = self._add_info(infos, info, n)
         if going:
-            judged = sum(self.envs[n].last_timing.get("judge", 0.0) for n in going)
-            self.last_timing |= {**spans.ms(), "judge": judged}
+            self.last_timing |= spans.ms()
         return self._observations(), *map(self._out, (rewards, terminated, truncated)), self._told(infos)
 
     def _imagine(self, going: list[int], actions: np.ndarray) -> Spans:
@@ -126,7 +123,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         checked = checked.reshape(len(going), -1, checked.shape[-1])
         outer = self.lanes[0]
         together = bool(outer.get_wrapper_attr("together")) if outer.has_wrapper_attr("together") else True
-        for env, lane in zip(envs, imagination.expect(lanes, checked, spans, together=together), strict=True):
+        ready = imagination.estimated(imagination.expect(lanes, checked, spans, together=together), spans)
+        for env, lane in zip(envs, ready, strict=True):
             env._lane = lane
         ahead = envs[0].lane.ahead
         assert ahead is not None
@@ -143,7 +141,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             env._lane = lane
 
     def snapshot(self) -> list[Any]:
-        """Every lane as a value; see `ImaginedEnv.snapshot` and, for lanes that are twins, `TruthTwin.snapshot`."""
+        """Every lane as a value; see `ImaginedEnv.snapshot` and, for lanes that are paired, `PairedTruth.snapshot`."""
         return list(self.call("snapshot"))
 
     def restore(self, snapshots: Sequence[Any]) -> Any:
@@ -186,19 +184,6 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     def _found(self, name: str) -> list[Any]:
         """An attribute of every lane, not called."""
         return [lane.get_wrapper_attr(name) for lane in self.lanes]
-
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if not isinstance(seed, int | np.integer | Sequence | np.ndarray):
-            raise gym.error.Error(f"a seed is a non-negative integer, or one per lane; got {seed!r}")
-        seeds = [seed + n for n in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"{self.num_envs} lanes need as many seeds, got {len(seeds)}")
-        for one in seeds:
-            if one is not None and (not isinstance(one, int | np.integer) or one < 0):
-                raise gym.error.Error(f"seeds must be non-negative integers or None, got {one!r}")
-        return [None if one is None else int(one) for one in seeds]
 
     def _mask(self, mask: Any) -> np.ndarray:
         """Which lanes to reset: `[N]` bool."""
@@ -255,30 +240,3 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         for place, value in np.ndenumerate(values):
             values[place] = self._out(value)
         return values
-
-
-def wrap(env: gym.Env[Any, Any], wrappings: Sequence[Wrapping]) -> gym.Env[Any, Any]:
-    """A single environment in wrappers, innermost first."""
-    for wrapping in wrappings:
-        if callable(wrapping):
-            env = wrapping(env)
-            continue
-        path, settings = (wrapping, dict[str, Any]()) if isinstance(wrapping, str) else wrapping
-        module, _, name = path.partition(":")
-        try:
-            kind = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"lane_wrappers: {path!r} is no wrapper, given as 'module:class': {error}") from error
-        env = kind(env, **settings)
-    return env
-
-
-def check_actions(space: gym.Space[Any], single: gym.spaces.Box) -> tuple[int, ...]:
-    """The shape of a wrapped lane's actions; ConfigError unless they are single ones or chunks of them, because others
-    could not be imagined ahead."""
-    if isinstance(space, gym.spaces.Box) and space.shape[-1:] == single.shape:
-        low, high = (np.broadcast_to(bound, space.shape) for bound in (single.low, single.high))
-        if space.shape[1:] in ((), single.shape) and (space.low == low).all() and (space.high == high).all():
-            return space.shape
-    raise ConfigError(f"lane_wrappers make the action space {space}; a lane takes {single} or chunks of it; transform "
-                      "actions outside, with gymnasium.wrappers.vector.TransformAction")

@@ -1,7 +1,7 @@
 """Wrappers of the imagined environment for policies that answer with several actions at once.
 
 Easy to get wrong: a chunk is announced to the environment, which imagines it in one pass, and is then stepped through
-tick by tick, so that every wrapper inside (a time limit, a recorder, a twin) sees each frame.
+tick by tick, so that every wrapper inside (a time limit, a recorder, a paired truth) sees each frame.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from gymnasium.utils import RecordConstructorArgs
 
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.errors import ConfigError
-from wcsim.track import metrics
+from wcsim.estimate import Estimate
+from wcsim.track.metrics import psnr_db
 
 
 class ChunkAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -67,8 +68,8 @@ def base_of(env: gym.Env[Any, Any]) -> ImaginedEnv:
 def chunk_difference(env: ImaginedEnv, actions: np.ndarray) -> dict[str, np.ndarray]:
     """How far actions `[k, A]` played as one chunk lead from the same played one by one, both from here.
 
-    psnr_db: `[k]` between the two frames after each tick.  agent_px, block_px: `[k]` between the poses judged in them,
-    NaN where one was not found.  The environment stays where it is.
+    psnr_db: `[k]` between the two frames after each tick.  The metrics of the task's quantities: `[k]` between what is
+    estimated in them, NaN where one was not found.  The environment stays where it is.
     """
     chunked, single = env.branch(2)
     chunked.expect(actions)
@@ -86,13 +87,13 @@ def noise_difference(env: ImaginedEnv, actions: np.ndarray) -> dict[str, np.ndar
 
 
 def _apart(one: ImaginedEnv, other: ImaginedEnv, actions: np.ndarray) -> dict[str, np.ndarray]:
-    frames, poses = [], []
+    frames, estimates = [], []
     for branch in (one, other):
-        seen = [(branch.step(action)[0]["pixels"], branch.last_judgement) for action in actions]
+        seen = []
+        for action in actions:
+            branch.step(action)
+            seen.append((branch.lane.pixels, branch.last_estimate))
         frames.append(np.array([pixels for pixels, _ in seen]))
-        poses.append(np.array([np.concatenate([judged.agent[0], judged.block[0]]) for _, judged in seen]))
-    return {
-        "psnr_db": metrics.psnr_db(*frames),
-        "agent_px": metrics.agent_px(*poses),
-        "block_px": metrics.block_px(*poses),
-    }
+        estimates.append(Estimate.join([estimate for _, estimate in seen]))
+    mine, theirs = (estimate.values for estimate in estimates)
+    return {"psnr_db": psnr_db(*frames), **one.played.state.errors(mine, theirs)}

@@ -32,44 +32,38 @@ def program(
     """Closed-loop robot simulation inside Cosmos video world models."""
 
 
+Out = Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes to share the work.")]
+
+
 @app.command()
 def run(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged configuration.")],
-    settings: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes to share goals among; a closed loop has one.")] = 1,
-    fork: Fork = False,
+    settings: Overrides = None, out: Out = None, workers: Workers = 1, fork: Fork = False,
 ) -> None:
-    """Run an experiment and write its report; goes on where it was interrupted."""
+    """Run a closed loop, or goals, and write its report; goes on where it was interrupted."""
     with one_line_errors():
         from wcsim.config import override, read_yaml, validate
-        from wcsim.errors import ConfigError
         from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
         from wcsim.experiments.executor import local
         from wcsim.experiments.goals import GoalRuns, GoalsConfig
 
         given = override(read_yaml(config), settings or [])
+        experiment: ClosedLoop | GoalRuns
         if given.get("kind") == "goals":
-            goals = validate(GoalsConfig, given)
-            path = run_directory(out, goals.name, fork=fork)
-            with progress("episodes") as shown:
-                GoalRuns(goals).run(path, executor=local(workers), on_piece=shown.count)
+            experiment = GoalRuns(validate(GoalsConfig, given))
         else:
-            typed = validate(ClosedLoopConfig, given)
-            if workers > 1:
-                raise ConfigError(f"a closed loop plays its episodes in one process, given --workers {workers}")
-            path, every = run_directory(out, typed.name, fork=fork), typed.episodes * typed.max_steps
-            with progress("steps") as shown:
-                ClosedLoop(typed).run(path, on_step=lambda done, at: shown.count(done * typed.max_steps + at, every))
+            experiment = ClosedLoop(validate(ClosedLoopConfig, given))
+        path = run_directory(out, experiment.config.name, fork=fork)
+        with progress("episodes") as shown:
+            experiment.run(path, executor=local(workers), progress=shown.count)
     report([path])
 
 
 @app.command()
 def evaluate(
     config: Annotated[str, typer.Argument(help="A YAML file, or a packaged evaluation's name.")] = "pusht_evaluate",
-    settings: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes to share the work.")] = 1,
+    settings: Overrides = None, out: Out = None, workers: Workers = 1,
     fork: Fork = False,
 ) -> None:
     """Rank policies in the truth, in a world and in the cached world; goes on where it was interrupted."""
@@ -80,17 +74,15 @@ def evaluate(
 
         typed = validate(EvaluationConfig, override(read_yaml(config), settings or []))
         path = run_directory(out, typed.name, fork=fork)
-        with progress("blocks") as shown:
-            Evaluation(typed).run(path, executor=local(workers), on_block=shown.count)
+        with progress("batches") as shown:
+            Evaluation(typed).run(path, executor=local(workers), progress=shown.count)
     report([path])
 
 
 @app.command()
 def budget(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged sweep.")] = "pusht_budget",
-    settings: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes to share the work.")] = 1,
+    settings: Overrides = None, out: Out = None, workers: Workers = 1,
     fork: Fork = False,
     recommend: Annotated[
         float | None, typer.Option(min=0, metavar="DEADLINE_MS", help="Print the setting to take, as a `run` config.")
@@ -106,7 +98,7 @@ def budget(
         typed = validate(BudgetConfig, override(read_yaml(config), settings or []))
         path = run_directory(out, typed.name, fork=fork)
         with progress("episodes") as shown:
-            run = BudgetSweep(typed).run(path, executor=local(workers), on_piece=shown.count)
+            run = BudgetSweep(typed).run(path, executor=local(workers), progress=shown.count)
         if recommend is not None:
             console.print(advice(run, recommend), highlight=False, soft_wrap=True)
             return

@@ -55,10 +55,9 @@ def bench_world(
 @bench.command("env")
 def bench_env_command(
     world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = "pusht-96",
+    settings: Overrides = None,
     lanes: Annotated[int, typer.Option(min=1, help="Lanes to set against as many single steps.")] = 32,
     rounds: Annotated[int, typer.Option(min=2, help="Pairs of rounds.")] = 5,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps; the world's default if left out.")] = None,
-    solver: Annotated[str, typer.Option(help="Which solver takes them.")] = "euler",
     cache: Annotated[
         list[str] | None, typer.Option(help="Cache presets, or settings in YAML; wcsim and none if left out.")
     ] = None,
@@ -67,20 +66,23 @@ def bench_env_command(
     fewer_steps: Annotated[int, typer.Option(min=1, help="Denoise steps to hold against the deadline, too.")] = 14,
     deadline_ms: Annotated[float, typer.Option(min=0, help="What a single step is held against.")] = 100.0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Make graphs of the world with torch.compile.")] = False,
-    context_hold: Annotated[
-        float, typer.Option(min=0, max=1, help="Fall of the noise level's root within which the context is kept.")
-    ] = 0.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-env"),
 ) -> None:
-    """Time an environment's step: what lanes save, what lies outside the model, and how far chunks are from steps."""
+    """Time an environment's step: what lanes save, what lies outside the model, and how far chunks are from steps.
+
+    Settings are those of a fidelity, as -s steps=10 -s solver=dpm.
+    """
     with one_line_errors():
+        from wcsim.cache.fidelity import FidelityConfig
+        from wcsim.config import override, validate
         from wcsim.experiments.env_bench import bench_env, tables_of
 
+        fidelity = validate(FidelityConfig, override({}, settings or []))
         with progress("env"):
-            summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, steps=steps,
+            summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, fidelity=fidelity,
                                 caches=cache or ["wcsim", "none"], starts=starts, ticks=ticks,
-                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, solver=solver, compiled=compiled,
-                                context_hold=context_hold)
+                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, compiled=compiled, device=device)
         console.print(*tables_of(summary))
 
 

@@ -6,12 +6,15 @@ frame `[8, 8, 3]` shows it, rounded, in its first two channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wcsim.estimate import Estimate, Goal
+from wcsim.spec import Quantity, StateSpec, Values
 from wcsim.types import ActionSpec, Fidelity, Trace, WorldSpec, WorldState
 
 SPEC = WorldSpec(
@@ -82,19 +85,42 @@ class LinearWorld:
                             torch.cos(4.1414 * state.seed + 11.135 * state.frame)], dim=1).double()
 
 
-@dataclass(frozen=True)
-class PointPoses:
-    agent: np.ndarray
-    block: np.ndarray
-    coverage: np.ndarray
-    block_found: np.ndarray
+STATE = StateSpec((
+    Quantity("agent", 2, "px", "position", "robot", low=0.0, high=255.0),
+    Quantity("block", 2, "px", "position", goal=True), Quantity("turn", 1, "rad", "angle", goal=True),
+))
+GOAL = Goal({"block": np.array([20.0, 14.0]), "turn": np.array([0.0])})
 
 
-def judge(frames: np.ndarray) -> PointPoses:
-    """The point is the agent, the block lies 10 px to its right, and is not seen where the agent is beyond x = 100."""
-    assert frames.dtype == np.uint8
-    assert frames.ndim == 4
-    point = frames[:, 0, 0, :2].astype(np.float64)
-    block = np.stack([point[:, 0] + 10.0, point[:, 1], np.zeros(len(frames))], axis=1)
-    found = point[:, 0] <= 100
-    return PointPoses(point, np.where(found[:, None], block, np.nan), np.zeros(len(frames)), found)
+class PointTask:
+    """The point is the agent, a block lies 10 px to its right, and is not seen where the agent is beyond x = 100."""
+
+    name, state, goal, action = "point", STATE, GOAL, SPEC.action
+
+    def estimate(self, frames: np.ndarray) -> Estimate:
+        assert frames.dtype == np.uint8
+        assert frames.ndim == 4
+        point = frames[:, 0, 0, :2].astype(np.float64)
+        found = point[:, :1] <= 100
+        block = np.where(found, point + np.array([10.0, 0.0]), np.nan)
+        return self.estimate_state({"agent": point, "block": block, "turn": np.where(found, 0.0, np.nan)})
+
+    def estimate_state(self, values: Values) -> Estimate:
+        found = {name: np.isfinite(value).all(-1) for name, value in values.items()}
+        none = np.zeros(len(values["block"]))
+        return Estimate(dict(values), found, none, none > 1, none < 1)
+
+
+TASK = PointTask()
+
+
+def estimated(agent: Any, block: Any, turn: float = 0.0, progress: float = 0.0) -> Estimate:
+    """One frame's estimate; what was not found is NaN."""
+    values = {"agent": np.array([agent], float), "block": np.array([block], float), "turn": np.array([[turn]])}
+    found = {name: np.isfinite(value).all(-1) for name, value in values.items()}
+    return Estimate(values, found, np.array([progress]), np.zeros(1, bool), np.ones(1, bool))
+
+
+def observe(frames: np.ndarray, before: Any) -> dict[str, np.ndarray]:
+    """What policies see of the point."""
+    return {"pixels": frames, "agent_pos": frames[:, 0, 0, :2].astype(np.float32)}

@@ -1,7 +1,9 @@
-"""Other people's policies, played by stand-ins with their interfaces."""
+"""Third-party policies, played by stand-ins with their interfaces."""
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,18 @@ import pytest
 import torch
 
 from linear_world import SPEC, frame_at
-from wcsim.agents.adapters import PUSHT_NAMES, ChunkedPolicy, LeRobotSource, lerobot_policy, sb3_policy
+from wcsim.agents.adapters import ChunkedPolicy, part, sb3_policy
+from wcsim.agents.lerobot import PUSHT_NAMES, LeRobotPolicy, LeRobotSource, load_lerobot
+from wcsim.agents.policies import LanePolicy
+from wcsim.agents.randomness import seeded
 from wcsim.errors import ActionError, ConfigError
+from wcsim.estimate import Episode
 
 SEEN = {"pixels": frame_at(7, 9), "agent_pos": np.array([1.0, 2.0], np.float32)}
 
 
-def acted(policy: ChunkedPolicy, ticks: int) -> np.ndarray:
-    policy.reset(SEEN)
+def acted(policy: LanePolicy, ticks: int) -> np.ndarray:
+    policy.reset(Episode(0, 0))
     return np.array([policy.act(SEEN) for _ in range(ticks)])
 
 
@@ -38,7 +44,7 @@ def test_a_chunk_is_played_and_asked_for_again() -> None:
     asked.clear()
     policy = ChunkedPolicy(source, SPEC.action)
     acted(policy, 4)
-    policy.reset(SEEN)
+    policy.reset(Episode(0, 0))
     policy.act(SEEN)
     assert len(asked) == 3
 
@@ -48,24 +54,24 @@ def test_a_chunk_is_played_and_asked_for_again() -> None:
     ({"units": "unit", "delta": True}, [3.0, 1.0]),
 ])
 def test_units_and_deltas(options: dict[str, Any], expected: list[float]) -> None:
-    assert acted(ChunkedPolicy(lambda seen: np.array([0.5, -0.25]), SPEC.action, **options), 1)[0] == pytest.approx(
-        expected)
+    policy = ChunkedPolicy(lambda seen: np.array([0.5, -0.25]), SPEC.action, hold=lambda seen: seen["agent_pos"],
+                           **options)
+    assert acted(policy, 1)[0] == pytest.approx(expected)
 
 
-def test_bounds_are_kept_or_their_breach_is_told() -> None:
-    assert (acted(ChunkedPolicy(lambda seen: np.array([9.0, -9.0]), SPEC.action), 1) == [4.0, -4.0]).all()
-    with pytest.raises(ActionError, match="left the bounds"):
-        acted(ChunkedPolicy(lambda seen: np.array([9.0, 0.0]), SPEC.action, clip=False), 1)
+def test_what_is_meant_is_not_clipped() -> None:
+    assert (acted(ChunkedPolicy(lambda seen: np.array([9.0, -9.0]), SPEC.action), 1) == [9.0, -9.0]).all()
 
 
-@pytest.mark.parametrize("said", [np.zeros(3), np.zeros((0, 2)), np.zeros((1, 2, 2)), np.array([np.nan, 0.0])])
-def test_nonsense_is_refused(said: np.ndarray) -> None:
+@pytest.mark.parametrize("actions", [np.zeros(3), np.zeros((0, 2)), np.zeros((1, 2, 2)), np.array([np.nan, 0.0])])
+def test_nonsense_is_refused(actions: np.ndarray) -> None:
     with pytest.raises(ActionError, match="must return finite"):
-        acted(ChunkedPolicy(lambda seen: said, SPEC.action), 1)
+        acted(ChunkedPolicy(lambda seen: actions, SPEC.action), 1)
 
 
 @pytest.mark.parametrize(("options", "message"), [({"units": "degrees"}, "units 'degrees' are unknown"),
-                                                  ({"execute": 0}, "execute must be 1 or more")])
+                                                  ({"execute": 0}, "execute must be 1 or more"),
+                                                  ({"delta": True}, "give hold")])
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ChunkedPolicy(lambda seen: np.zeros(2), SPEC.action, **options)
@@ -82,35 +88,120 @@ class Recurrent:
         return np.array([state, 0.0]), state
 
 
-def test_a_recurrent_predictor_keeps_its_state_within_an_episode() -> None:
-    policy = sb3_policy(Recurrent(), SPEC.action, read=lambda seen: seen["agent_pos"])
-    assert acted(policy, 3)[:, 0].tolist() == [0.0, 1.0, 2.0]
-    assert acted(policy, 2)[:, 0].tolist() == [0.0, 1.0]
+def test_a_recurrent_predictor_keeps_a_state_per_lane_and_episode() -> None:
+    policy = sb3_policy(Recurrent(), SPEC.action, num_lanes=2, read=lambda seen: seen["agent_pos"])
+    seen = {"agent_pos": np.zeros((2, 2), np.float32)}
+    policy.reset(np.ones(2, bool), [Episode(0, 0)] * 2)
+    assert [policy.act(seen)[:, 0].tolist() for _ in range(2)] == [[0.0, 0.0], [1.0, 1.0]]
+    policy.reset(np.array([True, False]), [Episode(1, 0)] * 2)
+    assert policy.act(seen)[:, 0].tolist() == [0.0, 2.0]
 
 
-class Robot:
-    """LeRobot's part of the bargain: `select_action` on a batch of tensors, `reset` between episodes."""
+def test_third_party_draws_follow_from_seed_episode_and_step_and_disturb_nobody() -> None:
+    def drawn(seed: int, number: int) -> list[float]:
+        def source(seen: Any) -> np.ndarray:
+            return np.array([torch.rand(()).item(), np.random.rand() + random.random()])  # what libraries do
 
-    def __init__(self) -> None:
-        self.resets = 0
+        policy = ChunkedPolicy(source, SPEC.action, seed=seed, restart=lambda: torch.rand(9))
+        policy.reset(Episode(number, 0))
+        return [float(value) for _ in range(2) for value in policy.act(SEEN)]
+
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    first = drawn(0, 3)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
+    torch.rand(5)
+    assert drawn(0, 3) == first
+    assert first[:2] != first[2:]
+    assert drawn(0, 4) != first != drawn(1, 3)
+    with pytest.raises(KeyError), seeded(1):
+        raise KeyError
+    assert random.getstate() == before[2]
+
+
+def test_parts_of_an_observation_are_named_or_listed() -> None:
+    seen = {"pixels": {"front": 1, "wrist": 2}, "agent_pos": 3}
+    assert (part(seen, "pixels/wrist"), part(seen, "agent_pos")) == (2, 3)
+    with pytest.raises(ConfigError, match="reads 'pixels/side'; the observation has pixels/front, pixels/w"):
+        part(seen, "pixels/side")
+    with pytest.raises(ConfigError, match="of several cameras; name one of pixels/front, pixels/wrist"):
+        part(seen, "pixels")
+
+
+class Queueing(torch.nn.Module):
+    """LeRobot's part of the bargain: a network that averages the last observations of its whole batch, which it keeps,
+    and draws noise for all of it; one that is told the task answers its length."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        with seeded(0):
+            self.layer = torch.nn.Linear(2, 2)
+        self.config, self.noise = object(), noise
+        self.calls = torch.nn.ParameterList()  # a network's, so that it is no memory of an episode
+        self.reset()
 
     def reset(self) -> None:
-        self.resets += 1
+        self.queue: deque[torch.Tensor] = deque(maxlen=2)
 
-    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def select_action(self, batch: dict[str, Any]) -> torch.Tensor:
         image, state = batch["observation.image"], batch["observation.state"]
-        assert (image.shape, image.dtype, state.shape) == ((1, 3, 8, 8), torch.float32, (1, 2))
-        assert image[0, :2, 0, 0].tolist() == pytest.approx([7 / 255, 9 / 255])
-        return state * 2
+        assert image.shape[1:] == (3, 8, 8)
+        assert image.dtype == state.dtype == torch.float32
+        assert 0.0 < image.max() < 1.0
+        self.queue.append(state + torch.tensor([[float(len(task))] for task in batch["task"]]))
+        self.calls.append(torch.zeros(()))
+        return self.layer(torch.stack(list(self.queue)).mean(0)) + self.noise * torch.rand(len(state), 2)
 
 
-def test_a_lerobot_policy_sees_a_batch_of_one_in_its_own_layout() -> None:
-    robot = Robot()
-    source = LeRobotSource(robot, names=PUSHT_NAMES, after=lambda action: action - 1)
-    assert acted(ChunkedPolicy(source, SPEC.action, restart=source.restart), 2)[1] == pytest.approx([1.0, 3.0])
-    assert robot.resets == 1
+def robot_seen(step: int, lanes: list[int], active: Any = None) -> dict[str, Any]:
+    places = np.array([[10.0 * lane + step, step] for lane in lanes], np.float32)
+    return {"pixels": np.stack([frame_at(7, 9 + lane) for lane in lanes]), "agent_pos": places,
+            "task": ["push" * (lane + 1) for lane in lanes],
+            "active": np.ones(len(lanes), bool) if active is None else np.asarray(active)}
+
+
+def robot(lanes: int, **options: Any) -> LeRobotPolicy:
+    source = LeRobotSource(Queueing(options.pop("noise", 0.0)), names=PUSHT_NAMES, after=lambda action: action - 1)
+    return LeRobotPolicy(source, SPEC.action, lanes, **options)
+
+
+def alone(lane: int, number: int, steps: range, **options: Any) -> list[list[float]]:
+    """One lane by itself."""
+    policy = robot(1, **options)
+    policy.reset(np.ones(1, bool), [Episode(number, 0)])
+    return [policy.act(robot_seen(step, [lane]))[0].tolist() for step in steps]
+
+
+@pytest.mark.parametrize(("options", "calls"), [({}, 1), ({"together": False, "noise": 0.5}, 3)])
+def test_one_lerobot_model_serves_lanes_that_begin_and_end_at_different_times(options: Any, calls: int) -> None:
+    policy, episodes = robot(3, **options), [Episode(number, 0) for number in (4, 5, 6)]
+    policy.reset(np.ones(3, bool), episodes)
+    acted = [policy.act(robot_seen(step, [0, 1, 2])) for step in (0, 1)]
+    assert len(policy._source.policy.calls) == 2 * calls  # type: ignore[attr-defined]
+    policy.reset(np.array([False, True, False]), [Episode(9, 0)] * 3)
+    acted += [policy.act(robot_seen(step, [0, 1, 2], [True, True, False])) for step in (2, 3)]
+    whole = np.array(acted)
+    assert whole[:, 0] == pytest.approx(np.array(alone(0, 4, range(4), **options)), abs=1e-5)
+    assert whole[:2, 1] == pytest.approx(np.array(alone(1, 5, range(2), **options)), abs=1e-5)
+    assert whole[2:, 1] == pytest.approx(np.array(alone(1, 9, range(2, 4), **options)), abs=1e-5)
+    assert (whole[2:, 2] == 0.0).all()
+
+
+def test_lerobot_draws_belong_to_seed_episodes_and_step() -> None:
+    first = alone(0, 4, range(3), noise=0.5)
+    assert alone(0, 4, range(3), noise=0.5) == first
+    assert alone(0, 5, range(3), noise=0.5) != first != alone(0, 4, range(3), noise=0.5, seed=1)
+
+
+def test_lerobot_lanes_begin_before_they_act_and_answers_have_their_shape() -> None:
+    with pytest.raises(ConfigError, match=r"no episode has begun in lanes \[0, 1\]"):
+        robot(2).act(robot_seen(0, [0, 1]))
+    policy = LeRobotPolicy(LeRobotSource(Queueing(), after=lambda action: action[:, :1]), SPEC.action, 1)
+    policy.reset(np.ones(1, bool), [Episode(0, 0)])
+    with pytest.raises(ActionError, match=r"must return finite \[1, 2\], got \[1, 1\]"):
+        policy.act(robot_seen(0, [0]))
 
 
 def test_a_lerobot_folder_is_checked_before_anything_is_imported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no config.json"):
-        lerobot_policy(tmp_path, SPEC.action)
+        load_lerobot(tmp_path)

@@ -14,10 +14,11 @@ from wcsim.agents.chunks import Effort, PlannedChunks, PolicyChunks
 from wcsim.agents.mpc import MPCConfig
 from wcsim.agents.objectives import LatentGoal
 from wcsim.errors import ConfigError
+from wcsim.estimate import Episode
 from wcsim.track.clock import ConstantLatency, SimulatedClock
 from wcsim.track.governor import Governor
 
-STAY = np.array([-1.0, -1.0])
+HOLD = np.array([-1.0, -1.0])
 
 
 class Telling:
@@ -28,7 +29,7 @@ class Telling:
     def __init__(self, length: int = 8) -> None:
         self.length, self.prefixes = length, list[np.ndarray]()
 
-    def reset(self, observation: Any, *, episode: int = 0) -> None:
+    def reset(self, episode: Episode) -> None:
         self.tick = 0
 
     def see(self, observation: Any, action: np.ndarray) -> None:
@@ -43,8 +44,8 @@ class Telling:
 
 def acted(mode: Any, delay: int, ticks: int, *, execute: int = 3, **options: Any) -> tuple[list[list[float]], Any]:
     policy = AsynchronousPolicy(Telling(), mode=mode, execute=execute, delay=fixed_delay(delay),
-                                stay=lambda seen: STAY, **options)
-    policy.reset({})
+                                hold=lambda seen: HOLD, **options)
+    policy.reset(Episode(0, 0))
     return [policy.act({}).tolist() for _ in range(ticks)], policy
 
 
@@ -62,7 +63,7 @@ def test_naive_goes_on_and_skips_what_is_past() -> None:
     assert policy.waited == 2
 
 
-def test_waiting_stands_still_and_begins_at_the_first_action() -> None:
+def test_waiting_holds_and_begins_at_the_first_action() -> None:
     actions, policy = acted("wait", 2, 9)
     assert actions[:2] == [[-1, -1], [-1, -1]]
     assert actions[2:5] == [[0, 0], [0, 1], [0, 2]]  # the chunk's own first three, two ticks late
@@ -86,8 +87,8 @@ def test_an_ensemble_averages_all_chunks_that_cover_a_tick() -> None:
 
 def test_a_chunk_that_ends_before_the_next_arrives_is_held() -> None:
     policy = AsynchronousPolicy(Telling(length=2), mode="naive", execute=2, delay=fixed_delay(3),
-                                stay=lambda seen: STAY)
-    policy.reset({})
+                                hold=lambda seen: HOLD)
+    policy.reset(Episode(0, 0))
     actions = [policy.act({}).tolist() for _ in range(7)]
     # Made at 0 for 0 and 1, there at 3: both are past, its last is held; the next is asked for then.
     assert actions == [[-1, -1]] * 3 + [[0, 1]] * 3 + [[3, 4]]
@@ -101,14 +102,14 @@ def test_a_delay_in_ticks_is_what_the_milliseconds_fill() -> None:
 
 def test_a_latency_sets_the_delay_of_a_policy() -> None:
     source = PolicyChunks(lambda seen: np.arange(8.0).reshape(4, 2), latency=ConstantLatency(call_ms=150.0))
-    policy = AsynchronousPolicy(source, mode="naive", execute=4, delay=ticks_of(100.0), stay=lambda seen: STAY)
-    policy.reset({})
+    policy = AsynchronousPolicy(source, mode="naive", execute=4, delay=ticks_of(100.0), hold=lambda seen: HOLD)
+    policy.reset(Episode(0, 0))
     assert [policy.act({}).tolist() for _ in range(4)] == [[-1, -1], [-1, -1], [4, 5], [6, 7]]
 
 
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="execute must be 1 or more"):
-        AsynchronousPolicy(Telling(), mode="wait", execute=0, delay=fixed_delay(0))
+        AsynchronousPolicy(Telling(), mode="wait", execute=0, delay=fixed_delay(0), hold=lambda seen: HOLD)
     with pytest.raises(ConfigError, match="delay of -1"):
         acted("naive", -1, 1)
 
@@ -119,13 +120,13 @@ def planned(**options: Any) -> PlannedChunks:
                           | options.pop("config", {})))
     efforts = options.pop("efforts", [Effort(FIDELITY, 32)])
     return PlannedChunks(LinearWorld(), LatentGoal(goal, discount=0.8), config,
-                         efforts=efforts, **options)
+                         efforts=efforts, hold=lambda seen: np.zeros(2), **options)
 
 
 def drive(policy: AsynchronousPolicy, ticks: int) -> tuple[np.ndarray, np.ndarray]:
     """A point that moves by the action, to whole pixels."""
     point, actions = np.array([50.0, 50.0]), []
-    policy.reset(seen_at(point))
+    policy.reset(Episode(0, 0))
     for _ in range(ticks):
         actions.append(policy.act(seen_at(point)))
         point = np.round(point + actions[-1])
@@ -133,12 +134,12 @@ def drive(policy: AsynchronousPolicy, ticks: int) -> tuple[np.ndarray, np.ndarra
 
 
 def seen_at(point: np.ndarray) -> dict[str, np.ndarray]:
-    return {"pixels": frame_at(*point), "agent_pos": np.zeros(2)}
+    return {"pixels": frame_at(*point)}
 
 
 def test_seen_frames_are_looked_at_as_often_as_asked() -> None:
     source = planned(config={"looks": 0})
-    drive(AsynchronousPolicy(source, mode="wait", execute=3, delay=fixed_delay(0)), 4)
+    drive(AsynchronousPolicy(source, mode="wait", execute=3, delay=fixed_delay(0), hold=lambda seen: np.zeros(2)), 4)
     assert isinstance(source.world, LinearWorld)
     assert source.world.looks[-3:] == [0, 0, 0]
 
@@ -147,7 +148,8 @@ def test_seen_frames_are_looked_at_as_often_as_asked() -> None:
 @pytest.mark.parametrize("delay", [0, 2])
 def test_a_planner_reaches_its_goal_in_every_mode(mode: Any, delay: int) -> None:
     source = planned()
-    point, actions = drive(AsynchronousPolicy(source, mode=mode, execute=3, delay=fixed_delay(delay)), 24)
+    point, actions = drive(AsynchronousPolicy(source, mode=mode, execute=3, delay=fixed_delay(delay),
+                                               hold=lambda seen: np.zeros(2)), 24)
     assert np.abs(actions).max() <= 4.0
     assert np.linalg.norm(point - [40.0, 60.0]) <= (3.0 if delay == 0 or mode in ("wait", "freeze") else 9.0)
     if mode == "freeze":
@@ -157,7 +159,7 @@ def test_a_planner_reaches_its_goal_in_every_mode(mode: Any, delay: int) -> None
 
 def test_a_frozen_prefix_stays_as_it_is() -> None:
     source = planned()
-    source.reset(seen_at(np.array([50.0, 50.0])))
+    source.reset(Episode(0, 0))
     prefix = np.array([[3.0, -2.0], [1.0, 1.0]])
     chunk = source.chunk(seen_at(np.array([50.0, 50.0])), prefix)
     assert (chunk[:2] == prefix).all()
@@ -170,7 +172,7 @@ def test_a_simulated_clock_bounds_the_search_the_same_on_every_machine() -> None
     def rounds(deadline_ms: float) -> tuple[int, float]:
         source = planned(config={"deadline_ms": deadline_ms, "rounds": 50}, clock=SimulatedClock(),
                          latency=ConstantLatency(call_ms=10.0, frame_ms=0.5))
-        source.reset(seen_at(np.array([50.0, 50.0])))
+        source.reset(Episode(0, 0))
         source.chunk(seen_at(np.array([50.0, 50.0])), np.zeros((0, 2)))
         assert source.last is not None
         return source.last.rounds, source.last_ms
@@ -186,7 +188,7 @@ def test_a_governor_turns_the_candidates_down_until_the_deadline_is_met() -> Non
     efforts = [Effort(FIDELITY, count) for count in (8, 16, 32)]
     source = planned(efforts=efforts, governor=Governor(3, deadline_ms=60.0), clock=SimulatedClock(),
                      config={"rounds": 1}, latency=ConstantLatency(frame_ms=0.5))
-    source.reset(seen_at(np.array([50.0, 50.0])))
+    source.reset(Episode(0, 0))
     took = []
     for _ in range(4):
         source.chunk(seen_at(np.array([50.0, 50.0])), np.zeros((0, 2)))
@@ -198,7 +200,7 @@ def test_an_effort_may_have_a_latency_and_a_governor_a_level_to_begin_at() -> No
     quick, slow = ConstantLatency(call_ms=10.0), ConstantLatency(call_ms=80.0)
     source = planned(efforts=[Effort(FIDELITY, 8, quick), Effort(FIDELITY, 8, slow)], level=0, config={"rounds": 1},
                      governor=Governor(2, deadline_ms=60.0, patience=(1, 4)), clock=SimulatedClock())
-    source.reset(seen_at(np.array([50.0, 50.0])))
+    source.reset(Episode(0, 0))
     took = []
     for _ in range(4):
         source.chunk(seen_at(np.array([50.0, 50.0])), np.zeros((0, 2)))

@@ -21,10 +21,8 @@ from wcsim.agents.learned import (
     save_policy,
     shipped_policies,
 )
-from wcsim.config import validate
-from wcsim.envs.tasks import make_task
 from wcsim.errors import CheckpointError, ConfigError
-from wcsim.experiments.candidates import LearnedCandidate
+from wcsim.estimate import Episode
 from wcsim.types import ActionSpec
 
 ACTION = ActionSpec(low=(0.0, 0.0), high=(512.0, 512.0), names=("x", "y"), units="px")
@@ -38,12 +36,16 @@ def network(kind: Any = "regression", seed: int = 0) -> ChunkNetwork:
 
 
 def seen(x: float = 100.0, block: Any = (200.0, 210.0, 0.5)) -> dict[str, np.ndarray]:
-    return {"agent_pos": np.array([x, 120.0], np.float32), "block_pose": np.array(block)}
+    return {"agent_pos": np.array([[x, 120.0]], np.float32), "environment_state": np.array([block])}
 
 
 def acted(policy: LearnedPolicy, ticks: int, episode: int = 0) -> np.ndarray:
-    policy.reset(seen(), episode=episode)
-    return np.array([policy.act(seen(100.0 + tick)) for tick in range(ticks)])
+    begin(policy, episode)
+    return np.array([policy.act(seen(100.0 + tick))[0] for tick in range(ticks)])
+
+
+def begin(policy: LearnedPolicy, *numbers: int) -> None:
+    policy.reset(np.ones(len(numbers), bool), [Episode(number, 0) for number in numbers])
 
 
 def test_the_agent_is_shown_from_the_block_however_both_are_turned() -> None:
@@ -62,12 +64,12 @@ def test_the_agent_is_shown_from_the_block_however_both_are_turned() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_are_played_and_repeat_by_episode(kind: str) -> None:
-    policy = LearnedPolicy(network(kind), ACTION, execute=3)
+    policy = LearnedPolicy(network(kind), ACTION, 1, execute=3)
     first, again, other = acted(policy, 7), acted(policy, 7), acted(policy, 7, episode=1)
     assert np.array_equal(first, again)
     assert np.array_equal(first, other) == (kind == "regression")
     assert first.shape == (7, 2)
-    assert ((first >= 0) & (first <= 512)).all()
+    assert np.isfinite(first).all()
 
 
 def test_a_chunk_is_offsets_from_where_the_agent_was() -> None:
@@ -75,18 +77,53 @@ def test_a_chunk_is_offsets_from_where_the_agent_was() -> None:
     torch.nn.init.zeros_(flat.leave[1].weight)
     torch.nn.init.zeros_(flat.leave[1].bias)
     flat.centre.copy_(torch.arange(8.0))
-    assert acted(LearnedPolicy(flat, ACTION, execute=2), 4).tolist() == [
+    assert acted(LearnedPolicy(flat, ACTION, 1, execute=2), 4).tolist() == [
         [100.0, 121.0], [102.0, 123.0], [102.0, 121.0], [104.0, 123.0]]
 
 
 def test_a_block_out_of_sight_is_where_it_was() -> None:
-    policy = LearnedPolicy(network(), ACTION, execute=1)
-    policy.reset(seen())
+    policy = LearnedPolicy(network(), ACTION, 1, execute=1)
+    begin(policy, 0)
     known = policy.act(seen())
     hidden = policy.act(seen(block=(np.nan,) * 3))
-    policy.reset(seen())
+    begin(policy, 0)
     assert np.array_equal(policy.act(seen()), known)
     assert np.array_equal(policy.act(seen()), hidden)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lanes_share_a_pass_and_say_what_they_say_alone(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    places, blocks = rng.uniform(0, 512, (6, 3, 2)).astype(np.float32), rng.uniform(0, 512, (6, 3, 3))
+    passes: list[int] = []
+    made = network(kind)
+    made.enter.register_forward_hook(lambda module, given, out: passes.append(len(out)))
+    policy, rows = LearnedPolicy(made, ACTION, 3, execute=2), []
+    begin(policy, 4, 5, 6)
+    for tick in range(6):
+        if tick == 3:
+            policy.reset(np.array([False, True, False]), [Episode(9, 0)] * 3)
+        active = np.array([True, True, tick < 5])
+        rows.append(policy.act({"agent_pos": places[tick], "environment_state": blocks[tick], "active": active}))
+    whole = np.array(rows)
+    # Lane 1 begins anew at tick 3 and is then asked at odd ticks, the others at even ones.
+    assert passes[:: made.settings.draws if kind == "flow" else 1] == [3, 3, 1, 2, 1]
+    for lane, number, ticks in ((0, 4, range(6)), (1, 5, range(3)), (1, 9, range(3, 6)), (2, 6, range(5))):
+        single = LearnedPolicy(network(kind), ACTION, 1, execute=2)
+        begin(single, number)
+        own = [single.act({"agent_pos": places[tick, lane : lane + 1],
+                           "environment_state": blocks[tick, lane : lane + 1]})[0] for tick in ticks]
+        assert whole[list(ticks), lane] == pytest.approx(np.array(own), abs=512 * 1e-6)
+    assert (whole[5, 2] == 0.0).all()
+
+
+def test_another_robot_than_the_learnt_one_and_a_lane_without_episode_are_refused() -> None:
+    policy = LearnedPolicy(network(), ACTION, 1)
+    with pytest.raises(ConfigError, match="no episode has begun in lane 0"):
+        policy.act(seen())
+    begin(policy, 0)
+    with pytest.raises(ConfigError, match=r"reads an agent \[2\] and a block \[3\]; here they are \[4\]"):
+        policy.act({"agent_pos": np.zeros((1, 4)), "environment_state": np.zeros((1, 3))})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,11 +155,7 @@ def test_a_file_holds_all_of_a_policy(kind: str, tmp_path: Path) -> None:
     save_policy(tmp_path / "mine.safetensors", made)
     loaded = load_policy(tmp_path / "mine.safetensors")
     assert loaded.settings == made.settings
-    assert np.array_equal(acted(LearnedPolicy(loaded, ACTION), 4), acted(LearnedPolicy(made, ACTION), 4))
-    candidate = validate(LearnedCandidate, {"name": "mine", "policy": str(tmp_path / "mine.safetensors"), "execute": 1})
-    policy = candidate.build(make_task("pusht"))
-    policy.reset(seen())
-    assert policy.act(seen()).shape == (2,)
+    assert np.array_equal(acted(LearnedPolicy(loaded, ACTION, 1), 4), acted(LearnedPolicy(made, ACTION, 1), 4))
 
 
 def test_what_is_no_policy_is_refused(tmp_path: Path) -> None:
@@ -138,12 +171,12 @@ def test_what_is_no_policy_is_refused(tmp_path: Path) -> None:
 
 def test_a_policy_of_another_robot_or_rhythm_is_refused() -> None:
     with pytest.raises(ConfigError, match="learnt actions from"):
-        LearnedPolicy(network(), replace(ACTION, high=(1.0, 1.0)))
+        LearnedPolicy(network(), replace(ACTION, high=(1.0, 1.0)), 1)
     with pytest.raises(ConfigError, match="execute must be 1 to 4 actions of a chunk, got 5"):
-        LearnedPolicy(network(), ACTION, execute=5)
+        LearnedPolicy(network(), ACTION, 1, execute=5)
 
 
 @pytest.mark.parametrize("path", shipped_policies().values(), ids=lambda path: path.stem)
 def test_shipped_policies_load_and_act(path: Path) -> None:
     assert path.stat().st_size < 2 * 2**20
-    assert acted(LearnedPolicy(load_policy(path), ACTION), 2).shape == (2, 2)
+    assert acted(LearnedPolicy(load_policy(path), ACTION, 1), 2).shape == (2, 2)

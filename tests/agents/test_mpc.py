@@ -10,14 +10,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from linear_world import FIDELITY, LinearWorld, frame_at, judge
-from wcsim.agents.halving import Screen
+from linear_world import FIDELITY, TASK, LinearWorld, frame_at, observe
+from wcsim.agents.halving import Rung
 from wcsim.agents.mpc import MPCAgent, MPCConfig
 from wcsim.agents.objectives import LatentGoal
 from wcsim.agents.proposals import ImaginedPolicies
 from wcsim.agents.reports import ActReport
 from wcsim.agents.search import PlanningError
 from wcsim.errors import ConfigError
+from wcsim.estimate import Episode, Goal
 
 GOAL = (40.0, 60.0)
 QUICK = {"horizon": 6, "rounds": 4, "candidates": 32, "elites": 6, "replan_every": 3}
@@ -46,11 +47,11 @@ def drive(
 ) -> tuple[np.ndarray, np.ndarray, list[ActReport]]:
     """The truth: the point moves by the action, to whole pixels, and by `shove` along x."""
     point, actions, reports = np.array(start), [], []
-    agent.reset({"pixels": frame_at(*point)}, episode=episode)
+    agent.reset(Episode(episode, 0))
     for tick in range(ticks):
         actions.append(agent.act({"pixels": frame_at(*point)}))
-        assert agent.last is not None
-        reports.append(agent.last)
+        assert agent.report is not None
+        reports.append(agent.report)
         point = np.round(point + actions[-1] + [shove(tick), 0.0])
     return point, np.array(actions), reports
 
@@ -79,7 +80,7 @@ def test_the_error_of_a_true_world_is_the_rounding_of_its_frames() -> None:
     for report in reports[1:]:
         assert report.error is not None
         assert 0.0 <= report.error.latent <= np.sqrt(0.5) * 3 / 40
-        assert report.error.block_px is None
+        assert report.error.errors == {}
 
 
 def test_a_shove_past_the_bound_replans_because_of_the_error() -> None:
@@ -91,13 +92,13 @@ def test_a_shove_past_the_bound_replans_because_of_the_error() -> None:
 
 def test_a_plan_is_held_to_what_it_promised() -> None:
     _, _, honest = drive(agent_in(LinearWorld()), 9)
-    assert [report.tick for report in honest if report.kept is not None] == [3, 6]
+    assert [report.tick for report in honest if report.realised is not None] == [3, 6]
     for report in honest[3:7:3]:
-        assert report.kept is not None
-        assert report.kept[0] == pytest.approx(report.kept[1], abs=0.5)  # frames show whole pixels
+        assert report.realised is not None
+        assert report.realised[0] == pytest.approx(report.realised[1], abs=0.5)  # frames show whole pixels
     _, _, shoved = drive(agent_in(LinearWorld()), 4, shove=lambda tick: 5.0)
-    assert shoved[3].kept is not None
-    assert shoved[3].kept[1] > shoved[3].kept[0] + 3.0
+    assert shoved[3].realised is not None
+    assert shoved[3].realised[1] > shoved[3].realised[0] + 3.0
 
 
 def test_a_world_of_the_wrong_gain_is_found_out() -> None:
@@ -107,29 +108,29 @@ def test_a_world_of_the_wrong_gain_is_found_out() -> None:
 
 def test_the_prediction_is_that_of_the_action_taken() -> None:
     agent = agent_in(LinearWorld(gain=2.0))
-    agent.reset({"pixels": frame_at(50, 50)})
+    agent.reset(Episode(0, 0))
     action = agent.act({"pixels": frame_at(50, 50)})
     agent.act({"pixels": frame_at(53, 50)})
-    assert agent.last is not None
-    assert agent.last.error is not None
+    assert agent.report is not None
+    assert agent.report.error is not None
     expected = np.linalg.norm([50, 50] + 2.0 * action - [53, 50]) / np.linalg.norm([53, 50])
-    assert agent.last.error.latent == pytest.approx(expected)
+    assert agent.report.error.latent == pytest.approx(expected)
 
 
-def test_a_judge_adds_errors_in_pixels_and_degrees() -> None:
-    agent = agent_in(LinearWorld(), with_options={"judge": judge})
-    agent.reset({"pixels": frame_at(50, 50)})
+def test_an_estimator_adds_errors_of_the_state() -> None:
+    agent = agent_in(LinearWorld(), with_options={"estimator": TASK})
+    agent.reset(Episode(0, 0))
     imagined = np.round(agent.act({"pixels": frame_at(50, 50)}) + 50)
     agent.act({"pixels": frame_at(50, 53)})
-    error = agent.last.error  # type: ignore[union-attr]
+    error = agent.report.error  # type: ignore[union-attr]
     assert error is not None
-    assert error.agent_px == error.block_px == pytest.approx(np.linalg.norm(imagined - [50, 53]))
-    assert error.block_deg == pytest.approx(0.0, abs=1e-9)
+    assert error.errors["agent_px"] == error.errors["block_px"] == pytest.approx(np.linalg.norm(imagined - [50, 53]))
+    assert error.errors["turn_deg"] == pytest.approx(0.0, abs=1e-9)
     agent.act({"pixels": frame_at(120, 50)})
-    error = agent.last.error  # type: ignore[union-attr]
+    error = agent.report.error  # type: ignore[union-attr]
     assert error is not None
-    assert (error.block_px, error.block_deg) == (None, None)
-    assert error.agent_px is not None
+    assert (error.errors["block_px"], error.errors["turn_deg"]) == (None, None)
+    assert error.errors["agent_px"] is not None
 
 
 def test_equal_seeds_act_equally_whatever_came_before() -> None:
@@ -148,17 +149,17 @@ def test_equal_seeds_act_equally_whatever_came_before() -> None:
 
 def test_a_plan_starts_from_what_is_left_of_the_last() -> None:
     agent = agent_in(LinearWorld(), rounds=1, candidates=1, elites=1, with_options={
-        "stay": lambda frame: frame[0, 0, :2] / 50.0,
+        "hold": lambda seen: seen["pixels"][0, 0, :2] / 50.0,
     })
     _, actions, _ = drive(agent, 2, start=(50.0, 100.0))
     assert (actions == [1.0, 2.0]).all()  # one candidate: the mean itself
     agent.act({"pixels": frame_at(52, 104)})
     assert agent.act({"pixels": frame_at(53, 106)}) == pytest.approx([1.0, 2.0])
-    assert agent.last is not None
-    assert agent.last.reason == "schedule"
+    assert agent.report is not None
+    assert agent.report.reason == "schedule"
 
 
-def test_without_a_way_to_stay_the_search_starts_at_the_centre_of_the_range() -> None:
+def test_without_a_way_to_hold_the_search_starts_at_the_centre_of_the_range() -> None:
     _, actions, _ = drive(agent_in(LinearWorld(), rounds=1, candidates=1, elites=1), 1)
     assert (actions == 0.0).all()
 
@@ -172,7 +173,7 @@ def test_it_plans_no_further_than_the_episode() -> None:
             return super().advance(state, actions, fidelity)
 
     agent = agent_in(Counting(), knots=3)
-    agent.reset({"pixels": frame_at(50, 50)})
+    agent.reset(Episode(0, 0))
     for left in (2, 1):
         agent.act({"pixels": frame_at(50, 50)}, steps_left=left)
     assert set(lengths) == {2}
@@ -243,9 +244,9 @@ def test_any_planner_may_plan(planner: str) -> None:
     assert np.linalg.norm(point - GOAL) <= 6.0
 
 
-def test_a_screen_looks_at_all_and_imagines_few() -> None:
+def test_a_rung_scores_all_and_the_next_few() -> None:
     world = LinearWorld()
-    _, _, reports = drive(agent_in(world, with_options={"screens": [Screen(FIDELITY, survivors=5, ticks=3)]}), 1)
+    _, _, reports = drive(agent_in(world, with_options={"rungs": [Rung(FIDELITY, survivors=5, ticks=3)]}), 1)
     assert world.batches == [32, 5] * 4 + [1]
     assert reports[0].rank_agreement is not None
     assert -1.0 <= reports[0].rank_agreement <= 1.0
@@ -253,21 +254,21 @@ def test_a_screen_looks_at_all_and_imagines_few() -> None:
     assert reports[0].regret >= 0.0
 
 
-def test_screens_let_fewer_through_one_after_the_other() -> None:
+def test_rungs_let_fewer_through_one_after_the_other() -> None:
     world = LinearWorld()
-    screens = [Screen(FIDELITY, survivors=9, ticks=2), Screen(FIDELITY, survivors=3)]
-    _, _, reports = drive(agent_in(world, with_options={"screens": screens}), 1)
+    rungs = [Rung(FIDELITY, survivors=9, ticks=2), Rung(FIDELITY, survivors=3)]
+    _, _, reports = drive(agent_in(world, with_options={"rungs": rungs}), 1)
     assert world.batches == [32, 9, 3] * 4 + [1]
     assert reports[0].cost == pytest.approx(0.0, abs=40.0)
     for wrong, message in (([9, 9], "each must let fewer through"), ([0, 3], "each must let fewer through")):
         with pytest.raises(ConfigError, match=message):
-            agent_in(world, with_options={"screens": [Screen(FIDELITY, survivors=count) for count in wrong]})
+            agent_in(world, with_options={"rungs": [Rung(FIDELITY, survivors=count) for count in wrong]})
 
 
 def test_proposals_are_asked_for_from_where_the_world_stands() -> None:
     asked: list[tuple[int, int]] = []
 
-    def propose(state: Any, observation: Any, length: int) -> np.ndarray:
+    def propose(state: Any, observation: Any, length: int, episode: Episode) -> np.ndarray:
         asked.append((int(state.frame[0]), length))
         return np.tile([-4.0, 4.0], (1, length, 1))
 
@@ -280,19 +281,20 @@ def test_imagined_policies_act_on_what_they_imagine() -> None:
     class Chaser:
         """Goes towards x = 40, one pixel at a time."""
 
-        def reset(self, observation: Any, *, episode: int = 0) -> None:
-            pass
+        def reset(self, episode: Episode) -> None:
+            begun.append(episode)
 
-        def act(self, observation: Any) -> np.ndarray:
+        def act(self, observation: Any, steps_left: int | None = None) -> np.ndarray:
             return np.array([float(np.sign(40.0 - observation["agent_pos"][0])), 9.0])
 
     world = LinearWorld()
-    spent: list[int] = []
-    propose = ImaginedPolicies(world, [Chaser(), Chaser()], judge, FIDELITY,
+    spent, begun, goal = list[int](), list[Episode](), Goal({})
+    propose = ImaginedPolicies(world, [Chaser(), Chaser()], observe, FIDELITY,
                                spend=lambda lanes, ticks: spent.append(lanes * ticks))
     state = world.init(frame_at(38, 50)[None, None], np.zeros((1, 0, 2)), np.array([0]))
-    ideas = propose(state, {"pixels": frame_at(38, 50)}, 5)
+    ideas = propose(state, {"pixels": frame_at(38, 50)}, 5, Episode(7, 8, "push", goal))
     assert ideas.shape == (2, 5, 2)
     assert ideas[0, :, 0].tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
     assert (ideas[..., 1] == 4.0).all()  # clipped
     assert spent == [8]
+    assert begun == [Episode(0, 0, "push", goal)] * 2

@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from linear_world import FIDELITY, LinearWorld, PointPoses, frame_at, judge
-from wcsim.agents.objectives import Judged, LatentGoal, frame_weights, imagined_cost, relative_distance
+from linear_world import FIDELITY, TASK, LinearWorld, estimated, frame_at
+from wcsim.agents.objectives import (
+    LatentGoal,
+    StateGoal,
+    distance,
+    frame_weights,
+    imagined_cost,
+    objective_of,
+    predict_state,
+    relative_distance,
+)
 from wcsim.errors import ConfigError
+from wcsim.estimate import Episode, Goal
+from wcsim.spec import Quantity, StateSpec
 
 GOAL = torch.tensor([20.0, 10.0], dtype=torch.float64)[:, None, None]
 
@@ -59,41 +70,94 @@ def test_more_lanes_than_one_or_fewer_than_one_per_batch_are_refused() -> None:
         imagined_cost(world, state, max_lanes=0, **options)  # type: ignore[arg-type]
 
 
-def test_judged_cost_of_one_frame() -> None:
-    objective = Judged(judge, goal=(20.0, 14.0, np.pi / 2), angle_px=10.0, approach=0.5, coverage_px=7.0)
-    poses = PointPoses(np.array([[8.0, 10.0]]), np.array([[23.0, 10.0, np.pi]]), np.array([0.25]), np.array([True]))
-    assert objective.frame_costs(poses) == pytest.approx([5.0 + 10 * np.pi / 2 + 0.5 * 15 - 0.25 * 7])
+def goal_at(x: float, y: float, turn: float = 0.0, **agent: Any) -> Goal:
+    return Goal({"block": np.array([x, y]), "turn": np.array([turn]), **agent})
 
 
-def test_an_agent_with_a_goal_of_its_own_pays_for_the_way_there() -> None:
-    objective = Judged(judge, goal=(23.0, 10.0, np.pi), approach=0.0, agent_goal=(5.0, 14.0), reach=0.3)
-    poses = PointPoses(np.array([[8.0, 10.0]]), np.array([[23.0, 10.0, np.pi]]), np.zeros(1), np.array([True]))
-    assert objective.frame_costs(poses) == pytest.approx([0.3 * 5.0])
+def test_cost_of_one_frame() -> None:
+    objective = StateGoal(TASK, goal_at(20.0, 14.0, np.pi / 2), weights={"turn": 10.0}, approach=0.5,
+                          progress_weight=7.0)
+    seen = estimated((8.0, 10.0), (23.0, 10.0), np.pi, progress=0.25)
+    assert objective.frame_costs(seen) == pytest.approx([5.0 + 10 * np.pi / 2 + 0.5 * 15 - 0.25 * 7])
+
+
+def test_a_robot_with_a_goal_of_its_own_pays_for_the_way_there() -> None:
+    goal = goal_at(23.0, 10.0, np.pi, agent=np.array([5.0, 14.0]))
+    seen = estimated((8.0, 10.0), (23.0, 10.0), np.pi)
+    assert StateGoal(TASK, goal, approach=0.0, reach=0.3).frame_costs(seen) == pytest.approx([0.3 * 5.0])
+    assert StateGoal(TASK, goal, approach=0.0).frame_costs(seen) == [0.0]
+
+
+def test_a_robot_in_which_the_task_tells_its_goal_counts_in_full_and_has_nothing_to_approach() -> None:
+    class Arm:
+        state = StateSpec((Quantity("tip", 2, "px", "position", "robot", goal=True),))
+        estimate = estimate_state = None
+
+    goal = Goal({"tip": np.array([8.0, 14.0])})
+    objective = StateGoal(Arm(), goal, approach=9.0, reach=9.0)  # type: ignore[arg-type]
+    assert objective.frame_costs(estimated((0, 0), (0, 0)).__class__(
+        {"tip": np.array([[5.0, 10.0]])}, {}, np.zeros(1), np.zeros(1, bool), np.ones(1, bool))) == [5.0]
 
 
 @pytest.mark.parametrize(("angle", "error"), [(3.0, 2 * np.pi - 6.0), (-3.0, 0.0), (-3.0 + 2 * np.pi, 0.0), (0.0, 3.0)])
-def test_angles_wrap(angle: float, error: float) -> None:
-    poses = PointPoses(np.zeros((1, 2)), np.array([[0.0, 0.0, angle]]), np.zeros(1), np.array([True]))
-    objective = Judged(judge, goal=(0.0, 0.0, -3.0), angle_px=1.0, approach=0.0)
-    assert objective.frame_costs(poses) == pytest.approx([error], abs=1e-12)
+def test_angles_wrap_and_cost_in_radians(angle: float, error: float) -> None:
+    objective = StateGoal(TASK, goal_at(0.0, 0.0, -3.0), approach=0.0)
+    assert objective.frame_costs(estimated((0, 0), (0, 0), angle)) == pytest.approx([error], abs=1e-12)
 
 
-def test_a_lost_block_or_agent_is_dear_but_finite() -> None:
-    nan = np.full((1, 2), np.nan)
-    seen, lost = np.zeros((1, 3)), np.full((1, 3), np.nan)
-    objective = Judged(judge, goal=(0.0, 0.0, 0.0), lost_px=500.0)
-    for agent, block, found in ((nan, seen, True), (np.zeros((1, 2)), lost, False), (nan, seen, False)):
-        assert objective.frame_costs(PointPoses(agent, block, np.zeros(1), np.array([found]))) == [500.0]
+def test_distances_of_every_kind() -> None:
+    half = np.sqrt(0.5)
+    for quantity, value, goal, expected in (
+        (Quantity("a", 3, "m", "position"), [1.0, 2.0, 2.0], [0.0, 0.0, 0.0], 3.0),
+        (Quantity("a", 1, "m", "scalar"), [1.0], [3.5], 2.5), (Quantity("a", 1, "1", "binary"), [1.0], [0.0], 1.0),
+        (Quantity("a", 4, "1", "quaternion"), [half, half, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], np.pi / 2),
+    ):
+        assert distance(quantity, np.array([value]), np.array(goal)) == pytest.approx([expected])
 
 
-def test_judged_decodes_only_what_it_reads() -> None:
+def test_whatever_is_lost_is_dear_but_finite() -> None:
+    nan, objective = (np.nan, np.nan), StateGoal(TASK, goal_at(0.0, 0.0), lost=500.0)
+    for agent, block in ((nan, (0, 0)), ((0, 0), nan), (nan, nan)):
+        assert objective.frame_costs(estimated(agent, block)) == [500.0]
+
+
+def test_only_what_is_read_is_decoded() -> None:
     actions = np.full((2, 7, 2), 1.0)
     for options, frames in (({}, 1), ({"discount": 0.9}, 7), ({"discount": 0.9, "every": 3}, 3), ({"every": 9}, 1)):
         world = LinearWorld()
-        costs = cost_of(world, Judged(judge, (30.0, 17.0, 0.0), approach=0.0, **options))(actions)
+        costs = cost_of(world, StateGoal(TASK, goal_at(30.0, 17.0), approach=0.0, **options))(actions)
         assert world.decoded == 2 * frames
         if frames == 1:
             assert costs == pytest.approx([3.0, 3.0])  # the block ends at (10 + 7 + 10, 17)
+
+
+def test_predicted_states_are_in_the_tasks_units_and_cost_without_a_frame() -> None:
+    class Predicting(LinearWorld):
+        def foretell(self, state: Any, actions: np.ndarray) -> np.ndarray:
+            return np.tile(np.array([0.0, -1.0, 1.0, 0.5, 0.1], np.float32), (*actions.shape[:2], 1))
+
+    spec = StateSpec((Quantity("agent", 2, "px", "position", "robot", low=0.0, high=512.0),
+                      Quantity("block", 2, "cm", "position", low=-10.0, high=10.0, goal=True),
+                      Quantity("turn", 1, "rad", "angle", goal=True)))
+    values = predict_state(Predicting(), spec, None, np.zeros((3, 4, 2)))  # type: ignore[arg-type]
+    assert {name: value.shape for name, value in values.items()} == {"agent": (3, 4, 2), "block": (3, 4, 2),
+                                                                    "turn": (3, 4, 1)}
+    assert (values["agent"] == [256.0, 0.0]).all()
+    assert (values["block"] == [10.0, 5.0]).all()
+    with pytest.raises(ConfigError, match="'block' between its bounds, and it has none"):
+        predict_state(Predicting(), TASK.state, None, np.zeros((3, 4, 2)))  # type: ignore[arg-type]
+
+
+def test_an_objective_is_that_of_the_episode() -> None:
+    own, goal = LatentGoal(GOAL), goal_at(1.0, 2.0)
+    assert objective_of(Episode(0, 0), own, None) is own
+    assert objective_of(Episode(0, 0, goal=goal), own, None) is own
+    aimed = objective_of(Episode(0, 0, goal=goal), own, lambda one: StateGoal(TASK, one or goal_at(0.0, 0.0)))
+    assert isinstance(aimed, StateGoal)
+    assert aimed.goal is goal
+    assert objective_of(Episode(0, 0), own, lambda one: LatentGoal(GOAL, 0.5)) is own
+    with pytest.raises(ConfigError, match="episode 3 has no goal"):
+        objective_of(Episode(3, 0), None, None)
 
 
 def test_frame_weights_by_hand() -> None:
@@ -108,9 +172,11 @@ def test_bad_objectives_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"discount must be in \[0, 1\], got 1.5"):
         LatentGoal(GOAL, discount=1.5)
     with pytest.raises(ConfigError, match="discount"):
-        Judged(judge, (0.0, 0.0, 0.0), discount=float("nan"))
+        StateGoal(TASK, goal_at(0.0, 0.0), discount=float("nan"))
     with pytest.raises(ConfigError, match="every must be 1 or more, got 0"):
-        Judged(judge, (0.0, 0.0, 0.0), every=0)
+        StateGoal(TASK, goal_at(0.0, 0.0), every=0)
+    with pytest.raises(ConfigError, match="quantity 'lid' is unknown; known: agent, block, turn"):
+        StateGoal(TASK, goal_at(0.0, 0.0), weights={"lid": 1.0})
 
 
 def test_relative_distance() -> None:

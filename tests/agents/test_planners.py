@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wcsim.agents.cem import cem
-from wcsim.agents.halving import Screening, halved
+from wcsim.agents.halving import RungReport, halved
 from wcsim.agents.icem import coloured, icem
 from wcsim.agents.mppi import mppi, weights_of
 from wcsim.agents.search import Plan
@@ -141,7 +141,7 @@ def test_bad_settings_are_refused(planner: Any, options: dict[str, Any], message
 
 def test_halving_asks_the_dear_cost_about_survivors_alone() -> None:
     asked: list[int] = []
-    seen: list[Screening] = []
+    seen: list[RungReport] = []
 
     def dear(actions: np.ndarray) -> np.ndarray:
         asked.append(len(actions))
@@ -173,11 +173,11 @@ def test_halving_finds_what_the_dear_cost_alone_finds_at_a_fraction_of_its_calls
     assert calls[0] == 15 * 12
 
 
-def test_screening_measures_how_far_the_cheap_cost_misleads() -> None:
-    told = Screening(np.array([1.0, 2.0, 3.0]), np.array([5.0, 4.0, 7.0]), np.array([0, 1, 2]))
+def test_a_rung_measures_how_far_the_cheap_cost_misleads() -> None:
+    told = RungReport(np.array([1.0, 2.0, 3.0]), np.array([5.0, 4.0, 7.0]), np.array([0, 1, 2]))
     assert told.rank_agreement == pytest.approx(1 / 3)
     assert told.regret == 1.0
-    assert np.isnan(Screening(np.array([1.0]), np.array([1.0]), np.array([0])).rank_agreement)
+    assert np.isnan(RungReport(np.array([1.0]), np.array([1.0]), np.array([0])).rank_agreement)
 
 
 def test_halving_within_halving_keeps_the_warm_start_to_the_end() -> None:

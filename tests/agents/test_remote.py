@@ -16,7 +16,8 @@ from wcsim.agents.messages import pack, unpack
 from wcsim.agents.remote import RemoteSource, _loopback, _secret
 from wcsim.config import validate
 from wcsim.errors import ConfigError, RemoteError
-from wcsim.experiments.candidates import RemoteCandidate
+from wcsim.estimate import Episode
+from wcsim.experiments.policies import OpenPIPolicyConfig
 
 SEEN = {"pixels": frame_at(7, 9), "agent_pos": np.array([1.0, 2.0], np.float32)}
 
@@ -50,7 +51,7 @@ def test_a_server_sees_what_the_policy_sees_and_its_chunk_is_played() -> None:
     line = Loopback(ahead)
     source = RemoteSource("ws://nowhere:1", prompt="push the T", connect=lambda: line)
     policy = ChunkedPolicy(source, SPEC.action, execute=2)
-    policy.reset(SEEN)
+    policy.reset(Episode(0, 0))
     assert [policy.act(SEEN).tolist() for _ in range(3)] == [[1.0, 2.0], [2.0, 3.0], [1.0, 2.0]]
     assert source.metadata == {"name": "loopback"}
     assert len(line.heard) == 2
@@ -255,10 +256,10 @@ def test_a_key_may_be_in_the_environment_and_is_never_shown(monkeypatch: pytest.
         with pytest.raises(ConfigError, match="printable ASCII, and not empty$"):
             _secret(key)
     settings = {"name": "far", "address": "ws://h:1", "key": "s3cret"}
-    assert "s3cret" not in repr(validate(RemoteCandidate, settings))
+    assert "s3cret" not in repr(validate(OpenPIPolicyConfig, settings))
 
 
 @pytest.mark.parametrize("wrong", [{"timeout_s": 0}, {"max_message_mb": -1}, {"key": ""}, {"timeout": 1}])
 def test_settings_of_a_policy_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        validate(RemoteCandidate, {"name": "far", "address": "ws://h:1", **wrong})
+        validate(OpenPIPolicyConfig, {"name": "far", "address": "ws://h:1", **wrong})

@@ -14,7 +14,7 @@ from wcsim.errors import ActionError, ConfigError, SnapshotError
 from wcsim.world.world import World
 
 LANES, TICKS = 3, 2
-SETTINGS = {"steps": 2, "cache": "none", "max_episode_steps": 4}
+SETTINGS = {"fidelity": {"steps": 2, "cache": "none"}, "max_episode_steps": 4}
 CHUNK = ["wcsim.envs.wrappers:ChunkAction", {"ticks": TICKS}]
 
 

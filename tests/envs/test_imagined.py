@@ -11,11 +11,12 @@ from wcsim.envs.imagined import ImaginedEnv
 from wcsim.errors import ActionError, CheckpointError, ConfigError, SnapshotError
 
 CACHE = {"preset": "worldcache", "threshold": 0.3}
+FAST = {"steps": 2, "cache": "none"}
 
 
 @pytest.fixture
 def env(folder):
-    return ImaginedEnv(world=folder, steps=6, cache=CACHE, render_mode="rgb_array_list")
+    return ImaginedEnv("pusht", folder, fidelity={"steps": 6, "cache": CACHE}, render_mode="rgb_array_list")
 
 
 def actions(count, seed=0):
@@ -35,12 +36,12 @@ def assert_same(one, other):
 
 @pytest.mark.filterwarnings("ignore:.*symmetric and normalized space")  # PushT's actions are positions on its table
 def test_passes_the_checker(folder):
-    env = gym.make("wcsim/PushT-v0", world=folder, steps=2, cache="none", disable_env_checker=True).unwrapped
+    env = gym.make("wcsim/PushT-v0", world=folder, fidelity=FAST, disable_env_checker=True).unwrapped
     check_env(env, skip_render_check=True)
 
 
 def test_the_registered_id_makes_it(folder):
-    env = gym.make("wcsim/PushT-v0", world=folder, steps=2, cache="none", max_episode_steps=2)
+    env = gym.make("wcsim/PushT-v0", world=folder, fidelity=FAST, max_episode_steps=2)
     env.reset(seed=1)
     assert env.step(actions(1)[0])[3] is False
     assert env.step(actions(1)[0])[3] is True
@@ -63,7 +64,7 @@ def test_a_restored_snapshot_has_the_same_future(env, folder):
     future = play(env, actions(3, seed=1))
     env.restore(snapshot)
     assert_same(future, play(env, actions(3, seed=1)))
-    other = ImaginedEnv(world=folder, steps=6, cache=CACHE)
+    other = ImaginedEnv("pusht", folder, fidelity={"steps": 6, "cache": CACHE})
     other.reset(seed=9)
     other.restore(snapshot)
     assert_same(future, play(other, actions(3, seed=1)))
@@ -102,7 +103,7 @@ def test_info_is_deterministic_and_timings_are_beside_it(env):
     assert info.keys() == again.keys() == env.reset(seed=3)[1].keys()
     for key, value in info.items():
         np.testing.assert_array_equal(value, again[key])
-    assert {"imagine", "decode", "judge", "deep"} <= env.last_timing.keys() or not env.last_timing
+    assert {"imagine", "decode", "estimate", "deep"} <= env.last_timing.keys() or not env.last_timing
 
 
 def test_a_bad_action_leaves_the_state_alone(env):
@@ -112,28 +113,28 @@ def test_a_bad_action_leaves_the_state_alone(env):
     for bad in (np.array([np.nan, 0.0]), np.array([0.0, 600.0]), np.zeros(3)):
         with pytest.raises(ActionError):
             env.step(bad)
-    assert env.snapshot().state is before.state
+    assert env.snapshot().lane is before.lane
 
 
 def test_misuse_is_named(folder):
-    env = ImaginedEnv(world=folder)
+    env = ImaginedEnv("pusht", folder)
     with pytest.raises(gym.error.ResetNeeded):
         env.step(actions(1)[0])
     with pytest.raises(SnapshotError, match="reset"):
         env.snapshot()
     with pytest.raises(ConfigError, match="render_mode 'ascii' is unknown"):
-        ImaginedEnv(world=folder, render_mode="ascii")
+        ImaginedEnv("pusht", folder, render_mode="ascii")
     with pytest.raises(ConfigError, match="cache preset 'fast' is unknown"):
-        ImaginedEnv(world=folder, cache="fast")
+        ImaginedEnv("pusht", folder, fidelity={"cache": "fast"})
     with pytest.raises(CheckpointError, match="neither a folder"):
-        ImaginedEnv(world="atlantis")
+        ImaginedEnv("pusht", "atlantis")
 
 
 def test_graphs_of_the_blocks_are_a_world_of_their_own(folder):
-    plain = ImaginedEnv(world=folder, steps=3, cache="none")
-    graphs = ImaginedEnv(world=folder, steps=3, cache="none", compiled=True)
+    plain = ImaginedEnv("pusht", folder, fidelity={"steps": 3, "cache": "none"})
+    graphs = ImaginedEnv("pusht", folder, fidelity={"steps": 3, "cache": "none"}, compiled=True)
     assert graphs.world is not plain.world, "nobody else's world is compiled"
-    assert graphs.sibling().world is graphs.world is ImaginedEnv(world=folder, compiled=True).world
+    assert graphs.sibling().world is graphs.world is ImaginedEnv("pusht", folder, compiled=True).world
     asked = []
     with torch.compiler.set_stance("force_eager"):  # graphs themselves: tests/world/test_compile.py
         for env in (plain, graphs):

@@ -9,16 +9,16 @@ import torch
 
 import wcsim  # noqa: F401  registers the ids
 from sameness import assert_same
+from wcsim.envs.paired import PairedTruth
 from wcsim.envs.recorder import Recorder
-from wcsim.envs.twin import TruthTwin
 from wcsim.envs.vector import ImaginedVectorEnv
 from wcsim.envs.wrappers import ChunkAction
 from wcsim.errors import ActionError, ConfigError, SnapshotError
 from wcsim.world.world import World
 
 LANES, TICKS = 3, 2
-SETTINGS = {"steps": 4, "cache": {"preset": "worldcache", "threshold": 0.3}, "max_episode_steps": 5}
-TWIN = ["wcsim.envs.twin:TruthTwin", {"refresh_every": 3}]
+SETTINGS = {"fidelity": {"steps": 4, "cache": {"preset": "worldcache", "threshold": 0.3}}, "max_episode_steps": 5}
+PAIRED = ["wcsim.envs.paired:PairedTruth", {"refresh_every": 3}]
 CHUNK = ["wcsim.envs.wrappers:ChunkAction", {"ticks": TICKS}]
 
 
@@ -46,11 +46,11 @@ def passes(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 @pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
-def test_twins_of_chunks_are_those_of_sync_vector_env(folder, mode):
-    env = make(folder, TWIN, CHUNK, autoreset_mode=mode)
+def test_paired_lanes_of_chunks_are_those_of_sync_vector_env(folder, mode):
+    env = make(folder, PAIRED, CHUNK, autoreset_mode=mode)
     oracle = gym.make_vec(
         "wcsim/PushT-v0", num_envs=LANES, vectorization_mode="sync", world=folder, disable_env_checker=True,
-        wrappers=[lambda single: ChunkAction(TruthTwin(single, refresh_every=3), TICKS)],
+        wrappers=[lambda single: ChunkAction(PairedTruth(single, refresh_every=3), TICKS)],
         vector_kwargs={"autoreset_mode": mode}, **SETTINGS)
     assert env.single_action_space == oracle.single_action_space
     assert env.action_space == oracle.action_space
@@ -62,11 +62,11 @@ def test_twins_of_chunks_are_those_of_sync_vector_env(folder, mode):
 
 
 def test_all_lanes_share_a_pass(folder, passes):
-    env = make(folder, "wcsim.envs.twin:TruthTwin")
+    env = make(folder, "wcsim.envs.paired:PairedTruth")
     env.reset(seed=0)
     *_, info = env.step(actions(LANES))
     assert passes == [(LANES, 1)]
-    assert {"psnr_db", "truth_coverage", "since_refresh"} <= info.keys()
+    assert {"psnr_db", "truth_progress", "since_refresh"} <= info.keys()
     passes.clear()
     chunked = make(folder, CHUNK)
     chunked.reset(seed=0)
@@ -87,7 +87,7 @@ def test_tick_by_tick_a_chunk_is_single_steps(folder, passes):
     for tick in range(TICKS):
         observation, rewards, _, _, told = plain.step(chunk[:, tick])
         np.testing.assert_array_equal(info["rewards"][:, tick], rewards)
-    for key in ("hit_rate", "skipped", "block_pose", "is_success"):
+    for key in ("hit_rate", "skipped", "block", "is_success"):
         assert_same(told[key], info[key])
     assert_same(observation, chunked)
 
@@ -113,8 +113,8 @@ def test_wrappers_may_change_observations(folder):
         env.restore(env.snapshot())
 
 
-def test_lanes_with_twins_return_to_snapshots(folder):
-    env = make(folder, TWIN)
+def test_lanes_with_a_truth_return_to_snapshots(folder):
+    env = make(folder, PAIRED)
     env.reset(seed=2)
     moves = actions(5, LANES)
     env.step(moves[0])
@@ -123,15 +123,15 @@ def test_lanes_with_twins_return_to_snapshots(folder):
     env.restore(snapshots)
     for expected, move in zip(future, moves[1:], strict=True):
         assert_same(env.step(move), expected)
-    with pytest.raises(SnapshotError, match="a twin returns to a TwinSnapshot"):
+    with pytest.raises(SnapshotError, match="a paired rollout returns to a PairedSnapshot"):
         env.restore([single.snapshot() for single in env.envs])
-    with pytest.raises(SnapshotError, match="an environment returns to an EnvSnapshot, got TwinSnapshot"):
+    with pytest.raises(SnapshotError, match="an environment returns to an EnvSnapshot, got PairedSnapshot"):
         env.envs[0].restore(snapshots[0])
     env.close()
 
 
 def test_a_spec_with_lane_wrappers_round_trips(folder):
-    env = make(folder, TWIN, CHUNK)
+    env = make(folder, PAIRED, CHUNK)
     again = gym.make_vec(type(env.spec).from_json(env.spec.to_json()))
     assert isinstance(again, ImaginedVectorEnv)
     assert isinstance(again.lanes[1], ChunkAction)
@@ -144,18 +144,18 @@ def test_torch_outputs_go_all_the_way_down(folder):
     env, plain = make(folder, output="torch", autoreset_mode="SameStep", max_episode_steps=1), make(
         folder, autoreset_mode="SameStep", max_episode_steps=1)
     assert env.metadata["torch"]
-    assert isinstance(env.reset(seed=1)[1]["coverage"], torch.Tensor)
+    assert isinstance(env.reset(seed=1)[1]["progress"], torch.Tensor)
     plain.reset(seed=1)
     move = actions(LANES)
     info, numbers = env.step(torch.from_numpy(move))[-1], plain.step(move)[-1]
     assert info.keys() == numbers.keys()
-    assert torch.equal(info["final_info"]["coverage"], torch.from_numpy(numbers["final_info"]["coverage"]))
+    assert torch.equal(info["final_info"]["progress"], torch.from_numpy(numbers["final_info"]["progress"]))
     assert torch.equal(info["final_obs"][0]["pixels"], torch.from_numpy(numbers["final_obs"][0]["pixels"]))
 
 
 def test_misuse_is_named(folder):
-    with pytest.raises(ConfigError, match="'wcsim.envs.twin:Twin' is no wrapper"):
-        make(folder, "wcsim.envs.twin:Twin")
+    with pytest.raises(ConfigError, match="lane_wrappers: 'wcsim.envs.paired:Twin' cannot be loaded"):
+        make(folder, "wcsim.envs.paired:Twin")
     with pytest.raises(ConfigError, match="lane_wrappers make the action space"):
         make(folder, lambda single: gym.wrappers.TransformAction(
             single, lambda action: 512 * action, gym.spaces.Box(0, 1, (2,), np.float32)))

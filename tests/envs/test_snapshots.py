@@ -21,7 +21,7 @@ CACHE = {"preset": "worldcache", "threshold": 0.3}
 
 @pytest.fixture
 def env(folder):
-    env = ImaginedEnv(world=folder, steps=6, cache=CACHE)
+    env = ImaginedEnv("pusht", folder, fidelity={"steps": 6, "cache": CACHE})
     env.reset(seed=3)
     env.step(np.array([100.0, 200.0]))
     return env
@@ -40,7 +40,7 @@ import sys, numpy as np
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.snapshots import load_snapshots
 world, folder = sys.argv[1:]
-env = ImaginedEnv(world=world, steps=6, cache={"preset": "worldcache", "threshold": 0.3})
+env = ImaginedEnv("pusht", world, fidelity={"steps": 6, "cache": {"preset": "worldcache", "threshold": 0.3}})
 for snapshot in load_snapshots(folder):
     env.restore(snapshot)
     for move in np.load(folder + "/moves.npy"):
@@ -82,7 +82,7 @@ def test_branching_copies_no_history(env):
     branches = env.branch(64)
     for branch in branches:
         assert branch.lane is env.lane
-        assert branch.state.latents.data_ptr() == env.state.latents.data_ptr()
+        assert branch.lane.state.latents.data_ptr() == env.lane.state.latents.data_ptr()
     kept = env.lane
     branches[0].step(actions(1)[0])
     assert env.lane is kept
@@ -100,7 +100,7 @@ def test_another_world_or_version_is_refused(env, folder, tmp_path):
     described["spec"]["fps"] = 5.0
     (other / "world.json").write_text(json.dumps(described))
     with pytest.raises(SnapshotError, match="another version of world 'tiny'"):
-        ImaginedEnv(world=str(other), steps=6, cache=CACHE).restore(snapshot)
+        ImaginedEnv("pusht", str(other), fidelity={"steps": 6, "cache": CACHE}).restore(snapshot)
     assert env.lane is before
 
 
@@ -109,8 +109,8 @@ def test_broken_files_are_refused(env, tmp_path):
         load_snapshots(tmp_path)
     save_snapshots(tmp_path, [env.snapshot()])
     text = (tmp_path / "snapshot.json").read_text()
-    (tmp_path / "snapshot.json").write_text(text.replace('"format": 1', '"format": 2'))
-    with pytest.raises(SnapshotError, match="snapshot format 2; this wcsim reads 1"):
+    (tmp_path / "snapshot.json").write_text(text.replace('"format": 2', '"format": 3'))
+    with pytest.raises(SnapshotError, match="snapshot format 3; this wcsim reads 2"):
         load_snapshots(tmp_path)
     (tmp_path / "snapshot.json").write_text(text)
     (tmp_path / "snapshot.safetensors").write_bytes(b"no")

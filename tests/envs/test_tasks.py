@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from wcsim.actions import check_action
-from wcsim.envs.judge import Judgement
 from wcsim.envs.pusht import BESIDE_PX, START_COVERAGE, block_gap
-from wcsim.envs.scene import wrap
+from wcsim.envs.pusht_truth import GOAL_POSE
 from wcsim.envs.tasks import TASKS, make_task
-from wcsim.envs.truth import GOAL_POSE
 from wcsim.errors import ConfigError
+from wcsim.estimate import Estimate
+from wcsim.spec import wrap_angle
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name != "footage"])  # recordings, and nothing to judge
+@pytest.mark.parametrize("name", [name for name in TASKS.names() if name != "footage"])  # recordings
 def test_every_task_keeps_the_contract(name):
     task = make_task(name)
     height, width = task.frame_size
@@ -30,10 +30,14 @@ def test_every_task_keeps_the_contract(name):
     truth = task.make_truth()
     seen = truth.restore(start.truth)
     np.testing.assert_array_equal(seen.pixels, start.frames[-1])
-    judged, known = task.judge(start.frames), seen.judgement
-    np.testing.assert_allclose(judged.agent[-1], known.agent[0], atol=3)
-    np.testing.assert_allclose(judged.block[-1, :2], known.block[0, :2], atol=3)
-    assert task.reward(judged).shape == (len(start.frames),)
+    estimate, known = task.estimate(start.frames), seen.estimate
+    assert estimate.values.keys() == known.values.keys() == set(task.state.names)
+    for metric, error in task.state.errors(estimate.select(-1).values, known.values).items():
+        assert error[0] < 3, metric
+    again = task.estimate_state(known.values)
+    assert again.success[0] == known.success[0]
+    np.testing.assert_allclose(again.progress, known.progress, atol=1e-9)
+    assert task.reward(estimate).shape == (len(start.frames),)
     truth.close()
 
 
@@ -53,11 +57,11 @@ def test_near_starts_are_near_and_not_done(pixels, degrees):
     truth = task.make_truth()
     for seed in range(20):
         state = truth.restore(task.start(seed).truth)
-        judgement = state.judgement
-        assert np.hypot(*(judgement.block[0, :2] - GOAL_POSE[:2])) <= pixels + 1e-6
-        assert abs(wrap(judgement.block[0, 2] - GOAL_POSE[2])) <= np.radians(degrees) + 1e-6
-        assert judgement.coverage[0] <= START_COVERAGE
-        gap = block_gap(judgement.agent[0], judgement.block[0])
+        estimate = state.estimate
+        assert np.hypot(*(estimate.values["block"][0] - GOAL_POSE[:2])) <= pixels + 1e-6
+        assert abs(wrap_angle(estimate.values["block_angle"][0, 0] - GOAL_POSE[2])) <= np.radians(degrees) + 1e-6
+        assert estimate.progress[0] <= START_COVERAGE
+        gap = block_gap(state.state[:2], state.state[2:5])
         assert BESIDE_PX[0] - 1e-6 <= gap <= BESIDE_PX[1] + 1e-6
     truth.close()
 
@@ -70,9 +74,21 @@ def test_an_impossible_near_start_says_so():
 def test_reward_is_coverage_up_to_success():
     task = make_task("pusht")
     coverage = np.array([0.0, 0.475, 0.95, 0.951, 1.0])
-    judgement = Judgement.of_state(np.zeros((5, 2)), np.zeros((5, 3)), coverage, 0.95)
-    np.testing.assert_allclose(task.reward(judgement), [0.0, 0.5, 1.0, 1.0, 1.0])
-    np.testing.assert_array_equal(judgement.success, [False, False, False, True, True])
+    estimate = Estimate.exact({}, progress=coverage, success=coverage > 0.95)
+    np.testing.assert_allclose(task.reward(estimate), [0.0, 0.5, 1.0, 1.0, 1.0])
+
+
+def test_a_block_on_its_goal_is_success():
+    task = make_task("pusht")
+    at_goal = {name: value[None] for name, value in task.goal.values.items()}
+    estimate = task.estimate_state(at_goal)
+    assert estimate.progress[0] == pytest.approx(1.0)
+    assert estimate.success[0]
+    assert estimate.found["block"][0]
+    assert not estimate.found["agent"][0]
+    lost = task.estimate_state({**at_goal, "block": np.full((1, 2), np.nan)})
+    assert not lost.success[0]
+    assert not lost.progress.any()
 
 
 @pytest.mark.parametrize(("name", "options", "words"), [

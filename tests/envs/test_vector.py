@@ -19,19 +19,19 @@ from wcsim.envs.vector import ImaginedVectorEnv
 from wcsim.errors import ActionError, ConfigError, SnapshotError
 
 LANES = 5
-SETTINGS = {"steps": 6, "cache": {"preset": "worldcache", "threshold": 0.3}, "max_episode_steps": 4}
+SETTINGS = {"fidelity": {"steps": 6, "cache": {"preset": "worldcache", "threshold": 0.3}}, "max_episode_steps": 4}
 MODES = [mode.value for mode in AutoresetMode]
 
 
 @pytest.fixture
 def endings(monkeypatch):
     """Success in every third picture or so, so that lanes end at times of their own."""
-    judge = PushT.judge
+    estimate = PushT.estimate
 
-    def judge_by_sum(self, frames):
-        return replace(judge(self, frames), success=frames.astype(np.int64).sum((1, 2, 3)) % 3 == 0)
+    def estimate_by_sum(self, frames):
+        return replace(estimate(self, frames), success=frames.astype(np.int64).sum((1, 2, 3)) % 3 == 0)
 
-    monkeypatch.setattr(PushT, "judge", judge_by_sum)
+    monkeypatch.setattr(PushT, "estimate", estimate_by_sum)
 
 
 def make(folder, **settings):
@@ -77,10 +77,11 @@ def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, hold, th
     torch.set_num_threads(threads)
     try:
         moves, seeds = actions(5), [3, 1, 4, 15, 9]
-        whole = make(folder, cache=cache, context_hold=hold, max_episode_steps=99)
+        settings = {"fidelity": {"steps": 6, "cache": cache, "context_hold": hold}, "max_episode_steps": 99}
+        whole = make(folder, **settings)
         expected = rollout(whole, seeds, moves)
         for lanes in ([0], [4, 2], [3, 1, 0]):
-            part = make(folder, cache=cache, context_hold=hold, max_episode_steps=99, num_envs=len(lanes))
+            part = make(folder, num_envs=len(lanes), **settings)
             seen = rollout(part, [seeds[lane] for lane in lanes], moves[:, lanes])
             for pictures, latents, expected_pictures, expected_latents in zip(*seen, *expected, strict=True):
                 np.testing.assert_array_equal(pictures, expected_pictures[lanes])
@@ -157,7 +158,7 @@ def test_torch_outputs_are_the_same_numbers(folder):
 
 
 def test_snapshots_of_lanes_go_into_any_lane(folder):
-    env, single = make(folder, num_envs=3), ImaginedEnv(world=folder, steps=6, cache=SETTINGS["cache"])
+    env, single = make(folder, num_envs=3), ImaginedEnv("pusht", folder, fidelity=SETTINGS["fidelity"])
     env.reset(seed=5)
     env.step(actions(1, lanes=3)[0])
     snapshots = env.snapshot()
@@ -174,7 +175,7 @@ def test_snapshots_of_lanes_go_into_any_lane(folder):
 
 
 def test_a_chunk_for_all_lanes_in_one_pass(folder):
-    env, single = make(folder, num_envs=3), ImaginedEnv(world=folder, steps=6, cache=SETTINGS["cache"])
+    env, single = make(folder, num_envs=3), ImaginedEnv("pusht", folder, fidelity=SETTINGS["fidelity"])
     env.reset(seed=5)
     chunk = actions(3, lanes=3).swapaxes(0, 1)
     env.expect(chunk)

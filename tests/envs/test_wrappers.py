@@ -11,18 +11,18 @@ import pytest
 
 import wcsim  # noqa: F401  registers the ids
 from wcsim.envs.imagined import ImaginedEnv
+from wcsim.envs.paired import PairedTruth
 from wcsim.envs.pusht import PushT
 from wcsim.envs.recorder import Recorder
-from wcsim.envs.twin import TruthTwin
 from wcsim.envs.wrappers import ChunkAction, chunk_difference
 from wcsim.errors import ActionError, ConfigError
 
 TICKS = 3
+FIDELITY = {"steps": 2, "cache": "none"}
 
 
 def make(folder, **settings):
-    return gym.make("wcsim/PushT-v0", disable_env_checker=True, **{"world": folder, "steps": 2, "cache": "none",
-                                                                   **settings})
+    return gym.make("wcsim/PushT-v0", disable_env_checker=True, world=folder, fidelity=FIDELITY, **settings)
 
 
 def actions(count, seed=0):
@@ -57,13 +57,12 @@ def test_apart_from_together_it_is_single_steps_bit_for_bit(folder):
 def test_it_stops_at_the_first_success(folder, monkeypatch):
     env = ChunkAction(make(folder), TICKS)
     env.reset(seed=1)
-    judge, calls = PushT.judge, []
+    estimate = PushT.estimate
 
-    def judge_twice(self, frames):
-        calls.append(1)
-        return replace(judge(self, frames), success=np.full(len(frames), len(calls) == 2))
+    def second_of_chunk(self, frames):
+        return replace(estimate(self, frames), success=np.arange(len(frames)) == 1)
 
-    monkeypatch.setattr(PushT, "judge", judge_twice)
+    monkeypatch.setattr(PushT, "estimate", second_of_chunk)
     _, _, terminated, _, info = env.step(actions(TICKS))
     assert terminated
     assert info["ticks"] == 2
@@ -112,14 +111,14 @@ def test_a_bad_chunk_moves_nothing(folder):
     with pytest.raises(ConfigError, match="ticks is 0"):
         ChunkAction(make(folder), 0)
     with pytest.raises(ConfigError, match="needs an ImaginedEnv inside"):
-        TruthTwin(gym.make("CartPole-v1"))
+        PairedTruth(gym.make("CartPole-v1"))
 
 
 def test_the_difference_between_chunked_and_single_is_reported(folder):
     env = make(folder).unwrapped
     env.reset(seed=1)
     told = chunk_difference(env, actions(TICKS))
-    assert told["psnr_db"].shape == told["agent_px"].shape == told["block_px"].shape == (TICKS,)
+    assert told["psnr_db"].shape == told["block_angle_deg"].shape == (TICKS,)
     assert np.isfinite(told["psnr_db"]).all()
     assert env.elapsed == 0
 
@@ -131,7 +130,7 @@ def frames_of(path):
 
 
 def test_a_recorder_keeps_every_frame_of_a_chunk(folder, tmp_path):
-    inner = TruthTwin(make(folder, render_mode="rgb_array_list"))
+    inner = PairedTruth(make(folder, render_mode="rgb_array_list"))
     env = Recorder(ChunkAction(inner, TICKS), str(tmp_path))
     for _ in range(2):
         env.reset(seed=1)
@@ -170,7 +169,7 @@ def test_gymnasiums_own_wrappers(folder):
 
 
 def test_gymnasiums_vector_wrappers(folder):
-    env = gym.make_vec("wcsim/PushT-v0", num_envs=2, world=folder, steps=2, cache="none", max_episode_steps=2)
+    env = gym.make_vec("wcsim/PushT-v0", num_envs=2, world=folder, fidelity=FIDELITY, max_episode_steps=2)
     env = gym.wrappers.vector.RecordEpisodeStatistics(env)
     env.reset(seed=0)
     for action in actions(2):
@@ -180,7 +179,7 @@ def test_gymnasiums_vector_wrappers(folder):
 
 def test_specs_with_our_wrappers_round_trip(folder, tmp_path):
     env = make(folder, render_mode="rgb_array_list")
-    env = Recorder(ChunkAction(TruthTwin(env, refresh_every=3, on_alarm="refresh"), TICKS), str(tmp_path))
+    env = Recorder(ChunkAction(PairedTruth(env, refresh_every=3, on_alarm="refresh"), TICKS), str(tmp_path))
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     assert isinstance(again, Recorder)
     assert isinstance(again.env, ChunkAction)

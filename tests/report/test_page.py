@@ -11,7 +11,7 @@ import pytest
 
 from wcsim.errors import RunError
 from wcsim.report.page import frames_per_second, tiles, write_report
-from wcsim.track.ledger import COMPARISONS, at_horizons
+from wcsim.track.horizon import COMPARISONS, at_horizons
 from wcsim.track.runs import Run
 
 SECTIONS = {"numbers", "videos", "error", "latency", "cache", "task", "sources"}

@@ -1,12 +1,20 @@
-"""Fidelity as configuration: how many denoise steps, which solver, how much context, which cache."""
+"""Fidelity as configuration: how many denoise steps, which solver, how much context, which cache.
+
+One mapping becomes one value here, and the value travels whole.  Easy to get wrong: every field of
+`wcsim.types.Fidelity` has its line in `FidelityConfig` and in `build`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
 
 from wcsim.cache.none import NoCache
 from wcsim.cache.policy import CacheConfig
-from wcsim.config import StrictConfig
+from wcsim.config import StrictConfig, validate
+from wcsim.errors import ConfigError
 from wcsim.types import Decide, Fidelity, WorldSpec
 from wcsim.world.world import check_fidelity
 
@@ -22,12 +30,28 @@ class FidelityConfig(StrictConfig):
     guidance: float = Field(0.0, ge=0)
     guidance_until: float = Field(0.0, ge=0, le=1)
     decide: Decide = "together"
+    batched: bool = True
     context_hold: float = Field(0.0, ge=0, le=1)
 
     def build(self, spec: WorldSpec) -> Fidelity:
         """The fidelity for a world; ConfigError where the world cannot do it."""
-        steps = self.steps or spec.default_steps
-        fidelity = Fidelity(steps, self.cache.build(), self.solver, self.context, self.chunk, self.guidance,
-                            self.decide, guidance_until=self.guidance_until, context_hold=self.context_hold)
+        parts = {name: getattr(self, name) for name in type(self).model_fields}
+        fidelity = Fidelity(**{**parts, "steps": self.steps or spec.default_steps, "cache": self.cache.build()})
         check_fidelity(spec, fidelity)
         return fidelity
+
+
+def parse_fidelity(given: Mapping[str, Any] | FidelityConfig | None, *, cache: str = "none") -> FidelityConfig:
+    """The configuration that a mapping stands for; None is an empty one.  cache: the preset where it names no cache.
+
+    Raises ConfigError for an unknown key or a value that is not allowed, and says what is known.
+    """
+    if isinstance(given, FidelityConfig):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f"fidelity is a mapping of {', '.join(FidelityConfig.model_fields)}, got "
+                          f"{type(given).__name__}")
+    try:
+        return validate(FidelityConfig, {"cache": cache, **(given or {})})
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"fidelity.{line}" for line in str(error).splitlines())) from None

@@ -1,6 +1,6 @@
 """What a budget sweep is asked: deadlines, efforts, planners, delays and governors, and the points they make.
 
-Easy to get wrong: rows are numbered by the order of `cells`, so a new part of the sweep goes behind the others.
+Easy to get wrong: a cell goes by its `key`, never by its place, so that a reordered file is the same sweep.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wcsim.agents.planners import PlannerName
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import StrictConfig
 from wcsim.experiments.closed_loop import TaskConfig
-from wcsim.experiments.planners import JudgedConfig
+from wcsim.experiments.policies import StateGoalConfig
 from wcsim.track.clock import LatencyConfig
 
 
@@ -35,7 +35,7 @@ class EffortConfig(StrictConfig):
     """How hard to plan; see `wcsim.agents.chunks.Effort`."""
 
     fidelity: FidelityConfig | None
-    """Of the scoring; null asks the world's dynamics alone and pictures nothing."""
+    """Of the scoring; null asks the world's state model alone and imagines no picture."""
     candidates: int | None = Field(None, ge=1)
     """Per round; None takes `planning.candidates`."""
     elites: int | None = Field(None, ge=1)
@@ -71,7 +71,7 @@ class BudgetConfig(StrictConfig):
     """Swept over `deadlines_ms`, too."""
     planning: MPCConfig = MPCConfig(rounds=64)
     """Shared by all; planner and deadline are the sweep's, candidates and elites where an effort says none."""
-    objective: JudgedConfig = JudgedConfig()
+    objective: StateGoalConfig = StateGoalConfig()
     clock: Literal["simulated", "wall"] = "simulated"
     latency: LatencyConfig | None = None
     """Of the simulated clock; None measures it, per effort, before the first episode."""
@@ -112,6 +112,12 @@ class Cell:
     mode: Mode = "wait"
     delay: int | None = None
     governed: bool = False
+
+    @property
+    def key(self) -> str:
+        """What a run calls it."""
+        late = "" if self.delay is None else f",mode={self.mode},delay={self.delay}"
+        return f"effort={self.effort},planner={self.planner},deadline_ms={self.deadline_ms:g}{late}"
 
 
 def cells(config: BudgetConfig) -> list[Cell]:

@@ -18,14 +18,16 @@ from wcsim.track.stats import bootstrap, wilson
 Row = Mapping[str, Any]
 
 COLUMNS = ("episode", "effort", "planner", "deadline_ms", "mode", "delay", "start", "seed", "steps", "world_s",
-           "success", "final_coverage", "max_coverage", "waited", "plans", "calls", "rounds", "latent_error")
+           "success", "final_progress", "max_progress", "waited", "clipped", "plans", "calls", "rounds", "latent_error")
 
 
-def summarise(rows: Sequence[Row], config: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
-    """Every number that the report shows; cells in the order of the sweep."""
+def summarise(
+    rows: Sequence[Row], config: Mapping[str, Any], latency: Mapping[str, Any], order: Sequence[str]
+) -> dict[str, Any]:
+    """Every number that the report shows; cells in the `order` of the sweep."""
     ordered = sorted(rows, key=lambda row: row["episode"])
     cells = [_cell([row for row in ordered if row["cell"] == cell])
-             for cell in dict.fromkeys(row["cell"] for row in ordered)]
+             for cell in order]
     return {
         "kind": "budget",
         "episodes": config["episodes"],
@@ -45,7 +47,7 @@ def _cell(rows: Sequence[Row]) -> dict[str, Any]:
     names = ("effort", "planner", "deadline_ms", "mode", "delay", "governed")
     told: dict[str, Any] = {name: first[name] for name in names}
     told |= {"episodes": len(rows), "success_rate": success.value, "success_interval": [success.low, success.high]}
-    for name in ("final_coverage", "max_coverage"):
+    for name in ("final_progress", "max_progress"):
         mean = bootstrap(np.array([row[name] for row in rows]), generator=np.random.default_rng(0), statistic=np.mean)
         told |= {name: mean.value, f"{name}_interval": [mean.low, mean.high]}
     plans = [ms for row in rows for ms in row["plan_ms"]]
@@ -65,7 +67,7 @@ def _cell(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def recommend(summary: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
-    """The cell to take for a deadline: of those whose plans meet it at p95 and that did plan, the best covered.
+    """The cell to take for a deadline: of those whose plans meet it at p95 and that did plan, the best.
 
     Raises RunError where none does, and says what the quickest took.
     """
@@ -75,21 +77,21 @@ def recommend(summary: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
         quickest = min((cell["plan_ms"]["p95"] for cell in planned), default=float("nan"))
         raise RunError(f"no setting of this sweep plans within {deadline_ms:g} ms; the quickest takes "
                        f"{quickest:.0f} ms at p95")
-    # Equal coverage: take the one that leaves more time; equal time: the one that kept to its own deadline.
-    return max(fitting, key=lambda cell: (cell["final_coverage"], -cell["plan_ms"]["p95"], cell["attainment"]))
+    # Equal progress: take the one that leaves more time; equal time: the one that kept to its own deadline.
+    return max(fitting, key=lambda cell: (cell["final_progress"], -cell["plan_ms"]["p95"], cell["attainment"]))
 
 
 def as_run(cell: Mapping[str, Any], config: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
     """The configuration for `wcsim run` that plans as a cell did."""
     effort = _given(config["efforts"][cell["effort"]])
     fidelity = effort.pop("fidelity", None)
-    agent = {"kind": "mpc", **_given(config["planning"]), **effort, "planner": cell["planner"],
+    policy = {"kind": "mpc", **_given(config["planning"]), **effort, "planner": cell["planner"],
              "deadline_ms": cell["deadline_ms"], "fidelity": None if fidelity is None else _given(fidelity),
              "objective": config["objective"]}
     return {
         "name": f"{config['name']}_{deadline_ms:g}ms", "world": config["world"], "task": config["task"],
         "episodes": config["episodes"], "first_seed": config["first_seed"], "max_steps": config["max_steps"],
-        "acts_in": "truth", "deadline_ms": deadline_ms, "agent": agent,
+        "acts_in": "truth", "deadline_ms": deadline_ms, "policy": policy,
         "device": config["device"], "threads": config["threads"],
     }
 

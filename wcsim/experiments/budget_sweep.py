@@ -8,8 +8,8 @@ result, so a resumed run reads it back and never measures again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import lru_cache
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,38 @@ import yaml
 from wcsim.agents.asynchronous import AsynchronousPolicy, fixed_delay
 from wcsim.agents.chunks import Effort, PlannedChunks
 from wcsim.agents.objectives import imagined_cost
+from wcsim.agents.policies import Observation, PerLane
 from wcsim.config import StrictConfig, validate
-from wcsim.envs.imagined import load_world
-from wcsim.envs.tasks import Task, make_task
+from wcsim.envs.lanes import load_world
+from wcsim.envs.tasks import Task
+from wcsim.estimate import Episode
 from wcsim.experiments.budget_config import BudgetConfig, Cell, cells
 from wcsim.experiments.budget_summary import COLUMNS, as_run, recommend, summarise
 from wcsim.experiments.executor import Executor
-from wcsim.experiments.inputs import inputs_of
-from wcsim.experiments.lanes import TruthLanes, play
-from wcsim.experiments.pieces import Tell, finish, job_key
+from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
+from wcsim.experiments.manifests import manifest_of
+from wcsim.rollout.engine import rollout
+from wcsim.rollout.places import TruthPlace
+from wcsim.rollout.sinks import Recorder, listen
 from wcsim.track.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
 from wcsim.track.governor import Governor
-from wcsim.track.manifest import make_manifest
 from wcsim.track.runs import Run
 from wcsim.world.world import World
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class CellJob:
     """A cell and a start.  settings: the configuration as JSON text.  latency: per effort, as JSON text."""
 
     settings: str
     latency: str
-    cell: int
+    cell: Cell
     start: int
+
+    @property
+    def key(self) -> str:
+        """What the run calls it."""
+        return job_key(cell=self.cell.key, start=self.start)
 
 
 class BudgetSweep:
@@ -53,21 +61,17 @@ class BudgetSweep:
     def __init__(self, config: BudgetConfig) -> None:
         self.config = config
 
-    def run(self, path: Path, *, executor: Executor | None = None, on_piece: Tell | None = None) -> Run:
+    def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
-        with Run.resume(path, self.config.model_dump(mode="json"), self._manifest(),
-                        measure=lambda: {"latency": self._latency()}) as run:
-            config = validate(BudgetConfig, run.config)  # in the stored order, by which rows are numbered
-            text, latency = dumps(config.model_dump(mode="json")), dumps(run.manifest["latency"])
-            every = {Piece(text, latency, number, start): (_job(cell, start),)
-                     for number, cell in enumerate(cells(config)) for start in range(config.episodes)}
-            return finish(run, every, play_piece, columns=COLUMNS, executor=executor, tell=on_piece,
-                          summarise=partial(summarise, config=run.config, latency=run.manifest["latency"]))
-
-    def _manifest(self) -> dict[str, Any]:
-        config = self.config
-        seeds = {"first_seed": config.first_seed, "episodes": config.episodes}
-        return make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config))
+        config, settings = self.config, self.config.model_dump(mode="json")
+        manifest = manifest_of(config, seeds={"first_seed": config.first_seed, "episodes": config.episodes})
+        run = Run.resume(path, settings, manifest, lambda: {"latency": self._latency()})
+        text, latency = dumps(settings), dumps(run.manifest["latency"])
+        jobs = [CellJob(text, latency, cell, start) for cell in cells(config) for start in range(config.episodes)]
+        order = [cell.key for cell in cells(config)]
+        return complete(run, {job: [job.key] for job in jobs}, play_cell, columns=COLUMNS, executor=executor,
+                        progress=progress,
+                        summarise=lambda run: summarise(run.episodes, run.config, run.manifest["latency"], order))
 
     def _latency(self) -> dict[str, Any]:
         """The latency of every effort, as configured or as measured here and now."""
@@ -78,13 +82,13 @@ class BudgetSweep:
             return {name: config.latency.model_dump(mode="json") for name in config.efforts}
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        world, task = load_world(config.world, device=config.device), make_task(config.task.name, **config.task.options)
+        world, task = load_world(config.world, device=config.device), config.task.build()
         return {name: profile(world, task, config, _effort(config, name, world)).model_dump(mode="json")
                 for name in config.efforts}
 
 
 def profile(world: World, task: Task, config: BudgetConfig, effort: Effort) -> MeasuredLatency:
-    """What scoring candidates takes on this machine, by their number: imagining, decoding and judging."""
+    """What scoring candidates takes on this machine, by their number: imagining, decoding and estimating."""
     start = task.start(config.first_seed)
     state = world.init(start.frames[None], start.actions[None], [0])
     cost = imagined_cost(world, state, fidelity=effort.fidelity, objective=config.objective.build(world, task),
@@ -102,39 +106,38 @@ def advice(run: Run, deadline_ms: float) -> str:
     Raises RunError where no setting of the sweep is quick enough.
     """
     cell = recommend(run.read_summary(), deadline_ms)
-    low, high = cell["final_coverage_interval"]
+    low, high = cell["final_progress_interval"]
     spread = "" if low is None else f" ({low:.3f} to {high:.3f})"
     told = (f"# {cell['planner']} on {cell['effort']}: plans in {cell['plan_ms']['p95']:.0f} ms at p95, covered "
-            f"{cell['final_coverage']:.3f}{spread} of the goal in {cell['episodes']} episodes\n")
+            f"{cell['final_progress']:.3f}{spread} of the goal in {cell['episodes']} episodes\n")
     return told + yaml.safe_dump(as_run(cell, run.config, deadline_ms), sort_keys=False).rstrip()
 
 
-def _job(cell: Cell, start: int) -> str:
-    """What an episode is, whatever the cell's number."""
-    return job_key(**asdict(cell), start=start)
-
-
-def play_piece(piece: Piece) -> list[dict[str, Any]]:
+def play_cell(job: CellJob) -> list[Outcome]:
     """The row of one episode."""
-    config, task, world = _stage(piece.settings)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    cell = cells(config)[piece.cell]
-    latency = {name: validate(_Parsed, {"value": told}).value for name, told in loads(piece.latency).items()}
+    config, task, world = stage(job.settings)
+    latency = {name: validate(_Parsed, {"value": told}).value for name, told in loads(job.latency).items()}
+    cell = job.cell
     policy = _policy(config, task, world, cell, latency)
-    seed = config.first_seed + piece.start
+    watched, recorder, place = Watched(policy), Recorder(frames=False), TruthPlace(task)
+    seed = config.first_seed + job.start
     start = task.start(seed)
-    watched = Watched(policy)
-    episode = play(task, TruthLanes(task, [start]), [start], [watched], [piece.start], max_steps=config.max_steps)[0]
-    return [{
-        "job": _job(cell, piece.start), "episode": piece.cell * config.episodes + piece.start, "cell": piece.cell,
-        "start": piece.start, "seed": seed,
-        "effort": cell.effort, "planner": cell.planner, "deadline_ms": cell.deadline_ms, "mode": cell.mode,
-        "delay": cell.delay, "governed": cell.governed, "steps": len(episode.reward),
-        "world_s": len(episode.reward) / task.fps, "success": episode.success,
-        "final_coverage": episode.coverage[-1], "max_coverage": max(episode.coverage), "waited": policy.waited,
-        **watched.row(),
-    }]
+    episode = Episode(job.start, seed, start.instruction or task.description, start.goal or task.goal, start.recorded)
+    try:
+        listen(rollout(task, {"truth": place}, PerLane([watched]), [episode], [start], acts_in="truth",
+                       max_steps=config.max_steps), [recorder])
+    finally:
+        place.close()
+    kept = recorder.episodes[0]
+    progress = [float(estimate.progress[0]) for estimate in kept.places["truth"].scored[1:]]
+    order = [one.key for one in cells(config)]
+    return [Outcome(job.key, {
+        "episode": order.index(cell.key) * config.episodes + job.start, "cell": cell.key, "start": job.start,
+        "seed": seed, "effort": cell.effort, "planner": cell.planner, "deadline_ms": cell.deadline_ms,
+        "mode": cell.mode, "delay": cell.delay, "governed": cell.governed, "steps": len(progress),
+        "world_s": len(progress) / task.fps, "success": kept.ended, "final_progress": progress[-1],
+        "max_progress": max(progress), "clipped": sum(kept.clipped), "waited": policy.waited, **watched.row(),
+    })]
 
 
 class Watched:
@@ -147,14 +150,14 @@ class Watched:
         self._levels: list[int] = []
         self._calls = self._rounds = 0
 
-    def reset(self, observation: Any, *, episode: int = 0) -> None:
-        """See `Policy`."""
-        self._policy.reset(observation, episode=episode)
+    def reset(self, episode: Episode) -> None:
+        """See `LanePolicy`."""
+        self._policy.reset(episode)
 
-    def act(self, observation: Any) -> np.ndarray:
-        """See `Policy`."""
+    def act(self, observation: Observation, steps_left: int | None = None) -> np.ndarray:
+        """See `LanePolicy`."""
         before, level = self._source.last, self._source.pace.level
-        action = self._policy.act(observation)
+        action = self._policy.act(observation, steps_left)
         if self._source.last is not None and self._source.last is not before:
             self._plan_ms.append(self._source.last_ms)
             self._levels.append(level)
@@ -183,9 +186,15 @@ def _policy(
         names = asked.efforts
         governor = Governor(len(names), cell.deadline_ms, asked.margin, asked.patience)
     efforts = [_effort(config, name, world, latency.get(name)) for name in names]
-    source = PlannedChunks(world, config.objective.build(world, task), settings, efforts=efforts,
+
+    def hold(observation: Observation) -> np.ndarray:
+        return task.hold_action(task.cameras.join(observation["pixels"]))
+
+    source = PlannedChunks(world, config.objective.build(world, task), settings, efforts=efforts, hold=hold,
+                           frame_of=lambda observation: task.cameras.join(observation["pixels"]),
                            clock=make_clock(config.clock), governor=governor, level=0)
-    return AsynchronousPolicy(source, mode=cell.mode, execute=settings.replan_every, delay=fixed_delay(cell.delay or 0))
+    return AsynchronousPolicy(source, mode=cell.mode, execute=settings.replan_every, hold=hold,
+                              delay=fixed_delay(cell.delay or 0))
 
 
 def _effort(config: BudgetConfig, name: str, world: World, latency: Latency | None = None) -> Effort:
@@ -199,7 +208,9 @@ class _Parsed(StrictConfig):
 
 
 @lru_cache(maxsize=2)
-def _stage(settings: str) -> tuple[BudgetConfig, Task, World]:
-    """A process plays many pieces of one sweep."""
+def stage(settings: str) -> tuple[BudgetConfig, Task, World]:
+    """A process plays many jobs of one sweep."""
     config = validate(BudgetConfig, loads(settings))
-    return config, make_task(config.task.name, **config.task.options), load_world(config.world, device=config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return config, config.task.build(), load_world(config.world, device=config.device)

@@ -1,4 +1,4 @@
-"""The race of caches on one world: everybody's time, distance from the uncached twin, and what it costs in truth.
+"""The race of caches on one world: everybody's time, distance from the uncached rollout, and what it costs in truth.
 
 A speed-up is the median over rounds against the official setting.  Whole rollouts, which cost most, are judged for the
 curves, and of the frontier for those that nobody beats.  Easy to get wrong: contestants that are the same fidelity
@@ -28,7 +28,7 @@ from wcsim.types import Fidelity
 from wcsim.world.checkpoints import find_world, hash_files
 
 FLOOR = 1e-4
-"""Standard deviation of what the twin's context is shifted by for the floor below which no distance means anything."""
+"""Standard deviation of what the context is shifted by for the floor below which no distance means anything."""
 UNFINISHED = "unfinished.jsonl"
 """What a race that was stopped has measured."""
 
@@ -53,11 +53,12 @@ def measure(config: RaceConfig, out: Path, progress: Progress) -> dict[str, Any]
             found[name] = kept(f"compare {whole} {name}", partial(race.compare, who.fidelity, reference, whole=whole))
     rows, phases = _timed(config, race, kept, everybody, found, progress)
     if reference is not None:
-        _judge_the_edge(race, kept, reference, everybody, rows, progress)
+        _measure_the_edge(race, kept, reference, everybody, rows, progress)
     official = race.plain(config.solver, config.steps[0], whole=True)
     return {
         "world": race.world.spec.name, "episodes": config.episodes, "first_seed": config.first_seed,
         "horizon": config.horizon, "solver": config.solver, "steps": config.steps,
+        "losses": ["psnr", *race.task.state.metrics],
         "official_errors": {name: float(values.mean()) for name, values in official.errors.items()},
         "floor": floor(race), "absent": gone, "rows": rows, "phases": phases,
     }
@@ -109,7 +110,7 @@ def rounds_of(config: RaceConfig, batch: int) -> int:
     return max(config.rounds, -(-config.episodes // batch))
 
 
-def _judge_the_edge(
+def _measure_the_edge(
     race: Race, kept: Kept, reference: Tensor, everybody: Sequence[Contestant], rows: Rows, progress: Progress
 ) -> None:
     """Whole rollouts for those rows of the frontier that no other beats in speed and distance."""
@@ -148,12 +149,12 @@ def speedups(mine: list[float], plain: list[float], official: list[float]) -> di
 
 
 def floor(race: Race) -> dict[str, Any]:
-    """Distances of the official twin from itself, its context shifted by next to nothing."""
+    """Distances of the official rollout from itself, its context shifted by next to nothing."""
     solver, steps = race.config.solver, race.config.steps[0]
-    twin = race.plain(solver, steps, whole=True)
+    plain = race.plain(solver, steps, whole=True)
     shifted = race.imagine(Fidelity(steps, NoCache(), solver, race.config.context), whole=True, shift=FLOOR)
     head = slice(0, race.chunk)
     return {"shift": FLOOR, "latent_error": float(np.median(relative_error(shifted.latents[:, head],
-                                                                           twin.latents[:, head]))),
-            "psnr_to_uncached_db": float(np.median(metrics.psnr_db(shifted.first, twin.first))),
-            "truth_loss": losses(shifted, twin)}
+                                                                           plain.latents[:, head]))),
+            "psnr_to_uncached_db": float(np.median(metrics.psnr_db(shifted.first, plain.first))),
+            "truth_loss": losses(shifted, plain)}

@@ -1,52 +1,58 @@
-"""The closed loop: an agent acts, and three twins play its actions.
+"""The closed loop: a policy acts, and the truth, the cached world and the uncached world play its actions.
 
-The truth, the cached world and the uncached world start from the same frame and get the same actions and noise; the
-agent sees one of them.  Easy to get wrong: only what the agent waits for counts as latency, so the other twins step
-outside the measured span, and the two worlds take turns at going first.
+All three start from the same frame and get the same actions and noise; the policy sees one of them.  One job is one
+episode.  Easy to get wrong: only what the policy waits for counts as latency (planning, and the next frame of the place
+in which it acts), so every place times itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from json import dumps, loads
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from wcsim.agents.mpc import MPCAgent
 from wcsim.agents.reports import ActReport
 from wcsim.cache.fidelity import FidelityConfig
-from wcsim.config import StrictConfig
-from wcsim.envs.imagined import ImaginedEnv, load_world
-from wcsim.envs.judge import Judgement
-from wcsim.envs.tasks import Start, Task, Truth, make_task
-from wcsim.experiments.inputs import inputs_of
-from wcsim.experiments.pieces import job_key
-from wcsim.experiments.planners import AgentConfig
+from wcsim.cache.none import NoCache
+from wcsim.config import StrictConfig, validate
+from wcsim.envs.lanes import load_world
+from wcsim.envs.tasks import Task, make_task
+from wcsim.experiments.executor import Executor
+from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
+from wcsim.experiments.manifests import manifest_of
+from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.experiments.summary import summarise
-from wcsim.spans import Spans
-from wcsim.track.ledger import Twin, error_rows
-from wcsim.track.manifest import make_manifest
+from wcsim.rollout.engine import opening, rollout
+from wcsim.rollout.places import Place, TruthPlace, WorldPlace
+from wcsim.rollout.sinks import Recorded, Recorder, listen
+from wcsim.track.horizon import error_rows
 from wcsim.track.runs import Run
-from wcsim.types import Trace
 from wcsim.world.world import World
 
 WORLDS = ("cached", "uncached")
+PLACES = ("truth", *WORLDS)
 
 
 class TaskConfig(StrictConfig):
-    """A task by its name (`wcsim.envs.tasks.TASKS`), and what it is called with."""
+    """A task by its name or `module:Class`, and its options."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
+    def build(self) -> Task:
+        """The task."""
+        return make_task(self.name, **self.options)
+
     def files(self) -> dict[str, Path]:
         """What the task reads, such as recordings, by file name."""
-        task = make_task(self.name, **self.options)
-        return {path.name: path for path in getattr(task, "files", ())}
+        return {path.name: path for path in self.build().files()}
 
 
 class ClosedLoopConfig(StrictConfig):
@@ -59,10 +65,11 @@ class ClosedLoopConfig(StrictConfig):
     first_seed: int = Field(700_000, ge=0)
     max_steps: int = Field(30, ge=1)
     acts_in: Literal["world", "truth"] = "world"
-    """Whose frames the agent sees: the cached world's or the simulator's."""
+    """Whose frames the policy sees: the cached world's or the simulator's."""
     fidelity: FidelityConfig = FidelityConfig()
     """Of the cached world; the uncached one differs in the cache alone."""
-    agent: AgentConfig
+    policy: PolicyConfig
+    """Who acts."""
     deadline_ms: float = Field(1000.0, gt=0)
     """What a control step may take: planning, and imagining the next frame."""
     device: str = "cpu"
@@ -71,61 +78,23 @@ class ClosedLoopConfig(StrictConfig):
     compiled: bool = False
     """Whether `torch.compile` makes graphs of what every step runs; the first episode waits for them."""
 
-
-class Player(Protocol):
-    """What plays an episode: an `MPCAgent` or a policy."""
-
-    def reset(self, observation: dict[str, np.ndarray], *, episode: int = 0) -> None: ...
-
-    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray: ...
+    @property
+    def acting_place(self) -> str:
+        """The place in which the policy acts."""
+        return "cached" if self.acts_in == "world" else "truth"
 
 
-@dataclass(slots=True)
-class Tape:
-    """What one twin showed, the start included; latents without it."""
+@dataclass(frozen=True, slots=True)
+class EpisodeJob:
+    """One episode.  settings: the whole configuration, as JSON text."""
 
-    frames: list[np.ndarray]
-    judged: list[Judgement]
-    latents: list[torch.Tensor]
+    settings: str
+    number: int
 
-    def twin(self) -> Twin:
-        """For the ledger: poses are NaN where the judge found none."""
-        poses = np.array([np.concatenate([j.agent[0], j.block[0]]) for j in self.judged[1:]])
-        return Twin(np.array(self.frames[1:]), poses, torch.stack(self.latents))
-
-
-class Stage:
-    """The three twins of one episode, in lock-step."""
-
-    def __init__(self, truth: Truth, envs: dict[str, ImaginedEnv], start: Start, seed: int) -> None:
-        self.truth, self.envs = truth, envs
-        look = truth.restore(start.truth)
-        self.tapes = {"truth": Tape([look.pixels], [look.judgement], [])}
-        for name, env in envs.items():
-            env.reset(seed=seed, options={"start": start})
-            self.tapes[name] = Tape([start.frames[-1]], [env.last_judgement], [])
-
-    def observation(self, twin: str) -> dict[str, np.ndarray]:
-        """What an agent in `twin` sees now."""
-        tape = self.tapes[twin]
-        return {"pixels": tape.frames[-1], "agent_pos": tape.judged[-1].agent[0].astype(np.float32)}
-
-    def step(self, twin: str, action: np.ndarray, world: World) -> dict[str, float]:
-        """Play `action` in one twin; the time it took, by span."""
-        tape, spans = self.tapes[twin], Spans(world.device)
-        if twin == "truth":
-            with spans("truth"):
-                look = self.truth.step(action)
-            tape.frames.append(look.pixels)
-            tape.judged.append(look.judgement)
-            tape.latents.append(world.encode(look.pixels[None])[0])
-            return spans.ms()
-        env = self.envs[twin]
-        observation, *_ = env.step(action)
-        tape.frames.append(observation["pixels"])
-        tape.judged.append(env.last_judgement)
-        tape.latents.append(env.last_latents)
-        return env.last_timing
+    @property
+    def key(self) -> str:
+        """What the run calls it."""
+        return job_key(episode=self.number)
 
 
 class ClosedLoop:
@@ -133,119 +102,110 @@ class ClosedLoop:
 
     def __init__(self, config: ClosedLoopConfig) -> None:
         self.config = config
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        self.task: Task = make_task(config.task.name, **config.task.options)
-        self.world = load_world(config.world, device=config.device, compiled=config.compiled)
-        self.acted_in = "cached" if config.acts_in == "world" else "truth"
-        self.player: Player = config.agent.build(self.world, self.task)
-        self._envs = {name: self._make_env(name) for name in WORLDS}
-        self._truth = self.task.make_truth()
+        stage(dumps(config.model_dump(mode="json")))  # whatever is wrong with it is said before a run is begun
 
-    def run(self, path: Path, *, on_step: Callable[[int, int], None] | None = None) -> Run:
-        """Play what is missing of the episodes and write the summary; does nothing where nothing is.  on_step: told
-        episode and step."""
-        with Run.resume(path, self.config.model_dump(mode="json"), self._manifest()) as run:
-            left = [number for number in range(self.config.episodes) if job_key(start=number) not in run.done]
-            for number in left:
-                self._play(run, number, on_step or (lambda episode, step: None))
-            if left or not (path / "summary.json").is_file():
-                run.write_summary(summarise(run, deadline_ms=self.config.deadline_ms, fps=self.world.spec.fps))
-        return run
-
-    def _manifest(self) -> dict[str, Any]:
-        seeds = {"first_seed": self.config.first_seed, "episodes": self.config.episodes}
-        return make_manifest(device=self.world.device, seeds=seeds, inputs=inputs_of(self.config))
-
-    def _make_env(self, name: str) -> ImaginedEnv:
+    def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
+        """Play what is missing of the episodes and write the summary; does nothing where nothing is."""
         config = self.config
-        cache = config.fidelity.cache.model_dump() if name == "cached" else "none"
-        env = ImaginedEnv(
-            config.task.name, config.world, cache=cache, steps=config.fidelity.steps, solver=config.fidelity.solver,
-            context=config.fidelity.context, guidance=config.fidelity.guidance,
-            guidance_until=config.fidelity.guidance_until, decide=config.fidelity.decide,
-            context_hold=config.fidelity.context_hold,
-            task_options=config.task.options, device=config.device, compiled=config.compiled,
-        )
-        return env
-
-    def _play(self, run: Run, number: int, on_step: Callable[[int, int], None]) -> None:
-        """One episode, recorded once it is whole."""
-        seed = self.config.first_seed + number
-        start = self.task.start(seed)
-        stage = Stage(self._truth, self._envs, start, seed)
-        self.player.reset(stage.observation(self.acted_in), episode=number)
-        rows, traces, actions = [], [], []
-        for step in range(self.config.max_steps):
-            on_step(number, step)
-            action, row, trace = self._step(stage, step)
-            rows.append(row)
-            traces.append(trace)
-            actions.append(action)
-            if stage.tapes[self.acted_in].judged[-1].success[0]:
-                break
-        twins = {name: tape.twin() for name, tape in stage.tapes.items()}
-        for row, errors in zip(rows, error_rows(number, **twins), strict=True):
-            row.update(errors)
-        run.save_arrays(
-            f"ep_{number:04d}", actions=np.array(actions),
-            **{name: np.array(tape.frames) for name, tape in stage.tapes.items()},
-            **{name: np.concatenate([getattr(trace, name)[0].T for trace in traces])
-               for name in ("hit", "drift", "threshold", "gain")},
-        )
-        run.record(job_key(start=number), rows, self._episode_row(number, seed, stage, rows))
-
-    def _step(self, stage: Stage, step: int) -> tuple[np.ndarray, dict[str, Any], Trace]:
-        """Act and play the action in every twin."""
-        spans = Spans(self.world.device)
-        with spans("plan"):
-            action = self._act(stage, step)
-        timing = {twin: stage.step(twin, action, self.world)
-                  for twin in ("truth", *(WORLDS if step % 2 == 0 else reversed(WORLDS)))}
-        waited = timing[self.acted_in]
-        whole = waited["truth"] if self.acted_in == "truth" else sum(waited[s] for s in ("imagine", "decode", "judge"))
-        plan_ms = spans.ms()["plan"]
-        trace = self._envs["cached"].last_trace
-        assert trace is not None
-        judged = {name: tape.judged[-1] for name, tape in stage.tapes.items()}
-        report = getattr(self.player, "last", None)
-        row = {
-            "coverage": {name: float(judgement.coverage[0]) for name, judgement in judged.items()},
-            "shape_ok": {name: bool(judgement.shape_ok[0]) for name, judgement in judged.items()},
-            "reward": float(self.task.reward(judged[self.acted_in])[0]),
-            "spans_ms": {"step": plan_ms + whole, "plan": plan_ms, **waited},
-            "imagine_ms": {name: timing[name]["imagine"] for name in WORLDS},
-            "hit_rate": trace.hit_rate,
-            "skipped": trace.skipped,
-            "agent": None if report is None else _agent_row(report),
-        }
-        return action, row, trace
-
-    def _act(self, stage: Stage, step: int) -> np.ndarray:
-        observation = stage.observation(self.acted_in)
-        if isinstance(self.player, MPCAgent):
-            return self.player.act(observation, steps_left=self.config.max_steps - step)
-        return self.player.act(observation)
-
-    def _episode_row(self, number: int, seed: int, stage: Stage, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        ever = {name: any(bool(j.success[0]) for j in tape.judged) for name, tape in stage.tapes.items()}
-        return {
-            "episode": number, "seed": seed, "steps": len(rows), "success": ever, "acted_in": self.acted_in,
-            "final_coverage": rows[-1]["coverage"], "return": sum(row["reward"] for row in rows),
-        }
+        settings = config.model_dump(mode="json")
+        text = dumps(settings)
+        fps = config.task.build().fps
+        run = Run.resume(path, settings, manifest_of(config, seeds={
+            "first_seed": config.first_seed, "episodes": config.episodes}))
+        jobs = {job: [job.key] for job in (EpisodeJob(text, number) for number in range(config.episodes))}
+        return complete(run, jobs, play_episode, executor=executor, progress=progress,
+                        summarise=lambda run: summarise(run, deadline_ms=config.deadline_ms, fps=fps))
 
 
-def _agent_row(report: ActReport) -> dict[str, Any]:
+def play_episode(job: EpisodeJob) -> list[Outcome]:
+    """One episode, recorded whole."""
+    config, task, world = stage(job.settings)
+    start, episode = opening(task, job.number, config.first_seed + job.number)
+    policy = config.policy.build(PolicyContext(task, lambda: world, num_lanes=1))
+    recorder = Recorder()
+    places = places_of(config, task, world)
+    try:
+        listen(rollout(task, places, policy, [episode], [start], acts_in=config.acting_place,
+                       max_steps=config.max_steps), [recorder])
+    finally:
+        for place in places.values():
+            place.close()
+    return [outcome_of(config, task, job, recorder.episodes[0])]
+
+
+def places_of(config: ClosedLoopConfig, task: Task, world: World) -> dict[str, Place]:
+    """The truth, whose frames are encoded for distances in latents, and both worlds."""
+    plain = config.fidelity.model_copy(update={"cache": NoCache.Config()})
+    return {
+        "truth": TruthPlace(task, observed=config.acts_in == "truth", encode=world.encode),
+        "cached": WorldPlace(task, world, config.fidelity.build(world.spec)),
+        "uncached": WorldPlace(task, world, plain.build(world.spec)),
+    }
+
+
+def outcome_of(config: ClosedLoopConfig, task: Task, job: EpisodeJob, kept: Recorded) -> Outcome:
+    """Rows and arrays of an episode."""
+    rows = error_rows(task.state, job.number, **{name: kept.places[name].trajectory() for name in PLACES})
+    for step, row in enumerate(rows):
+        row.update(step_row(config, kept, step))
+    cached = kept.places["cached"].traces
+    arrays = {
+        "actions": np.array(kept.actions),
+        **{name: np.array(track.frames) for name, track in kept.places.items()},
+        **{name: np.concatenate([getattr(trace, name)[0].T for trace in cached])
+           for name in ("hit", "drift", "threshold", "gain")},
+    }
+    return Outcome(job.key, episode_row(config, job, kept, rows), rows, f"ep_{job.number:04d}", arrays)
+
+
+def step_row(config: ClosedLoopConfig, kept: Recorded, step: int) -> dict[str, Any]:
+    """What a step's row holds beside its errors."""
+    after = {name: track.scored[step + 1] for name, track in kept.places.items()}
+    waited = kept.places[config.acting_place].spans_ms[step]
+    parts = ("truth",) if config.acts_in == "truth" else ("imagine", "decode", "estimate")
+    trace, report = kept.places["cached"].traces[step], kept.reports[step]
+    return {
+        "progress": {name: float(estimate.progress[0]) for name, estimate in after.items()},
+        "shape_ok": {name: bool(estimate.shape_ok[0]) for name, estimate in after.items()},
+        "reward": kept.rewards[step],
+        "clipped": kept.clipped[step],
+        "spans_ms": {"step": kept.plan_ms[step] + sum(waited[part] for part in parts), "plan": kept.plan_ms[step],
+                     **waited},
+        "imagine_ms": {name: kept.places[name].spans_ms[step]["imagine"] for name in WORLDS},
+        "hit_rate": trace.hit_rate,
+        "skipped": trace.skipped,
+        "plan": None if report is None else plan_row(report),
+    }
+
+
+def episode_row(
+    config: ClosedLoopConfig, job: EpisodeJob, kept: Recorded, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """An episode in one row."""
+    return {
+        "episode": job.number, "seed": kept.episode.seed, "steps": len(rows), "acted_in": config.acting_place,
+        "success": {name: any(bool(estimate.success[0]) for estimate in track.scored)
+                    for name, track in kept.places.items()},
+        "final_progress": rows[-1]["progress"], "return": sum(kept.rewards), "clipped": sum(kept.clipped),
+    }
+
+
+def plan_row(report: ActReport) -> dict[str, Any]:
     """A planner's report as JSON."""
     error = report.error
     return {
         "reason": report.reason, "cost": report.cost, "calls": report.calls, "rounds": report.rounds,
         "exhausted": report.exhausted, "deadline_met": report.timing.deadline_met,
-        "rank_agreement": report.rank_agreement, "regret": report.regret, "kept": report.kept,
-        "prediction_error": None if error is None else {
-            "latent": error.latent, "agent_px": error.agent_px, "block_px": error.block_px,
-            "block_deg": error.block_deg,
-        },
+        "rank_agreement": report.rank_agreement, "regret": report.regret, "realised": report.realised,
+        "prediction_error": None if error is None else {"latent": error.latent, **error.errors},
     }
 
 
+@lru_cache(maxsize=2)
+def stage(settings: str) -> tuple[ClosedLoopConfig, Task, World]:
+    """A process plays many episodes of one experiment."""
+    config = validate(ClosedLoopConfig, loads(settings))
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    world = load_world(config.world, device=config.device, compiled=config.compiled)
+    return config, config.task.build(), world

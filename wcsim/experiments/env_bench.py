@@ -19,6 +19,8 @@ import torch
 import yaml
 from rich.table import Table
 
+from wcsim.cache import parse_cache
+from wcsim.cache.fidelity import FidelityConfig
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.vector import ImaginedVectorEnv
 from wcsim.envs.wrappers import chunk_difference, noise_difference
@@ -27,11 +29,14 @@ from wcsim.track import files
 from wcsim.track.stats import bootstrap
 from wcsim.world.checkpoints import find_world, read_description
 
-INSIDE = ("dynamics", "embed", "probe", "deep", "policy", "head", "solver", "decode", "judge")
-"""Spans of the transformer (with its cache), the codec and the judge; all else is outside."""
+INSIDE = ("dynamics", "embed", "probe", "deep", "policy", "head", "solver", "decode", "estimate")
+"""Spans of the transformer (with its cache), the codec and the estimator; all else is outside."""
 
 DEADLINE_ROUNDS = 60
 """Steps of one lane held against a deadline."""
+
+HOLD = "context_hold"
+"""The field of a fidelity that says how long the context is kept."""
 
 PEAK_SIZE, PEAK_ROUNDS = 1024, 20
 """Side of the square matrices whose product is taken for this machine's peak, and how many products."""
@@ -64,39 +69,33 @@ class Timing:
 
 
 def bench_env(
-    world: str, *, out: Path, lanes: int, rounds: int, steps: int | None, caches: Sequence[str], starts: int,
-    ticks: int, fewer_steps: int, deadline_ms: float, solver: str = "euler", device: str = "cpu",
-    compiled: bool = False, context_hold: float = 0.0,
+    world: str, *, out: Path, lanes: int, rounds: int, fidelity: FidelityConfig, caches: Sequence[str], starts: int,
+    ticks: int, fewer_steps: int, deadline_ms: float, device: str = "cpu", compiled: bool = False,
 ) -> dict[str, Any]:
     """Measure a world's environment and write `summary.json` under `out`; the summary.
 
-    caches: what to time, presets' names or settings in YAML.  starts: episodes whose chunks of `ticks` are compared
-    with single steps.  fewer_steps: denoise steps at which single steps are held against `deadline_ms`, beside `steps`.
-    compiled: time lanes and chunks in a compiled world, and hold single steps against the deadline both with and
-    without.  context_hold: the same for keeping the context; how well the blocks use the machine is then not told,
-    since how many tokens they run on differs from step to step.
+    fidelity: all but the cache.  caches: what to time, presets' names or settings in YAML.  starts: episodes whose
+    chunks of `ticks` are compared with single steps.  fewer_steps: denoise steps at which single steps are held against
+    `deadline_ms`, beside those of `fidelity`.  compiled: time lanes and chunks in a compiled world, and hold single
+    steps against the deadline both with and without.  The same goes for a fidelity that keeps the context; how well the
+    blocks use the machine is then not said, since how many tokens they run on differs from step to step.
     """
     spec, _ = read_description(find_world(world))
-    settings = {"task": spec.task, "world": world, "steps": steps, "solver": solver, "device": device,
-                "compiled": compiled, "context_hold": context_hold}
-    known = {name: yaml.safe_load(name) for name in caches}
-    peak = matrix_peak(device)
+    known = {name: fidelity.model_copy(update={"cache": parse_cache(yaml.safe_load(name))}) for name in caches}
+    settings: dict[str, Any] = {"task": spec.task, "world": world, "device": device, "compiled": compiled}
+    peak, steps = matrix_peak(device), fidelity.steps or spec.default_steps
+    every = [{**settings, "compiled": graphs, "fidelity": one.model_copy(update={"steps": number, HOLD: hold})}
+             for number in (steps, fewer_steps) for one in known.values() for graphs in sorted({False, compiled})
+             for hold in sorted({0.0, getattr(fidelity, HOLD)})]
     summary = {
         "world": spec.name, "device": device, "threads": torch.get_num_threads(), "lanes": lanes, "rounds": rounds,
-        "compiled": compiled, "context_hold": context_hold, "solver": solver,
-        "denoise_steps": steps or spec.default_steps,
+        "compiled": compiled, "fidelity": fidelity.model_dump(mode="json", exclude={"cache"}),
+        "solver": fidelity.solver, "denoise_steps": steps,
         "matrix_peak_gflops": peak,
-        "caches": {name: bench_lanes({**settings, "cache": cache}, lanes, rounds, peak)
-                   for name, cache in known.items()},
-        "chunk": bench_chunks({**settings, "cache": known[caches[0]]}, starts, ticks),
-        "deadline": {
-            "ms": deadline_ms,
-            "rows": bench_deadline(
-                [{**settings, "steps": number, "cache": cache, "compiled": graphs, "context_hold": hold}
-                 for number in (steps or spec.default_steps, fewer_steps) for cache in known.values()
-                 for graphs in sorted({False, compiled}) for hold in sorted({0.0, context_hold})],
-                DEADLINE_ROUNDS, deadline_ms),
-        },
+        "caches": {name: bench_lanes({**settings, "fidelity": one}, lanes, rounds, peak)
+                   for name, one in known.items()},
+        "chunk": bench_chunks({**settings, "fidelity": known[caches[0]]}, starts, ticks),
+        "deadline": {"ms": deadline_ms, "rows": bench_deadline(every, DEADLINE_ROUNDS, deadline_ms)},
     }
     out.mkdir(parents=True, exist_ok=True)
     files.replace(out / "summary.json", (files.encode(summary, indent=2) + "\n").encode())
@@ -184,7 +183,7 @@ def operations_of(env: ImaginedEnv) -> float:
 
     As `wcsim.world.cost` counts them, but for cross-attention, which costs nothing where the text is a single token.
     """
-    if env.fidelity.context_hold:
+    if getattr(env.fidelity, HOLD):
         return float("nan")
     config, spec = env.world.transformer.config, env.world.spec
     width = config.num_attention_heads * config.attention_head_dim
@@ -239,8 +238,8 @@ def bench_deadline(every: Sequence[dict[str, Any]], rounds: int, deadline_ms: fl
             if number >= 0:
                 took[number, index] = 1e3 * (perf_counter() - began)
     percentiles = np.percentile(took, [50, 95, 99], axis=0)
-    return [{"steps": settings["steps"], "cache": settings["cache"], "compiled": settings["compiled"],
-             "context_hold": settings["context_hold"], "hit_rate": env.last_trace.hit_rate,
+    return [{"steps": env.fidelity.steps, "cache": settings["fidelity"].cache.kind, "compiled": settings["compiled"],
+             HOLD: getattr(env.fidelity, HOLD), "hit_rate": env.last_trace.hit_rate,
              **dict(zip(("p50_ms", "p95_ms", "p99_ms"), percentiles[:, index].tolist(), strict=True)),
              "within": float((took[:, index] <= deadline_ms).mean())}
             for index, (settings, env) in enumerate(zip(every, envs, strict=True)) if env.last_trace is not None]
@@ -265,17 +264,18 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
         ratios.add_row(cache, f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
                        "" if most is None else f"{most:.2f}")
     chunk = summary["chunk"]
-    apart = Table("tick", "PSNR dB", "agent px", "block px", "other noise: PSNR dB", "agent px", "block px",
+    names = [name for name, values in chunk["chunked"].items() if isinstance(values, list)]
+    apart = Table("tick", *names, *(f"other noise: {name}" for name in names),
                   title=f"chunks of {chunk['chunk']} against single steps, {chunk['starts']} starts")
     for tick in range(chunk["ticks"]):
         apart.add_row(str(tick + 1), *(
             "lost" if chunk[name][key][tick] is None else f"{chunk[name][key][tick]:.1f}"
-            for name in ("chunked", "other_noise") for key in ("psnr_db", "agent_px", "block_px")))
-    deadline = Table("denoise steps", "cache", "compiled", "context held", "hits", "p50 ms", "p95 ms", "p99 ms",
+            for name in ("chunked", "other_noise") for key in names))
+    deadline = Table("denoise steps", "cache", "compiled", "context kept", "hits", "p50 ms", "p95 ms", "p99 ms",
                      "within", title=f"single steps against a deadline of {summary['deadline']['ms']:g} ms")
     for row in summary["deadline"]["rows"]:
         deadline.add_row(str(row["steps"]), str(row["cache"]), "yes" if row["compiled"] else "no",
-                         f"{row['context_hold']:g}", f"{row['hit_rate']:.2f}",
+                         f"{row[HOLD]:g}", f"{row['hit_rate']:.2f}",
                          *(f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
                          f"{row['within']:.0%}")
     return [steps, ratios, apart, deadline]

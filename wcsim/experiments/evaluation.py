@@ -1,11 +1,12 @@
 """Policy evaluation: K policies from M starts, in the truth, in the uncached world and in the cached one.
 
-Work is cut into blocks (a policy, a world, some starts), each a pure function of the configuration, so that blocks may
-run anywhere and in any order.  Easy to get wrong: rows are written as blocks end, so whatever sums up must sort first.
+A job is a policy, a place and some starts, which are lanes of one rollout.  Easy to get wrong: rows are written as jobs
+end, so whatever sums up must sort first.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -20,35 +21,38 @@ from pydantic import Field, model_validator
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
 from wcsim.config import StrictConfig, validate
-from wcsim.envs.imagined import load_world
-from wcsim.envs.tasks import Task, make_task
-from wcsim.experiments.candidates import AnyCandidate
+from wcsim.envs.lanes import load_world
+from wcsim.envs.tasks import Task
 from wcsim.experiments.closed_loop import TaskConfig
-from wcsim.experiments.evaluation_summary import COLUMNS, SCORES, WORLDS, summarise
+from wcsim.experiments.evaluation_summary import COLUMNS, PLACES, SCORES, summarise
 from wcsim.experiments.executor import Executor
-from wcsim.experiments.inputs import inputs_of
-from wcsim.experiments.lanes import Episode, Lanes, TruthLanes, WorldLanes, play
-from wcsim.experiments.pieces import Tell, finish, job_key
-from wcsim.track.manifest import make_manifest
+from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
+from wcsim.experiments.manifests import manifest_of
+from wcsim.experiments.policies import PolicyConfig, PolicyContext
+from wcsim.rollout.engine import opening, rollout
+from wcsim.rollout.places import Place, TruthPlace, WorldPlace
+from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, listen
 from wcsim.track.runs import Run
 
 
 class EvaluationConfig(StrictConfig):
-    """One evaluation: every policy from `starts` consecutive seeds, in every world."""
+    """One evaluation: every policy from `starts` consecutive seeds, in every place."""
 
     name: str
     world: str = "pusht-96"
     task: TaskConfig = TaskConfig(name="pusht")
-    policies: tuple[AnyCandidate, ...] = Field(min_length=2)
+    policies: tuple[PolicyConfig, ...] = Field(min_length=2)
     starts: int = Field(50, ge=1)
     first_seed: int = Field(710_000, ge=0)
     max_steps: int = Field(40, ge=1)
-    block: int = Field(25, ge=1)
-    """Starts that run together, as lanes of one batch; what a kill loses is at most a block per worker."""
-    score: Literal["success", "final_coverage", "max_coverage", "return"] = "final_coverage"
+    lanes: int = Field(25, ge=1)
+    """Starts that run together, as lanes of one batch; what a kill loses is at most such a batch per worker."""
+    score: Literal["success", "final_progress", "max_progress", "return"] = "final_progress"
     """What `pearson`, `spearman` and `mmrv` at the top of the summary are of; `agreement` has them for all scores."""
     fidelity: FidelityConfig = FidelityConfig()
     """Of the cached world; the uncached one differs in the cache alone."""
+    videos: bool = False
+    """Whether to write a film of every episode into the run's `videos/`."""
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
     """torch threads per process; None leaves torch's choice."""
@@ -63,31 +67,19 @@ class EvaluationConfig(StrictConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """One piece of work.  settings: the whole configuration, as JSON text.  policy: its index.  starts: from and to."""
+class LanesJob:
+    """One piece of work.  settings: the whole configuration, as JSON text.  policy: its name.  starts: from and to.
+    videos: folder for its films."""
 
     settings: str
-    policy: int
-    world: str
+    policy: str
+    place: str
     starts: tuple[int, int]
+    videos: Path = Path("videos")
 
-    def numbers(self, config: EvaluationConfig) -> list[int]:
-        """The episode numbers of its rows."""
-        first = (self.policy * len(WORLDS) + WORLDS.index(self.world)) * config.starts
-        return [first + start for start in range(*self.starts)]
-
-    def jobs(self, config: EvaluationConfig) -> list[str]:
-        """The jobs of its rows."""
-        policy = config.policies[self.policy].name
-        return [job_key(policy=policy, world=self.world, start=start) for start in range(*self.starts)]
-
-
-def blocks(config: EvaluationConfig) -> list[Block]:
-    """All of it, dearest first, so that no worker is left alone with a slow one."""
-    settings = dumps(config.model_dump(mode="json"))
-    spans = [(first, min(first + config.block, config.starts)) for first in range(0, config.starts, config.block)]
-    return [Block(settings, policy, world, span)
-            for world in ("uncached", "cached", "truth") for policy in range(len(config.policies)) for span in spans]
+    def keys(self) -> list[str]:
+        """What the run calls its episodes."""
+        return [job_key(policy=self.policy, place=self.place, start=start) for start in range(*self.starts)]
 
 
 class Evaluation:
@@ -96,70 +88,96 @@ class Evaluation:
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
 
-    def run(self, path: Path, *, executor: Executor | None = None, on_block: Tell | None = None) -> Run:
-        """Do what is missing and write summary and table; does nothing where nothing is."""
-        with Run.resume(path, self.config.model_dump(mode="json"), self._manifest()) as run:
-            config = validate(EvaluationConfig, run.config)  # in the stored order, by which rows are numbered
-            return finish(run, {block: block.jobs(config) for block in blocks(config)}, play_block, columns=COLUMNS,
-                          summarise=partial(summarise, config=run.config), executor=executor, tell=on_block)
-
-    def _manifest(self) -> dict[str, Any]:
+    def jobs(self, path: Path) -> list[LanesJob]:
+        """All of it, dearest first, so that no worker is left alone with a slow one."""
         config = self.config
-        seeds = {"first_seed": config.first_seed, "starts": config.starts}
-        return make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config))
+        settings = dumps(config.model_dump(mode="json"))
+        spans = [(first, min(first + config.lanes, config.starts)) for first in range(0, config.starts, config.lanes)]
+        return [LanesJob(settings, policy.name, place, span, path / "videos")
+                for place in ("uncached", "cached", "truth") for policy in config.policies for span in spans]
+
+    def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
+        """Do what is missing and write summary and table; does nothing where nothing is."""
+        config = self.config
+        run = Run.resume(path, config.model_dump(mode="json"),
+                         manifest_of(config, seeds={"first_seed": config.first_seed,
+                                                                     "starts": config.starts}))
+        return complete(run, {job: job.keys() for job in self.jobs(path)}, play_lanes, columns=COLUMNS,
+                        summarise=lambda run: summarise(run.episodes, run.config), executor=executor,
+                        progress=progress)
 
 
-def play_block(block: Block) -> list[dict[str, Any]]:
-    """The rows of a block's episodes."""
-    config, task = _stage(block.settings)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    seeds = [config.first_seed + start for start in range(*block.starts)]
-    starts = [task.start(seed) for seed in seeds]
-    candidate = config.policies[block.policy]
-    policies = [candidate.build(task) for _ in starts]
-    lanes = _lanes(config, task, block.world, starts, seeds)
-    began = perf_counter()
-    episodes = play(task, lanes, starts, policies, list(range(*block.starts)), max_steps=config.max_steps)
+def play_lanes(job: LanesJob) -> list[Outcome]:
+    """The episodes of a job."""
+    config, task = stage(job.settings)
+    numbers = range(*job.starts)
+    starts, episodes = zip(*(opening(task, number, config.first_seed + number) for number in numbers), strict=True)
+    chosen = next(policy for policy in config.policies if policy.name == job.policy)
+    world = partial(load_world, config.world, device=config.device)
+    place = place_of(config, task, job.place)
+    recorder, began = Recorder(frames=False), perf_counter()
+    sinks: list[Sink] = [recorder]
+    if config.videos:
+        prefix = re.sub(r"[^A-Za-z0-9]+", "-", f"{job.policy} {job.place}")
+        sinks.append(VideoSink(job.videos, fps=task.fps, prefix=prefix))
+    policy = chosen.build(PolicyContext(task, world, num_lanes=len(starts)))
+    try:
+        listen(rollout(task, {job.place: place}, policy, episodes, starts, acts_in=job.place,
+                       max_steps=config.max_steps), sinks)
+    finally:
+        place.close()
     seconds = (perf_counter() - began) / len(starts)
-    return [
-        {"job": job, "episode": number, "policy": candidate.name, "world": block.world, "start": start, "seed": seed,
-         **_row(episode, config.max_steps), "seconds": seconds}
-        for job, number, start, seed, episode in zip(block.jobs(config), block.numbers(config), range(*block.starts),
-                                                     seeds, episodes, strict=True)
-    ]
+    return [Outcome(key, {"episode": number_of(config, job, kept.episode.number), "policy": job.policy,
+                          "place": job.place, "start": kept.episode.number, "seed": kept.episode.seed,
+                          **row_of(kept, job.place, config.max_steps), "seconds": seconds})
+            for key, kept in zip(job.keys(), recorder.episodes, strict=True)]
 
 
-def _lanes(config: EvaluationConfig, task: Task, name: str, starts: Sequence[Any], seeds: Sequence[int]) -> Lanes:
+def number_of(config: EvaluationConfig, job: LanesJob, start: int) -> int:
+    """The number of an episode, by which rows are sorted."""
+    names = [policy.name for policy in config.policies]
+    return (names.index(job.policy) * len(PLACES) + PLACES.index(job.place)) * config.starts + start
+
+
+def place_of(config: EvaluationConfig, task: Task, name: str) -> Place:
+    """The truth, or the world with its cache or without."""
     if name == "truth":
-        return TruthLanes(task, starts)
+        return TruthPlace(task)
     world = load_world(config.world, device=config.device)
     settings = config.fidelity if name == "cached" else config.fidelity.model_copy(update={"cache": NoCache.Config()})
-    return WorldLanes(world, settings.build(world.spec), starts, seeds)
+    return WorldPlace(task, world, settings.build(world.spec))
 
 
-def _row(episode: Episode, max_steps: int) -> dict[str, Any]:
+def row_of(kept: Recorded, place: str, max_steps: int) -> dict[str, Any]:
     """An episode as numbers.  One that ends early keeps its last reward for the steps it leaves out: otherwise the
     quickest success would have the lowest return."""
-    steps = len(episode.reward)
+    track, steps = kept.places[place], len(kept.rewards)
+    progress = [float(estimate.progress[0]) for estimate in track.scored[1:]]
     row: dict[str, Any] = {
         "steps": steps,
-        "success": episode.success,
-        "final_coverage": episode.coverage[-1],
-        "max_coverage": max(episode.coverage),
-        "return": sum(episode.reward) + (max_steps - steps) * episode.reward[-1],
-        "judged_success": episode.judged_success,
-        "judged_coverage": episode.judged[-1],
-        "hit_rate": sum(episode.hit_rate) / steps,
-        "skipped": sum(episode.skipped) / steps,
-        "coverage": [round(value, 4) for value in episode.coverage],
+        "success": bool(track.scored[-1].success[0]),
+        "final_progress": progress[-1],
+        "max_progress": max(progress),
+        "return": sum(kept.rewards) + (max_steps - steps) * kept.rewards[-1],
+        "estimated_success": any(bool(estimate.success[0]) for estimate in track.estimates[1:]),
+        "estimated_progress": float(track.estimates[-1].progress[0]),
+        "hit_rate": _mean([trace.hit_rate for trace in track.traces]),
+        "skipped": _mean([trace.skipped for trace in track.traces]),
+        "clipped": sum(kept.clipped),
+        "progress": [round(value, 4) for value in progress],
     }
     assert set(SCORES) <= row.keys()
     return row
 
 
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
 @lru_cache(maxsize=2)
-def _stage(settings: str) -> tuple[EvaluationConfig, Task]:
-    """A process plays many blocks of one evaluation."""
+def stage(settings: str) -> tuple[EvaluationConfig, Task]:
+    """A process plays many jobs of one evaluation."""
     config = validate(EvaluationConfig, loads(settings))
-    return config, make_task(config.task.name, **config.task.options)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return config, config.task.build()

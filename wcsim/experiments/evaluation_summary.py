@@ -1,6 +1,6 @@
 """From the rows of an evaluation to `summary.json` and a table: pure functions, whatever order the rows came in.
 
-Easy to get wrong: every interval resamples starts and not rows, since all policies and worlds share their starts.
+Easy to get wrong: every interval resamples starts and not rows, since all policies and places share their starts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from wcsim.track.stats import Interval, bootstrap, wilson
 
 Row = Mapping[str, Any]
 
-WORLDS = ("truth", "uncached", "cached")
-SCORES = ("success", "final_coverage", "max_coverage", "return")
-COLUMNS = ("episode", "policy", "world", "start", "seed", "steps", *SCORES, "judged_success", "judged_coverage",
+PLACES = ("truth", "uncached", "cached")
+SCORES = ("success", "final_progress", "max_progress", "return")
+COLUMNS = ("episode", "policy", "place", "start", "seed", "steps", *SCORES, "estimated_success", "estimated_progress",
            "hit_rate", "skipped")
 
 
@@ -33,26 +33,27 @@ def summarise(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[str, Any]:
         "score": config["score"],
         **agreement[config["score"]],
         "agreement": agreement,
-        "policies": [_policy(policy, tables, k) for k, policy in enumerate(config["policies"])],
+        "policies": [{**_policy(policy, tables, k), "clipped": _clipped(rows, policy["name"])}
+                     for k, policy in enumerate(config["policies"])],
         "caching": _caching(tables),
-        "judge": _judge(rows),
-        "cache": {name: _mean(row[name] for row in rows if row["world"] == "cached")
+        "estimator": _estimator(rows),
+        "cache": {name: _mean(row[name] for row in rows if row["place"] == "cached")
                   for name in ("hit_rate", "skipped")},
-        "timing": {world: _seconds(rows, world) for world in WORLDS},
+        "timing": {place: _seconds(rows, place) for place in PLACES},
     }
 
 
 def tabulate(rows: Sequence[Row], names: Sequence[str], starts: int, score: str) -> dict[str, np.ndarray]:
-    """World to scores `[K, M]`.  KeyError where an episode is missing."""
-    found = {(row["world"], row["policy"], row["start"]): float(row[score]) for row in rows}
-    return {world: np.array([[found[world, name, start] for start in range(starts)] for name in names])
-            for world in WORLDS}
+    """Place to scores `[K, M]`.  KeyError where an episode is missing."""
+    found = {(row["place"], row["policy"], row["start"]): float(row[score]) for row in rows}
+    return {place: np.array([[found[place, name, start] for start in range(starts)] for name in names])
+            for place in PLACES}
 
 
 def agreements(table: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Statistic to its value in either world, their difference, and the intervals of all three."""
     return {
-        name: _change(compare(statistic, *(table[world] for world in WORLDS), generator=np.random.default_rng(0)))
+        name: _change(compare(statistic, *(table[place] for place in PLACES), generator=np.random.default_rng(0)))
         for name, statistic in STATISTICS.items()
     }
 
@@ -64,54 +65,60 @@ def _change(told: Change) -> dict[str, Any]:
 
 
 def _policy(policy: Mapping[str, Any], tables: Mapping[str, Mapping[str, np.ndarray]], k: int) -> dict[str, Any]:
-    """One policy in every world, and what caching changed for it."""
-    by_world = {}
-    for world in WORLDS:
-        success = tables["success"][world][k]
+    """One policy in every place, and what caching changed for it."""
+    by_place = {}
+    for place in PLACES:
+        success = tables["success"][place][k]
         rate = wilson(int(success.sum()), len(success))
-        by_world[world] = {"success_rate": rate.value, "success_interval": [rate.low, rate.high]}
+        by_place[place] = {"success_rate": rate.value, "success_interval": [rate.low, rate.high]}
         for score in SCORES[1:]:
-            told = _mean_of(tables[score][world][k])
-            by_world[world] |= {score: told.value, f"{score}_interval": [told.low, told.high]}
+            told = _mean_of(tables[score][place][k])
+            by_place[place] |= {score: told.value, f"{score}_interval": [told.low, told.high]}
     flips = mcnemar(tables["success"]["uncached"][k].astype(bool), tables["success"]["cached"][k].astype(bool))
-    moved = _mean_of(tables["final_coverage"]["cached"][k] - tables["final_coverage"]["uncached"][k])
+    moved = _mean_of(tables["final_progress"]["cached"][k] - tables["final_progress"]["uncached"][k])
     return {
-        "name": policy["name"], "kind": policy["kind"], **by_world,
+        "name": policy["name"], "kind": policy["kind"], **by_place,
         "caching": {"only_uncached": flips.only_first, "only_cached": flips.only_second, "mcnemar_p": flips.p,
-                    "final_coverage": moved.value, "final_coverage_interval": [moved.low, moved.high]},
+                    "final_progress": moved.value, "final_progress_interval": [moved.low, moved.high]},
     }
+
+
+def _clipped(rows: Sequence[Row], policy: str) -> float:
+    """Share of a policy's actions that were out of bounds."""
+    own = [row for row in rows if row["policy"] == policy]
+    return sum(row["clipped"] for row in own) / sum(row["steps"] for row in own)
 
 
 def _caching(tables: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
     """What caching changed over all policies, episode by episode."""
-    success = {world: table.astype(bool).ravel() for world, table in tables["success"].items()}
+    success = {place: table.astype(bool).ravel() for place, table in tables["success"].items()}
     flips = mcnemar(success["uncached"], success["cached"])
-    change = tables["final_coverage"]["cached"] - tables["final_coverage"]["uncached"]
-    error = {world: float(np.abs(tables["final_coverage"][world] - tables["final_coverage"]["truth"]).mean())
-             for world in WORLDS[1:]}
+    change = tables["final_progress"]["cached"] - tables["final_progress"]["uncached"]
+    error = {place: float(np.abs(tables["final_progress"][place] - tables["final_progress"]["truth"]).mean())
+             for place in PLACES[1:]}
     moved = _mean_of(change.mean(axis=0))
     return {
         "only_uncached": flips.only_first, "only_cached": flips.only_second, "mcnemar_p": flips.p,
-        "final_coverage": moved.value, "final_coverage_interval": [moved.low, moved.high],
-        "final_coverage_apart": float(np.abs(change).mean()), "final_coverage_error": error,
+        "final_progress": moved.value, "final_progress_interval": [moved.low, moved.high],
+        "final_progress_apart": float(np.abs(change).mean()), "final_progress_error": error,
     }
 
 
-def _judge(rows: Sequence[Row]) -> dict[str, Any]:
-    """How the judge, who sees pixels, reads the truth's last frames."""
-    truth = [row for row in rows if row["world"] == "truth"]
-    off = np.array([row["judged_coverage"] - row["final_coverage"] for row in truth])
+def _estimator(rows: Sequence[Row]) -> dict[str, Any]:
+    """How the estimator, which sees pixels, reads the truth's last frames."""
+    truth = [row for row in rows if row["place"] == "truth"]
+    off = np.array([row["estimated_progress"] - row["final_progress"] for row in truth])
     return {
         "episodes": len(truth),
-        "coverage_bias": float(off.mean()),
-        "coverage_error": {name: float(np.percentile(np.abs(off), q)) for name, q in (("p50", 50), ("p95", 95))},
-        "success_agreement": _mean(row["judged_success"] == row["success"] for row in truth),
+        "progress_bias": float(off.mean()),
+        "progress_error": {name: float(np.percentile(np.abs(off), q)) for name, q in (("p50", 50), ("p95", 95))},
+        "success_agreement": _mean(row["estimated_success"] == row["success"] for row in truth),
     }
 
 
-def _seconds(rows: Sequence[Row], world: str) -> dict[str, float]:
+def _seconds(rows: Sequence[Row], place: str) -> dict[str, float]:
     """seconds_per_step: of an episode's share of its batch, per step of its own."""
-    chosen = [row for row in rows if row["world"] == world]
+    chosen = [row for row in rows if row["place"] == place]
     spent, steps = sum(row["seconds"] for row in chosen), sum(row["steps"] for row in chosen)
     return {"seconds": spent, "steps": steps, "seconds_per_step": spent / steps}
 

@@ -1,56 +1,44 @@
-"""The named MPC protocol: reach what a demonstrator reached in 25 ticks, in the truth and in the imagined environment.
+"""Goal reaching: bring about what a demonstrator did in 25 ticks, in the truth and in the imagined environment.
 
-Every arm (a planner at some fidelity, or a policy to hold it against) plays the same starts towards the same goals.
-Easy to get wrong: seconds are measured where an episode was played, so one that is resumed elsewhere has mixed them;
-everything else in the summary is the same whatever interrupted it.
+Every policy (a planner at some fidelity, or another to hold it against) plays the same starts towards the same goals;
+one job is one policy, place and start.  Easy to get wrong: seconds are measured where an episode was played, so a run
+that is resumed elsewhere has mixed them; everything else in the summary is the same whatever interrupted it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from json import dumps, loads
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from wcsim.agents.mpc import MPCAgent
-from wcsim.agents.policies import Policy, ReplayPolicy
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import StrictConfig, validate
-from wcsim.envs.imagined import load_world
-from wcsim.envs.tasks import Task, make_task
-from wcsim.experiments.candidates import ExpertCandidate, LearnedCandidate, RandomCandidate, StillCandidate
+from wcsim.envs.lanes import load_world
+from wcsim.envs.tasks import Task
+from wcsim.estimate import Estimate, Goal
 from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.executor import Executor
-from wcsim.experiments.goal_play import Opinion, attempt, attempt_row, audit
-from wcsim.experiments.goal_task import Goal, make_goal, with_goal
+from wcsim.experiments.goal_audit import DrawConfig, Scoring, audit
+from wcsim.experiments.goal_starts import GoalStart, goal_start
 from wcsim.experiments.goals_summary import COLUMNS, summarise
-from wcsim.experiments.inputs import inputs_of
-from wcsim.experiments.lanes import Lanes, TruthLanes, WorldLanes
-from wcsim.experiments.pieces import Tell, finish, job_key
-from wcsim.experiments.planners import MPCAgentConfig
-from wcsim.track.manifest import make_manifest
+from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
+from wcsim.experiments.manifests import manifest_of
+from wcsim.experiments.policies import ExpertPolicyConfig, MPCPolicyConfig, PolicyConfig, PolicyContext
+from wcsim.rollout.engine import rollout
+from wcsim.rollout.places import Place, TruthPlace, WorldPlace
+from wcsim.rollout.sinks import Recorded, Recorder, listen
 from wcsim.track.runs import Run
 from wcsim.world.world import World
 
 
-class DemonstratorConfig(StrictConfig):
-    """Does again what was done when the goal was made: how far a plan that cannot be wrong gets."""
-
-    kind: Literal["demonstrator"] = "demonstrator"
-
-
-PolicyArm = ExpertCandidate | LearnedCandidate | RandomCandidate | StillCandidate
-POLICIES = ("expert", "learned", "random", "still")
-Arm = Annotated[MPCAgentConfig | DemonstratorConfig | PolicyArm, Field(discriminator="kind")]
-
-
-class AuditConfig(StrictConfig):
+class AuditConfig(DrawConfig):
     """Candidates from a start that every planner's fidelity scores once, and the truth."""
 
     starts: int = Field(10, ge=1)
@@ -61,7 +49,7 @@ class AuditConfig(StrictConfig):
 
 
 class GoalsConfig(StrictConfig):
-    """One comparison: every arm from `episodes` consecutive seeds, in every place."""
+    """One comparison: every policy from `episodes` consecutive seeds, in every place."""
 
     kind: Literal["goals"] = "goals"
     name: str
@@ -72,69 +60,59 @@ class GoalsConfig(StrictConfig):
     goal_ticks: int = Field(25, ge=1)
     """How far ahead of the start the goal is, in ticks of the demonstrator."""
     max_steps: int = Field(50, ge=1)
-    demonstrator: ExpertCandidate = ExpertCandidate(name="demonstrator", noise_px=8.0)
-    within_px: float = Field(20.0, gt=0)
-    within_degrees: float = Field(20.0, gt=0)
+    demonstrator: PolicyConfig = ExpertPolicyConfig(name="demonstrator")
+    within: dict[str, float] = Field(min_length=1)
+    """When a goal counts as reached, by unit of the task's errors, as {px: 20, deg: 20} (`wcsim.estimate.Goal`)."""
     places: tuple[Literal["truth", "world"], ...] = ("truth", "world")
-    """Where arms act: in the simulator, or in the imagined environment."""
+    """Where policies act: in the simulator, or in the imagined environment."""
     fidelity: FidelityConfig = FidelityConfig()
     """Of the imagined environment."""
-    arms: dict[str, Arm] = Field(min_length=1)
+    policies: tuple[PolicyConfig, ...] = Field(min_length=1)
     reference: str
-    """The arm that others are held against, a planner."""
+    """The policy that others are held against, a planner."""
     audit: AuditConfig | None = AuditConfig()
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _name_policies(cls, given: Any) -> Any:
-        """A policy's arm need not say its name twice."""
-        arms = given.get("arms") if isinstance(given, Mapping) else None
-        if not isinstance(arms, Mapping):
-            return given
-        named = {name: {"name": name, **arm} if isinstance(arm, Mapping) and arm.get("kind") in POLICIES else arm
-                 for name, arm in arms.items()}
-        return {**given, "arms": named}
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if not isinstance(self.arms.get(self.reference), MPCAgentConfig):
-            planners = [name for name, arm in self.arms.items() if isinstance(arm, MPCAgentConfig)]
-            raise ValueError(f"reference {self.reference!r} is not a planner's arm; those: {', '.join(planners)}")
-        if len(set(self.places)) < len(self.places):
-            raise ValueError(f"places must be different, given {', '.join(self.places)}")
+        names = [policy.name for policy in self.policies]
+        if len(set(names)) != len(names):
+            raise ValueError(f"policies must have different names, got {', '.join(names)}")
+        planners = [policy.name for policy in self.policies if isinstance(policy, MPCPolicyConfig)]
+        if self.reference not in planners:
+            raise ValueError(f"reference {self.reference!r} is not a planner; those: {', '.join(planners)}")
         if self.audit is not None and self.audit.starts > self.episodes:
             raise ValueError(f"audit.starts is {self.audit.starts} of {self.episodes} episodes")
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A start, of one arm in one place, or of the audit where `arm` is None.  settings: all, as JSON text."""
+class GoalJob:
+    """A start, of one policy in one place, or of the audit where `policy` is None.  settings: all, as JSON text."""
 
     settings: str
-    number: int
     start: int
-    arm: str | None = None
+    policy: str | None = None
     place: str = "truth"
 
-    def job(self) -> str:
-        """What it is, whatever its number."""
-        if self.arm is None:
-            return job_key(audit=self.place, start=self.start)
-        return job_key(arm=self.arm, place=self.place, start=self.start)
+    @property
+    def key(self) -> str:
+        """What the run calls it."""
+        if self.policy is None:
+            return job_key(audit="candidates", start=self.start)
+        return job_key(policy=self.policy, place=self.place, start=self.start)
 
 
-def pieces(config: GoalsConfig) -> list[Piece]:
-    """All of it, every start through all arms before the next, so that what a kill leaves is balanced."""
+def jobs_of(config: GoalsConfig) -> list[GoalJob]:
+    """All of it, every start through all policies before the next, so that what a kill leaves is balanced."""
     settings = dumps(config.model_dump(mode="json"))
-    rows: list[tuple[int, str | None, str]] = []
+    jobs: list[GoalJob] = []
     for start in range(config.episodes):
-        rows += [(start, arm, place) for place in config.places for arm in config.arms]
+        jobs += [GoalJob(settings, start, policy.name, place) for place in config.places for policy in config.policies]
         if config.audit is not None and start < config.audit.starts:
-            rows.append((start, None, "truth"))
-    return [Piece(settings, number, *row) for number, row in enumerate(rows)]
+            jobs.append(GoalJob(settings, start))
+    return jobs
 
 
 class GoalRuns:
@@ -143,67 +121,119 @@ class GoalRuns:
     def __init__(self, config: GoalsConfig) -> None:
         self.config = config
 
-    def run(self, path: Path, *, executor: Executor | None = None, on_piece: Tell | None = None) -> Run:
+    def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
-        with Run.resume(path, self.config.model_dump(mode="json"), self._manifest()) as run:
-            # In the stored order, by which rows are numbered.
-            every = {piece: (piece.job(),) for piece in pieces(validate(GoalsConfig, run.config))}
-            return finish(run, every, play_piece, columns=COLUMNS, summarise=partial(summarise, config=run.config),
-                          counts=lambda row: row["arm"] is not None, executor=executor, tell=on_piece)
-
-    def _manifest(self) -> dict[str, Any]:
         config = self.config
-        seeds = {"first_seed": config.first_seed, "episodes": config.episodes}
-        return make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config))
+        run = Run.resume(path, config.model_dump(mode="json"),
+                         manifest_of(config, seeds={
+                             "first_seed": config.first_seed, "episodes": config.episodes}))
+        metrics = config.task.build().state.metrics
+        return complete(run, {job: [job.key] for job in jobs_of(config)}, play_goal, columns=(*COLUMNS, *metrics),
+                        summarise=lambda run: summarise(run.episodes, run.config, metrics),
+                        counts=lambda row: row["policy"] is not None, executor=executor, progress=progress)
 
 
-def play_piece(piece: Piece) -> list[dict[str, Any]]:
-    """The row of one piece."""
-    config, task, world = _stage(piece.settings)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    seed = config.first_seed + piece.start
-    goal = make_goal(task, seed, config.demonstrator.build(task), ticks=config.goal_ticks)
-    row = {"job": piece.job(), "episode": piece.number, "start": piece.start, "seed": seed, "arm": piece.arm,
-           "place": piece.place}
-    if piece.arm is None:
-        return [row | _audit(config, task, world, goal, seed)]
-    lanes: Lanes = TruthLanes(task, [goal.start])
-    if piece.place == "world":
-        lanes = WorldLanes(world, config.fidelity.build(world.spec), [goal.start], [seed])
-    player = _player(config.arms[piece.arm], world, task, goal, config.max_steps)
-    told = attempt(task, lanes, goal, player, episode=piece.start, max_steps=config.max_steps,
-                   limits=(config.within_px, config.within_degrees))
-    return [row | attempt_row(told)]
+def play_goal(job: GoalJob) -> list[Outcome]:
+    """The row of one job."""
+    config, task, world = stage(job.settings)
+    seed = config.first_seed + job.start
+    demonstrator = config.demonstrator.build(PolicyContext(task, lambda: world, num_lanes=1))
+    goal = goal_start(task, seed, demonstrator, ticks=config.goal_ticks)
+    row = {"episode": number_of(config, job), "start": job.start, "seed": seed, "policy": job.policy,
+           "place": job.place}
+    if job.policy is None:
+        return [Outcome(job.key, row | audit_row(config, task, world, goal, seed))]
+    return [Outcome(job.key, row | goal_row(config, task, goal, attempt(config, task, world, goal, job)))]
 
 
-def _player(arm: Arm, world: World, task: Task, goal: Goal, max_steps: int) -> Policy | MPCAgent:
-    """Who acts, told of this goal."""
-    if isinstance(arm, MPCAgentConfig):
-        return arm.build(world, with_goal(task, goal))
-    if isinstance(arm, DemonstratorConfig):
-        hold = np.repeat(goal.actions[-1:], max(0, max_steps - len(goal.actions)), axis=0)
-        return ReplayPolicy(np.concatenate([goal.actions, hold]))
-    return arm.build(with_goal(task, goal))
+def number_of(config: GoalsConfig, job: GoalJob) -> int:
+    """The number of a job's episode, by which rows are sorted."""
+    width = len(config.places) * len(config.policies) + 1
+    if job.policy is None:
+        return job.start * width + width - 1
+    names = [policy.name for policy in config.policies]
+    place = list(config.places).index(job.place)  # type: ignore[arg-type]  # its places are those of the configuration
+    return job.start * width + place * len(names) + names.index(job.policy)
 
 
-def _audit(config: GoalsConfig, task: Task, world: World, goal: Goal, seed: int) -> dict[str, Any]:
-    """The fidelities of all planners, and those of their screens, on the same candidates."""
+def attempt(config: GoalsConfig, task: Task, world: World, goal: GoalStart, job: GoalJob) -> Recorded:
+    """Act until the goal is reached or for `max_steps`.  Reached is said by the state in the truth, by the estimator in
+    a world."""
+    chosen = next(policy for policy in config.policies if policy.name == job.policy)
+    seed = config.first_seed + job.start
+    place: Place = TruthPlace(task)
+    if job.place == "world":
+        place = WorldPlace(task, world, config.fidelity.build(world.spec))
+    policy = chosen.build(PolicyContext(task, lambda: world, num_lanes=1))
+    episode = goal.episode(job.start, seed, goal.start.instruction or task.description, config.max_steps)
+
+    def reached(estimate: Estimate, lanes: np.ndarray) -> np.ndarray:
+        return goal.goal.reached(task.state, estimate.values, config.within)
+
+    recorder = Recorder(frames=False)
+    try:
+        listen(rollout(task, {job.place: place}, policy, [episode], [goal.start], acts_in=job.place,
+                       max_steps=config.max_steps, ends=reached), [recorder])
+    finally:
+        place.close()
+    return recorder.episodes[0]
+
+
+def goal_row(config: GoalsConfig, task: Task, goal: GoalStart, kept: Recorded) -> dict[str, Any]:
+    """An attempt as numbers; `act_ms` alone may differ between two of the same.  scene_reached: whether the scene was
+    ever where it should be, whatever the robot's own place."""
+    (track,) = kept.places.values()
+    scene = {quantity.name for quantity in task.state.goal if quantity.role == "scene"}
+    goal_of_task = Goal({name: goal.goal.values[name] for name in scene or set(goal.goal.values)})
+    errors = goal.goal.errors(task.state, track.scored[-1].values)
+    reports = [report for report in kept.reports if report is not None]
+    plans = [report for report in reports if report.replanned]
+    realised = [report.realised for report in reports if report.realised is not None]
+    return {
+        "steps": len(kept.actions), "reached": kept.ended, "clipped": sum(kept.clipped),
+        "scene_reached": any(bool(goal_of_task.reached(task.state, seen.values, config.within)[0])
+                             for seen in track.scored[1:]),
+        **{metric: float(value[0]) for metric, value in errors.items()},
+        "plans": len(plans), "calls": sum(report.calls for report in plans),
+        "promised": [promised for promised, _ in realised], "came": [came for _, came in realised],
+        "rank_agreement": _known([report.rank_agreement for report in plans]),
+        "regret": _known([report.regret for report in plans]),
+        "prediction": _known([report.error.latent for report in reports if report.error is not None]),
+        "act_ms": kept.plan_ms,
+    }
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [float(value) for value in values if value is not None]
+
+
+def audit_row(config: GoalsConfig, task: Task, world: World, goal: GoalStart, seed: int) -> dict[str, Any]:
+    """The fidelities of all planners, and those of their rungs, on the same candidates."""
     assert config.audit is not None
-    opinions, aimed = {}, with_goal(task, goal)
-    for name, arm in config.arms.items():
-        if isinstance(arm, MPCAgentConfig):
-            objective = arm.objective.build(world, aimed)
-            opinions[name] = Opinion(objective, None if arm.fidelity is None else arm.fidelity.build(world.spec))
-            for number, screen in enumerate(arm.screens, start=1):
-                which = f"screen {number}" if len(arm.screens) > 1 else "screen"
-                opinions[f"{name}, {which}"] = Opinion(objective, screen.build(world).fidelity)
-    return audit(world, task, goal, opinions, reference=config.reference, seed=seed,
-                 **config.audit.model_dump(exclude={"starts"}))
+    scorings: dict[str, Scoring] = {}
+    for policy in config.policies:
+        if isinstance(policy, MPCPolicyConfig):
+            scorings |= scorings_of(policy, world, task, goal)
+    draws = DrawConfig.model_validate(config.audit.model_dump(exclude={"starts"}))
+    return audit(world, task, goal, scorings, draws, reference=config.reference, seed=seed)
+
+
+def scorings_of(policy: MPCPolicyConfig, world: World, task: Task, goal: GoalStart) -> Mapping[str, Scoring]:
+    """A planner's own fidelity, and those of its rungs."""
+    objective = policy.objective.build(world, task, goal.goal)
+    scorings = {policy.name: Scoring(objective, None if policy.fidelity is None else policy.fidelity.build(world.spec))}
+    for number, rung in enumerate(policy.rungs, start=1):
+        name = f"rung {number}" if len(policy.rungs) > 1 else "rung"
+        scorings[f"{policy.name}, {name}"] = Scoring(objective, rung.build(world).fidelity)
+    return scorings
 
 
 @lru_cache(maxsize=2)
-def _stage(settings: str) -> tuple[GoalsConfig, Task, World]:
-    """A process plays many pieces of one run."""
+def stage(settings: str) -> tuple[GoalsConfig, Task, World]:
+    """A process plays many jobs of one run."""
     config = validate(GoalsConfig, loads(settings))
-    return config, make_task(config.task.name, **config.task.options), load_world(config.world, device=config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return config, config.task.build(), load_world(config.world, device=config.device)
+
+

@@ -1,7 +1,7 @@
 """From the rows of a goal run to `summary.json` and a table: pure functions, whatever order the rows came in.
 
-Easy to get wrong: arms share their starts, so differences and ratios are of pairs; `timing` alone holds what a clock
-said and may differ between two runs of one configuration.
+Easy to get wrong: policies share their starts, so differences and ratios are of pairs; `timing` alone holds what a
+clock said and may differ between two runs of one configuration.
 """
 
 from __future__ import annotations
@@ -17,45 +17,46 @@ from wcsim.track.stats import bootstrap, paired_speedup, wilson
 
 Row = Mapping[str, Any]
 
-COLUMNS = ("episode", "place", "arm", "start", "seed", "steps", "reached", "block_reached", "agent_px", "block_px",
-           "block_deg", "plans", "calls")
-OPINIONS = ("tau", "regret", "true_tau", "true_regret")
+COLUMNS = ("episode", "place", "policy", "start", "seed", "steps", "reached", "scene_reached", "plans", "calls",
+           "clipped")
+RANKS = ("tau", "regret", "true_tau", "true_regret")
 
 
-def summarise(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every number that the report shows."""
-    played = [row for row in sorted(rows, key=lambda row: row["start"]) if row["arm"] is not None]
-    audits = [row for row in sorted(rows, key=lambda row: row["start"]) if row["arm"] is None]
-    arms = list(config["arms"])
-    by = {(place, arm): [row for row in played if (row["place"], row["arm"]) == (place, arm)]
-          for place in config["places"] for arm in arms}
+def summarise(rows: Sequence[Row], config: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
+    """Every number that the report shows.  metrics: names of the errors of the task's quantities."""
+    played = [row for row in sorted(rows, key=lambda row: row["start"]) if row["policy"] is not None]
+    audits = [row for row in sorted(rows, key=lambda row: row["start"]) if row["policy"] is None]
+    policies = {policy["name"]: policy["kind"] for policy in config["policies"]}
+    by = {(place, policy): [row for row in played if (row["place"], row["policy"]) == (place, policy)]
+          for place in config["places"] for policy in policies}
     reference = config["reference"]
     return {
         "kind": "goals",
         "episodes": config["episodes"],
         "goal_ticks": config["goal_ticks"],
         "max_steps": config["max_steps"],
+        "metrics": list(metrics),
         "reference": reference,
-        "places": [{"name": place, "arms": [
-            {"name": arm, "kind": config["arms"][arm]["kind"], **_arm(by[place, arm]),
-             "against": None if arm == reference else _against(by[place, reference], by[place, arm])}
-            for arm in arms]} for place in config["places"]],
+        "places": [{"name": place, "policies": [
+            {"name": policy, "kind": kind, **_policy(by[place, policy], metrics),
+             "against": None if policy == reference else _against(by[place, reference], by[place, policy])}
+            for policy, kind in policies.items()]} for place in config["places"]],
         "audit": _audit(audits),
         "timing": {
-            "places": [{"name": place, "arms": [{"name": arm, **_timing(by[place, reference], by[place, arm])}
-                                                for arm in arms]} for place in config["places"]],
-            "candidate_ms": {name: float(np.median([row["ms"][name] for row in audits])) for name in _opinions(audits)},
+            "places": [{"name": place, "policies": [{"name": policy, **_timing(by[place, reference], by[place, policy])}
+                                                for policy, kind in policies.items()]} for place in config["places"]],
+            "candidate_ms": {name: float(np.median([row["ms"][name] for row in audits])) for name in _scorings(audits)},
         },
     }
 
 
-def _arm(rows: Sequence[Row]) -> dict[str, Any]:
-    """One arm in one place."""
+def _policy(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
+    """One policy in one place."""
     told: dict[str, Any] = {}
-    for name, key in (("success", "reached"), ("block_success", "block_reached")):
+    for name, key in (("success", "reached"), ("scene_success", "scene_reached")):
         rate = wilson(sum(row[key] for row in rows), len(rows))
         told |= {f"{name}_rate": rate.value, f"{name}_interval": [rate.low, rate.high]}
-    for name in ("agent_px", "block_px", "block_deg", "steps"):
+    for name in (*metrics, "steps", "clipped"):
         told |= _mean(name, [row[name] for row in rows if row[name] is not None])
     steps, plans = sum(row["steps"] for row in rows), sum(row["plans"] for row in rows)
     told |= {"plans": plans, "calls_per_action": sum(row["calls"] for row in rows) / steps}
@@ -77,22 +78,22 @@ def _mean(name: str, values: Sequence[float]) -> dict[str, Any]:
 
 
 def _against(reference: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
-    """Paired with the reference arm: who reached what the other did not."""
+    """Paired with the reference policy: who reached what the other did not."""
     flips = mcnemar(*(np.array([row["reached"] for row in some]) for some in (reference, rows)))
     return {"only_reference": flips.only_first, "only_this": flips.only_second, "mcnemar_p": flips.p}
 
 
 def _audit(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Every opinion over all audited starts."""
+    """Every scoring over all audited starts."""
     if not rows:
         return None
-    told = [{"name": name, **{key: part for measure in OPINIONS for key, part in _mean(
-        measure, [row["opinions"][name][measure] for row in rows]).items()}} for name in _opinions(rows)]
-    return {"starts": len(rows), "spread": float(np.mean([row["spread"] for row in rows])), "opinions": told}
+    told = [{"name": name, **{key: part for measure in RANKS for key, part in _mean(
+        measure, [row["scorings"][name][measure] for row in rows]).items()}} for name in _scorings(rows)]
+    return {"starts": len(rows), "spread": float(np.mean([row["spread"] for row in rows])), "scorings": told}
 
 
-def _opinions(rows: Sequence[Row]) -> list[str]:
-    return list(rows[0]["opinions"]) if rows else []
+def _scorings(rows: Sequence[Row]) -> list[str]:
+    return list(rows[0]["scorings"]) if rows else []
 
 
 def _timing(reference: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:

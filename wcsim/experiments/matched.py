@@ -80,8 +80,8 @@ def best_at(rows: Sequence[Row], speed: float) -> dict[str, Any] | None:
 def affordable(rows: Sequence[Row], most: float) -> dict[str, Any] | None:
     """The fastest contestant that loses at most the share `most` of the official setting's accuracy in every figure."""
     judged = [(row, row["truth_loss_official"]) for row in rows if row["truth_loss_official"]]
-    good = [row for row, loss in judged if all(loss[name] <= most for name in
-                                               ("psnr", "block_px", "block_deg", "agent_px"))]
+    good = [row for row, loss in judged if all(value <= most for name, value in loss.items()
+                                               if not name.endswith("_interval"))]
     return dict(max(good, key=lambda row: row["speedup_official"])) if good else None
 
 

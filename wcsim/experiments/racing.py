@@ -1,10 +1,10 @@
 """What one contestant of a race costs and gets wrong, on one world.
 
 Three measurements.  Time: rounds in which everybody imagines the same chunk in turn, so that what slows a round slows
-all of it.  Distance: the first chunk, from real context and the same noise, against the twin that caches nothing.
-Truth: a whole rollout, judged at the end of each chunk.  Easy to get wrong: a cache that looks at its input skips more
-where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far from the
-truth hides a bad cache, since both twins are lost alike: read losses together with the baseline's own errors.
+all of it.  Distance: the first chunk, from real context and the same noise, against the rollout that caches nothing.
+Truth: a whole rollout, estimated at the end of each chunk.  Easy to get wrong: a cache that looks at its input skips
+more where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far from
+the truth hides a bad cache, since both rollouts are lost alike: read losses together with the baseline's own errors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
-from wcsim.envs.imagined import load_world
+from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import make_task
 from wcsim.experiments.hooked import Model, held
 from wcsim.experiments.race import RaceConfig, is_plain
@@ -29,10 +29,6 @@ from wcsim.track import metrics
 from wcsim.track.stats import bootstrap
 from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity, Foreseen, Trace, WorldState
 from wcsim.world.world import World
-
-WORST = {"block_px": 128.0, "block_deg": 90.0, "agent_px": 128.0}
-"""Where a pose error counts as lost: no rollout weighs more in a mean than this."""
-LOSSES = ("psnr_db", "block_px", "block_deg", "agent_px")
 
 Progress = Callable[[str], None]
 
@@ -50,7 +46,7 @@ class Imagined:
 
 
 class Race:
-    """The world, the held-out episodes, and what the plain twins of each solver and step count made of them."""
+    """The world, the held-out episodes, and what the plain rollouts of each solver and step count made of them."""
 
     def __init__(self, config: RaceConfig) -> None:
         self.config = config
@@ -61,7 +57,8 @@ class Race:
         self._pass = self.chunk if spec.frames_per_latent == 1 else None  # worlds of clips know but one length
         begin = self.chunk + self.lead  # a chunk after the start, when things move
         self.seen = record(self.task, config.first_seed, config.episodes, begin, config.horizon)
-        self.truth = HeldOut(self.seen.frames[:, begin:], self.seen.actions[:, begin:], self.seen.poses[:, begin:])
+        future = self.seen.part(slice(begin, None))
+        self.truth = HeldOut(future.frames, self.seen.actions[:, begin:], future.values)
         self._plain: dict[tuple[str, int, bool], Imagined] = {}
 
     def start(self, lanes: np.ndarray) -> WorldState:
@@ -70,8 +67,8 @@ class Race:
         return self.world.init(frames[:, : self.lead + 1], actions[:, : self.lead], lanes)
 
     def imagine(self, what: Fidelity, *, whole: bool, shift: float = 0.0) -> Imagined:
-        """All episodes from their starts: the rollout, decoded and judged, or its first chunk alone; `shift` perturbs
-        the newest real frames."""
+        """All episodes from their starts: the rollout, decoded and estimated, or its first chunk alone; `shift`
+        perturbs the newest real frames."""
         state = self.start(np.arange(self.config.episodes))
         if shift:
             noise = shift * torch.randn(state.latents.shape, generator=torch.Generator().manual_seed(0))
@@ -80,20 +77,20 @@ class Race:
         length = self.config.horizon if whole else self.chunk
         what = replace(what, cache=scales, chunk=self._pass)
         _, latents, trace = self.world.advance(state, self.truth.actions[:, :length], what)
-        errors = self._judge(latents) if whole else {}
+        errors = self._errors(latents) if whole else {}
         return Imagined(latents, self.world.decode(latents[:, : self.chunk]), errors, trace, scales.most)
 
-    def _judge(self, latents: Tensor) -> dict[str, np.ndarray]:
+    def _errors(self, latents: Tensor) -> dict[str, np.ndarray]:
         """Errors against the truth at the chunk ends."""
         horizon = self.config.horizon
         ends = np.unique(np.append(np.arange(self.chunk, horizon + 1, self.chunk), horizon)) - 1
-        shown = np.append(0, ends + 1)
-        seen = HeldOut(self.truth.frames[:, shown], self.truth.actions, self.truth.poses[:, shown])
+        seen = self.truth.part(np.append(0, ends + 1))
         errors = errors_of(self.task, self.world.decode(latents[:, ends]), seen)
-        return {name: np.minimum(values, WORST[name]) if name in WORST else values for name, values in errors.items()}
+        most = {quantity.metric: quantity.most for quantity in self.task.state}
+        return {name: np.minimum(values, most[name]) if name in most else values for name, values in errors.items()}
 
     def plain(self, solver: str, steps: int, *, whole: bool) -> Imagined:
-        """The uncached twin, imagined once."""
+        """The uncached rollout, imagined once."""
         for extent in (True, whole):
             if (solver, steps, extent) in self._plain:
                 return self._plain[solver, steps, extent]
@@ -102,19 +99,19 @@ class Race:
         return self._plain[solver, steps, whole]
 
     def compare(self, config: FidelityConfig, reference: Tensor | None, *, whole: bool) -> dict[str, Any]:
-        """Distances of the first chunk from the plain twin of the same solver and steps, and from `reference`; of the
-        whole rollout the losses against that twin and, as `official`, against the official setting, or None."""
+        """Distances of the first chunk from the plain rollout of the same solver and steps, and from `reference`; of
+        the whole rollout the losses against that one and, as `official`, against the official setting, or None."""
         steps = config.steps or self.world.spec.default_steps
-        twin = self.plain(config.solver, steps, whole=whole)
+        plain = self.plain(config.solver, steps, whole=whole)
         official = self.plain(self.config.solver, self.config.steps[0], whole=True)
         alike = is_plain(config)
-        mine = twin if alike else self.imagine(config.build(self.world.spec), whole=whole)
+        mine = plain if alike else self.imagine(config.build(self.world.spec), whole=whole)
         first = mine.latents[:, : self.chunk]
         return {
-            "latent_error": float(np.median(relative_error(first, twin.latents[:, : self.chunk]))),
+            "latent_error": float(np.median(relative_error(first, plain.latents[:, : self.chunk]))),
             "reference_error": None if reference is None else float(np.median(relative_error(first, reference))),
-            "psnr_to_uncached_db": None if alike else float(np.median(metrics.psnr_db(mine.first, twin.first))),
-            "truth_loss": losses(mine, twin) if whole else None,
+            "psnr_to_uncached_db": None if alike else float(np.median(metrics.psnr_db(mine.first, plain.first))),
+            "truth_loss": losses(mine, plain) if whole else None,
             "truth_loss_official": losses(mine, official) if whole else None,
             "shape_ok": float(mine.errors["shape_ok"].mean()) if whole else None,
             "sharpness": sharpness(mine.first) / sharpness(official.first),
@@ -198,14 +195,14 @@ def relative_error(latents: Tensor, reference: Tensor) -> np.ndarray:
     return ratio
 
 
-def losses(mine: Imagined, twin: Imagined) -> dict[str, Any]:
-    """Accuracy against the truth that is lost, as a share of the twin's own figure, with a 95% interval over episodes.
+def losses(mine: Imagined, plain: Imagined) -> dict[str, Any]:
+    """Accuracy against the truth that is lost, as a share of the plain rollout's figure, with a 95% interval.
 
-    Above 0 is worse: larger pose errors, less PSNR.  Ratio of means over episodes and chunk ends.
+    Above 0 is worse: larger errors, less PSNR.  Ratio of means over episodes and chunk ends.
     """
     table: dict[str, Any] = {}
-    for name in LOSSES:
-        ours, theirs = mine.errors[name].mean(1), twin.errors[name].mean(1)
+    for name in (name for name in mine.errors if name != "shape_ok"):
+        ours, theirs = mine.errors[name].mean(1), plain.errors[name].mean(1)
         sign = -1.0 if name == "psnr_db" else 1.0
         rows = np.arange(len(ours))
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
+from wcsim.spec import StateSpec
+from wcsim.track.horizon import COMPARISONS, at_horizons, median_valid_horizon, valid_horizons
 from wcsim.track.latency import LatencyLog, describe
-from wcsim.track.ledger import COMPARISONS, at_horizons, median_valid_horizon, valid_horizons
 from wcsim.track.runs import Run
 from wcsim.track.stats import paired_speedup, wilson
 
-TWINS = ("truth", "cached", "uncached")
+PLACES = ("truth", "cached", "uncached")
 
 
 def summarise(run: Run, *, deadline_ms: float, fps: float) -> dict[str, Any]:
-    """Every number that the report shows."""
-    episodes, steps = run.episodes, run.steps
+    """Every number that the report shows.  fps: control ticks per second."""
+    episodes, steps = sorted(run.episodes, key=lambda row: row["episode"]), run.steps
+    spec = StateSpec.from_json(run.manifest["state"])
     acted_in = episodes[0]["acted_in"]
     success = wilson(sum(row["success"][acted_in] for row in episodes), len(episodes))
     log = LatencyLog(deadline_ms=deadline_ms, fps=fps)
@@ -26,7 +29,7 @@ def summarise(run: Run, *, deadline_ms: float, fps: float) -> dict[str, Any]:
         log.add(row["spans_ms"], first=row["horizon"] == 1)
     # First steps carry warm-up in one world or the other, whichever went first.
     timed = [row["imagine_ms"] for row in steps if row["horizon"] > 1]
-    uncached_ms, cached_ms = (np.array([row[twin] for row in timed]) for twin in ("uncached", "cached"))
+    uncached_ms, cached_ms = (np.array([row[place] for row in timed]) for place in ("uncached", "cached"))
     speedup = paired_speedup(uncached_ms, cached_ms, generator=np.random.default_rng(0)) if timed else None
     return {
         "episodes": len(episodes),
@@ -35,12 +38,14 @@ def summarise(run: Run, *, deadline_ms: float, fps: float) -> dict[str, Any]:
         "fps": fps,
         "success_rate": success.value,
         "success_interval": [success.low, success.high],
-        "success_rate_by_twin": {twin: _mean(row["success"][twin] for row in episodes) for twin in TWINS},
-        "final_coverage": _mean(row["final_coverage"][acted_in] for row in episodes),
-        "final_coverage_by_twin": {twin: _mean(row["final_coverage"][twin] for row in episodes) for twin in TWINS},
+        "success_rate_by_place": {place: _mean(row["success"][place] for row in episodes) for place in PLACES},
+        "final_progress": _mean(row["final_progress"][acted_in] for row in episodes),
+        "final_progress_by_place": {place: _mean(row["final_progress"][place] for row in episodes) for place in PLACES},
         "error": at_horizons(steps),
-        "valid_horizon": {name: median_valid_horizon(valid_horizons(steps, name)) for name in COMPARISONS},
-        "shape_ok": {twin: _mean(row["shape_ok"][twin] for row in steps) for twin in TWINS},
+        "valid_horizon": _valid_horizons(steps, spec),
+        "clipped": sum(row["clipped"] for row in episodes),
+        "labels": run.manifest["labels"],
+        "shape_ok": {place: _mean(row["shape_ok"][place] for row in steps) for place in PLACES},
         "speedup": speedup.value if speedup else None,
         "speedup_interval": [speedup.low, speedup.high] if speedup else None,
         "hit_rate": _mean(row["hit_rate"] for row in steps),
@@ -50,30 +55,39 @@ def summarise(run: Run, *, deadline_ms: float, fps: float) -> dict[str, Any]:
     }
 
 
+def _valid_horizons(steps: Sequence[Mapping[str, Any]], spec: StateSpec) -> dict[str, float | None]:
+    """Per comparison, when the first quantity of the goal is lost; empty where none can be."""
+    losable = [quantity for quantity in (*spec.goal, *spec) if isfinite(quantity.lost)]
+    if not losable:
+        return {}
+    metric, bound = losable[0].metric, losable[0].lost
+    return {name: median_valid_horizon(valid_horizons(steps, name, metric=metric, bound=bound)) for name in COMPARISONS}
+
+
 def _planning(steps: list[dict[str, Any]]) -> dict[str, Any] | None:
     """What the planner did; None where a policy acted."""
-    planned = [row for row in steps if row["agent"] is not None and row["agent"]["reason"] is not None]
+    planned = [row for row in steps if row["plan"] is not None and row["plan"]["reason"] is not None]
     if not planned:
         return None
-    errors = [row["agent"]["prediction_error"] for row in steps if row["agent"]["prediction_error"] is not None]
+    errors = [row["plan"]["prediction_error"] for row in steps if row["plan"]["prediction_error"] is not None]
     return {
         "plans": len(planned),
-        "calls": sum(row["agent"]["calls"] for row in planned),
-        "reasons": dict(Counter(row["agent"]["reason"] for row in planned)),
+        "calls": sum(row["plan"]["calls"] for row in planned),
+        "reasons": dict(Counter(row["plan"]["reason"] for row in planned)),
         "plan_ms": describe([row["spans_ms"]["plan"] for row in planned]),
         "gap": exploitation_gap(steps),
-        "rank_agreement": _median(row["agent"].get("rank_agreement") for row in planned),
-        "regret": _median(row["agent"].get("regret") for row in planned),
+        "rank_agreement": _median(row["plan"].get("rank_agreement") for row in planned),
+        "regret": _median(row["plan"].get("regret") for row in planned),
         "prediction_error": {name: _median(error[name] for error in errors)
-                             for name in ("latent", "agent_px", "block_px", "block_deg")},
+                             for name in (errors[0] if errors else ())},
     }
 
 
 def exploitation_gap(steps: Sequence[Mapping[str, Any]]) -> float | None:
     """What the ticks of plans cost as they came, less what was promised: the median over plans, because one frame that
-    the judge cannot read costs as much as all others together.  None where no plan was given up."""
-    kept = [row["agent"]["kept"] for row in steps if row["agent"] is not None and row["agent"].get("kept")]
-    return _median(came - promised for promised, came in kept)
+    the estimator cannot read costs as much as all others together.  None where no plan was given up."""
+    realised = [row["plan"]["realised"] for row in steps if row["plan"] is not None and row["plan"].get("realised")]
+    return _median(came - promised for promised, came in realised)
 
 
 def _mean(values: Any) -> float:

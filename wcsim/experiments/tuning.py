@@ -53,6 +53,6 @@ def tune_world(
     low, high = row["speedup_official_interval"]
     return (f"# {row['ms']:.0f} ms per step of {row['batch']} lane(s) here, {row['speedup_official']:.2f}x "
             f"(95% interval {low:.2f} to {high:.2f}) the official setting.\n"
-            f"# Distance from the finely integrated frame {row['reference_error']:.4f}; from the uncached twin "
+            f"# Distance from the finely integrated frame {row['reference_error']:.4f}; from the uncached rollout "
             f"{row['latent_error']:.4f}.\n"
             + yaml.safe_dump(settings, sort_keys=False))

@@ -18,18 +18,20 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wcsim.report import phrases
 from wcsim.report.canvas import Panel, colour, count_axis, draw, plain_numbers
+from wcsim.report.conditions import conditions
 from wcsim.report.evaluation import ends
+from wcsim.report.measures import spec_of
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.track.runs import Run
 
 Row = Mapping[str, Any]
 
-COLOURS = ("cached", "uncached", "between", "plan", "encode", "truth", "judge", "alert")
+COLOURS = ("cached", "uncached", "between", "plan", "encode", "truth", "estimate", "alert")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = "osD^"
 
 OUTCOMES = {
-    "final_coverage": ("final_coverage_interval", "Goal covered at the end"),
+    "final_progress": ("final_progress_interval", "Progress at the end"),
     "success_rate": ("success_interval", "Success rate"),
     "latent_error": (None, "Prediction error, relative"),
 }
@@ -40,12 +42,13 @@ def write_budget(run: Run) -> Path:
     """Write `report.html` into the run; returns its path.  Raises RunError where the run has not ended."""
     summary, config = run.read_summary(), run.config
     lede = (
-        f"A planner thought in the world {config['world']} and acted in the truth: "
+        f"A planner planned in the world {config['world']} and acted in the truth: "
         f"{phrases.plural(summary['episodes'], 'episode')} of at most {phrases.plural(summary['max_steps'], 'step')} "
-        f"for every point below. Time was {'simulated' if summary['clock'] == 'simulated' else 'measured'}."
+        f"for every point below. Time was {'simulated' if summary['clock'] == 'simulated' else 'measured'}. "
+        f"Progress is the task's {spec_of(run.manifest).progress}. {conditions(run)}"
     )
     return write_page(
-        run.path / "report.html", str(config["name"]), lede, 
+        run.path / "report.html", str(config["name"]), lede,
         [_deadlines(summary), _delays(summary), _governed(summary, config)],
         sources={"Configuration": yaml.safe_dump(config, sort_keys=False), "Manifest": dumps(run.manifest, indent=2)},
         also=", and episodes.csv every episode",
@@ -58,11 +61,11 @@ def _deadlines(summary: Mapping[str, Any]) -> Section:
     for cell in cells:
         if cell["rounds_per_plan"] > 0 and cell["attainment"] >= 0.95:
             known = best.get(cell["deadline_ms"])
-            if known is None or cell["final_coverage"] > known["final_coverage"]:
+            if known is None or cell["final_progress"] > known["final_progress"]:
                 best[cell["deadline_ms"]] = cell
     reading = " ".join(
-        f"Within {phrases.measured(deadline, 'ms')}, {cell['planner']} on {cell['effort']} covers most: "
-        f"{phrases.number(cell['final_coverage'])}." for deadline, cell in sorted(best.items())
+        f"Within {phrases.measured(deadline, 'ms')}, {cell['planner']} on {cell['effort']} gets furthest: "
+        f"{phrases.number(cell['final_progress'])}." for deadline, cell in sorted(best.items())
     ) or "No setting met its own deadline in 19 of 20 plans."
     panels = [
         panel(f"deadline-{name}", f"{title}, against the deadline per plan", cells,
@@ -76,11 +79,11 @@ def _deadlines(summary: Mapping[str, Any]) -> Section:
          phrases.number(cell["calls_per_plan"], 0))
         for cell in cells
     )
-    table = Table("By deadline", ("", "deadline, ms", "success", "covered", "95%", "plan p50", "p95", "p99", "max",
+    table = Table("By deadline", ("", "deadline, ms", "success", "progress", "95%", "plan p50", "p95", "p99", "max",
                                   "met", "real time", "candidates"), rows)
     return Section("deadline", "What a deadline buys", reading,
-                   "Colours are efforts, lines planners; bars are 95% intervals. While it plans, the table stands "
-                   "still: what a late plan costs on a moving one is below. `wcsim budget CONFIG --recommend MS` "
+                   "Colours are efforts, lines planners; bars are 95% intervals. While it plans, the scene stands "
+                   "still: what a late plan costs in a moving one is below. `wcsim budget CONFIG --recommend MS` "
                    "prints the setting to take.", tuple(panels), (table,))
 
 
@@ -96,7 +99,7 @@ def _delays(summary: Mapping[str, Any]) -> Section:
     ]
     rows = tuple((f"{cell['mode']}, {phrases.plural(cell['delay'], 'tick')}", *_outcome(cell),
                   phrases.percent(cell["waited"])) for cell in cells)
-    table = Table("By delay", ("", "success", "covered", "95%", "ticks stood still"), rows)
+    table = Table("By delay", ("", "success", "progress", "95%", "ticks stood still"), rows)
     return Section(
         "delay", "What a delay costs", f"{first['planner']} on {first['effort']}, plans arriving late.",
         "wait stands still until the plan arrives; naive goes on with the last one and then switches; ensemble "
@@ -112,7 +115,7 @@ def _governed(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Section:
     rows = tuple((phrases.number(cell["deadline_ms"], 0), *_outcome(cell), phrases.number(cell["level"], 2),
                   *(phrases.number(cell["plan_ms"][key], 0) for key in ("p50", "p95", "max")),
                   phrases.percent(cell["attainment"]), phrases.times(cell["real_time_factor"])) for cell in cells)
-    table = Table("By deadline", ("deadline, ms", "success", "covered", "95%", "mean level", "plan p50", "p95", "max",
+    table = Table("By deadline", ("deadline, ms", "success", "progress", "95%", "mean level", "plan p50", "p95", "max",
                                   "met", "real time"), rows)
     return Section(
         "governed", "What a governor makes of a deadline",
@@ -121,8 +124,8 @@ def _governed(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Section:
 
 
 def _outcome(cell: Row) -> tuple[str, ...]:
-    return (phrases.percent(cell["success_rate"]), phrases.number(cell["final_coverage"], 3),
-            ends(cell["final_coverage_interval"]))
+    return (phrases.percent(cell["success_rate"]), phrases.number(cell["final_progress"], 3),
+            ends(cell["final_progress_interval"]))
 
 
 def panel(

@@ -39,7 +39,7 @@ PALETTE = {
     "policy": ("#edc354", "#e9c766"),
     "other": ("#d0d5da", "#495059"),
     "decode": ("#e08e5b", "#dd9466"),
-    "judge": ("#959da5", "#7d858d"),
+    "estimate": ("#959da5", "#7d858d"),
 }
 """Name to colour on light and on dark ground.  Series differ in lightness too, for those who do not see hues apart."""
 
@@ -47,6 +47,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu 
 
 WIDTH_IN = 4.8
 """Width of every drawing: half a desktop page, or a whole phone one with its text still legible."""
+
+TAG = re.compile(r"<[^>]+>")
 
 NAMES = {light: name for name, (light, _) in PALETTE.items()}
 
@@ -60,6 +62,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
+    "text.parse_math": False,  # names are text, whatever they hold
     "text.color": colour("ink"),
     "axes.edgecolor": colour("muted"),
     "axes.facecolor": "none",
@@ -111,12 +114,18 @@ def draw(name: str, description: str, paint: Callable[[Figure], None], *, height
 
 
 def _embeddable(document: str, name: str, description: str) -> str:
+    """The `<svg>` element of a document, its ids and colours rewritten: inside tags alone, for what stands between them
+    is text, and may be anybody's name."""
     svg = document[document.index("<svg") :].strip()
-    svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _variable(match[0]), svg)
-    svg = svg.replace("'DejaVu Sans'", FONT)
-    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", svg)
+    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    used = {found for tag in TAG.findall(svg) for found in re.findall(r'(?:url\(|href=")#([^)"]+)', tag)}
+
+    def rewrite(match: re.Match[str]) -> str:
+        tag = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), match[0]).replace("'DejaVu Sans'", FONT)
+        tag = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", tag)
+        return re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}-", tag)
+
+    svg = TAG.sub(rewrite, svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
 
 

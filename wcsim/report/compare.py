@@ -17,6 +17,7 @@ from wcsim.errors import RunError
 from wcsim.report import phrases
 from wcsim.report.budget import write_budget
 from wcsim.report.canvas import Panel, colour, draw, plain_numbers
+from wcsim.report.conditions import conditions
 from wcsim.report.evaluation import write_evaluation
 from wcsim.report.goals import write_goals
 from wcsim.report.page import write_report
@@ -24,7 +25,7 @@ from wcsim.report.sections import Section, Table, write_page
 from wcsim.track.runs import Run
 
 HEADLINES = {
-    "closed loop": ("success_rate", "final_coverage", "speedup", "hit_rate", "latency_ms.p95", "deadline_attainment"),
+    "closed loop": ("success_rate", "final_progress", "speedup", "hit_rate", "latency_ms.p95", "deadline_attainment"),
     "evaluation": ("pearson.uncached", "pearson.cached", "mmrv.uncached", "mmrv.cached", "cache.hit_rate"),
     "budget": (),
     "goals": (),
@@ -68,7 +69,8 @@ def write_comparison(paths: Sequence[Path], out: Path) -> Path:
                 tables=(Table("Settings that differ", ("", *names), changed),) if changed else ()),
     ]
     sources = {name: yaml.safe_dump(run.config, sort_keys=False) for name, run in zip(names, runs, strict=True)}
-    return write_page(out, " against ".join(names), f"{len(runs)} runs of one kind, side by side.", sections,
+    told = " ".join(f"{name}: {conditions(run)}" for name, run in zip(names, runs, strict=True))
+    return write_page(out, " against ".join(names), f"{len(runs)} runs of one kind, side by side. {told}", sections,
                       sources=sources)
 
 

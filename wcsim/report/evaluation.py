@@ -17,16 +17,18 @@ from matplotlib.figure import Figure
 
 from wcsim.report import phrases
 from wcsim.report.canvas import Panel, colour, draw, plain_numbers
+from wcsim.report.conditions import conditions
+from wcsim.report.measures import spec_of
 from wcsim.report.page import Tile
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.track.runs import Run
 
-WORLDS = ("truth", "uncached", "cached")
+PLACES = ("truth", "uncached", "cached")
 
 SCORES = {
     "success": ("success_rate", "success_interval", "Success rate"),
-    "final_coverage": ("final_coverage", "final_coverage_interval", "Goal covered at the end"),
-    "max_coverage": ("max_coverage", "max_coverage_interval", "Most of the goal covered"),
+    "final_progress": ("final_progress", "final_progress_interval", "Progress at the end"),
+    "max_progress": ("max_progress", "max_progress_interval", "Most progress"),
     "return": ("return", "return_interval", "Return"),
 }
 """Score to its value, its interval and its name."""
@@ -42,9 +44,10 @@ def write_evaluation(run: Run) -> Path:
         f"{len(summary['policies'])} policies played the task "
         f"{config['task']['name']} from {phrases.plural(summary['starts'], 'start')} for at most "
         f"{phrases.plural(summary['max_steps'], 'step')}, in the truth, in the world {config['world']} without a cache "
-        f"and with it. They are compared by {score}."
+        f"and with it. They are compared by {score}. Progress is the task's {spec_of(run.manifest).progress}. "
+        f"{conditions(run)}"
     )
-    sections = [_agreement(summary), _caching(summary), _policies(summary), _judge(summary), _timing(summary)]
+    sections = [_agreement(summary), _caching(summary), _policies(summary), _estimator(summary), _timing(summary)]
     return write_page(
         run.path / "report.html", str(config["name"]), lede, sections, tiles=tiles(summary),
         sources={"Configuration": yaml.safe_dump(config, sort_keys=False),
@@ -147,20 +150,20 @@ def _caching(summary: Mapping[str, Any]) -> Section:
     told, cache = summary["caching"], summary["cache"]
     reading = (
         f"The cache skipped the deep blocks in {phrases.percent(cache['hit_rate'])} of denoise steps. It changed the "
-        f"goal covered at the end by {signed(told['final_coverage'])} on average "
-        f"({ends(told['final_coverage_interval'], signed)}); single episodes ended "
-        f"{phrases.number(told['final_coverage_apart'], 3)} apart. {phrases.plural(told['only_uncached'], 'episode')} "
+        f"progress at the end by {signed(told['final_progress'])} on average "
+        f"({ends(told['final_progress_interval'], signed)}); single episodes ended "
+        f"{phrases.number(told['final_progress_apart'], 3)} apart. {phrases.plural(told['only_uncached'], 'episode')} "
         f"succeeded only without it and {told['only_cached']} only with it (McNemar p = "
         f"{phrases.number(told['mcnemar_p'], 3)})."
     )
     rows = tuple(
-        (policy["name"], signed(policy["caching"]["final_coverage"]),
-         ends(policy["caching"]["final_coverage_interval"], signed), str(policy["caching"]["only_uncached"]),
+        (policy["name"], signed(policy["caching"]["final_progress"]),
+         ends(policy["caching"]["final_progress_interval"], signed), str(policy["caching"]["only_uncached"]),
          str(policy["caching"]["only_cached"]), phrases.number(policy["caching"]["mcnemar_p"], 3))
         for policy in summary["policies"]
     )
     table = Table("Cached less uncached, same starts and noise",
-                  ("policy", "goal covered", "95%", "won by uncached alone", "won by cached alone", "McNemar p"), rows)
+                  ("policy", "progress", "95%", "won by uncached alone", "won by cached alone", "McNemar p"), rows)
     return Section("caching", "What does caching change?", reading, panels=(_change_panel(summary),), tables=(table,))
 
 
@@ -170,17 +173,17 @@ def _change_panel(summary: Mapping[str, Any]) -> Panel:
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for place, policy in enumerate(policies):
-            low, high = policy["caching"]["final_coverage_interval"]
+            low, high = policy["caching"]["final_progress_interval"]
             if low is not None:
                 axes.plot([low, high], [place, place], color=colour("cached"))
-            axes.plot(policy["caching"]["final_coverage"], place, marker="D", color=colour("cached"), markersize=4.5)
+            axes.plot(policy["caching"]["final_progress"], place, marker="D", color=colour("cached"), markersize=4.5)
         axes.axvline(0.0, color=colour("truth"), linewidth=1.0, linestyle=(0, (5, 2)))
         axes.set_yticks(range(len(policies)), [policy["name"] for policy in policies])
         axes.invert_yaxis()
-        axes.set_xlabel("goal covered at the end, cached less uncached")
+        axes.set_xlabel("progress at the end, cached less uncached")
 
     return Panel("Change by caching, with 95% intervals",
-                 draw("caching", "Change of the goal covered by caching, per policy", paint, height_in=3.8))
+                 draw("caching", "Change of progress by caching, per policy", paint, height_in=3.8))
 
 
 def _policies(summary: Mapping[str, Any]) -> Section:
@@ -188,26 +191,28 @@ def _policies(summary: Mapping[str, Any]) -> Section:
     for value, interval, title in SCORES.values():
         write = phrases.percent if value == "success_rate" else (lambda number: phrases.number(number, 3))
         rows = tuple(
-            (policy["name"], *(text for world in WORLDS
-                               for text in (write(policy[world][value]), ends(policy[world][interval], write))))
+            (policy["name"], *(text for place in PLACES
+                               for text in (write(policy[place][value]), ends(policy[place][interval], write))))
             for policy in summary["policies"])
-        tables.append(Table(title, ("policy", *(text for world in WORLDS for text in (world, "95%"))), rows))
-    return Section("policies", "Every policy in every world", tables=tuple(tables))
+        tables.append(Table(title, ("policy", *(text for place in PLACES for text in (place, "95%"))), rows))
+    clipped = tuple((policy["name"], phrases.percent(policy["clipped"])) for policy in summary["policies"])
+    tables.append(Table("Actions out of bounds, which were clipped", ("policy", "share of actions"), clipped))
+    return Section("policies", "Every policy in every place", tables=tuple(tables))
 
 
-def _judge(summary: Mapping[str, Any]) -> Section:
-    judge = summary["judge"]
-    error = judge["coverage_error"]
-    return Section("judge", "How far the judge is to be trusted", (
-        f"On the last frames of {phrases.plural(judge['episodes'], 'true episode')}, whose state is known, the judge "
-        f"reads the goal covered {signed(judge['coverage_bias'])} off on average, {phrases.number(error['p50'], 3)} in "
-        f"the median and at most {phrases.number(error['p95'], 3)} in 19 of 20; it agrees on success in "
-        f"{phrases.percent(judge['success_agreement'])} of them."))
+def _estimator(summary: Mapping[str, Any]) -> Section:
+    read = summary["estimator"]
+    error = read["progress_error"]
+    return Section("estimator", "How far the estimator can be trusted", (
+        f"On the last frames of {phrases.plural(read['episodes'], 'true episode')}, whose state is known, the "
+        f"estimator reads progress {signed(read['progress_bias'])} off on average, {phrases.number(error['p50'], 3)} "
+        f"in the median and at most {phrases.number(error['p95'], 3)} in 19 of 20; it agrees on success in "
+        f"{phrases.percent(read['success_agreement'])} of them."))
 
 
 def _timing(summary: Mapping[str, Any]) -> Section:
-    rows = tuple((world, *(phrases.number(summary["timing"][world][key], decimals)
+    rows = tuple((place, *(phrases.number(summary["timing"][place][key], decimals)
                            for key, decimals in (("steps", 0), ("seconds", 0), ("seconds_per_step", 4))))
-                 for world in WORLDS)
+                 for place in PLACES)
     return Section("timing", "What it cost", tables=(
-        Table("Process seconds, policies and judge included", ("", "steps", "seconds", "seconds per step"), rows),))
+        Table("Process seconds, policies and estimator included", ("", "steps", "seconds", "seconds per step"), rows),))

@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wcsim.report.canvas import Panel, colour, count_axis, draw, label_ends, last_finite, plain_numbers
-from wcsim.track.ledger import COMPARISONS, curve
+from wcsim.report.measures import Measure, measures
+from wcsim.spec import StateSpec
+from wcsim.track.horizon import COMPARISONS, curve
 
 Row = Mapping[str, Any]
 
@@ -25,23 +27,16 @@ COMPARISON_LOOKS = {
 }
 """Comparison to colour, label and line."""
 
-ERROR_TITLES = {
-    "block_px": "Block position error, px",
-    "block_deg": "Block angle error, degrees",
-    "agent_px": "Agent position error, px",
-    "psnr_db": "Picture likeness (PSNR), dB",
-}
-
-TWINS = ("truth", "cached", "uncached")
+PLACES = ("truth", "cached", "uncached")
 
 
-def error_panels(steps: Sequence[Row]) -> list[Panel]:
+def error_panels(steps: Sequence[Row], spec: StateSpec) -> list[Panel]:
     """Error against horizon, a panel per metric: medians over episodes with their bootstrap intervals."""
-    return [panel for metric in ERROR_TITLES for panel in _error_panel(steps, metric)]
+    return [panel for measure in measures(spec) for panel in _error_panel(steps, measure)]
 
 
-def _error_panel(steps: Sequence[Row], metric: str) -> list[Panel]:
-    curves = {comparison: curve(steps, comparison, metric) for comparison in COMPARISONS}
+def _error_panel(steps: Sequence[Row], measure: Measure) -> list[Panel]:
+    curves = {comparison: curve(steps, comparison, measure.key) for comparison in COMPARISONS}
     curves = {comparison: points for comparison, points in curves.items() if points.n.any()}
     if not curves:
         return []
@@ -54,13 +49,13 @@ def _error_panel(steps: Sequence[Row], metric: str) -> list[Panel]:
             axes.fill_between(points.horizon, points.low, points.high, color=colour(name), alpha=0.16, linewidth=0)
             axes.plot(points.horizon, points.median, color=colour(name), linestyle=line, marker="o")
             ends.append((last_finite(points.median) or 0.0, label, name))
-        if metric != "psnr_db":
+        if not measure.rises:
             axes.set_ylim(bottom=0)
         count_axis(axes, "rollout steps imagined")
         label_ends(axes, ends)
 
-    title = ERROR_TITLES[metric]
-    return [Panel(title, draw(f"error-{metric}", f"{title}, against rollout steps, for three comparisons", paint))]
+    title = measure.title
+    return [Panel(title, draw(f"error-{measure.key}", f"{title}, against rollout steps, for three comparisons", paint))]
 
 
 def latency_panels(steps: Sequence[Row], deadline_ms: float | None) -> list[Panel]:
@@ -109,7 +104,7 @@ def world_layers(steps: Sequence[Row]) -> dict[str, tuple[str, np.ndarray]]:
         "encode": ("encode", encode),
         "other": ("other", np.maximum(_span(steps, "imagine") - known, 0.0)),
         "decode": ("decode", _span(steps, "decode")),
-        "judge": ("judge", _span(steps, "judge")),
+        "estimate": ("estimate", _span(steps, "estimate")),
     }
     return {label: layer for label, layer in layers.items() if layer[1].any()}
 
@@ -117,13 +112,13 @@ def world_layers(steps: Sequence[Row]) -> dict[str, tuple[str, np.ndarray]]:
 def _world_panel(steps: Sequence[Row]) -> list[Panel]:
     paired = [row["imagine_ms"] or {} for row in steps]
     layers = world_layers(steps)
-    if not layers:  # the agent acted in the truth, so only the imagining itself was timed
+    if not layers:  # the policy acted in the truth, so only the imagining itself was timed
         cached = np.array([row.get("cached") or 0.0 for row in paired])
         layers = {"imagining": ("deep", cached)} if cached.any() else {}
     if not layers:
         return []
     uncached = np.array([row.get("uncached") or np.nan for row in paired])
-    uncached = uncached + _span(steps, "decode") + _span(steps, "judge")
+    uncached = uncached + _span(steps, "decode") + _span(steps, "estimate")
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -164,32 +159,33 @@ def _run_axis(axes: Axes, steps: Sequence[Row]) -> None:
     plain_numbers(axes)
 
 
-def task_panels(steps: Sequence[Row], error_bound: float | None) -> list[Panel]:
-    """How the task went and how the planner fared: coverage in each twin, and what it predicted against what it saw."""
-    return [*_coverage_panel(steps), *_prediction_panel(steps, error_bound)]
+def task_panels(steps: Sequence[Row], progress: str, error_bound: float | None) -> list[Panel]:
+    """How the task went and how the planner fared: progress in each place, and what was predicted against what came."""
+    return [*_progress_panel(steps, progress), *_prediction_panel(steps, error_bound)]
 
 
-def _coverage_panel(steps: Sequence[Row]) -> list[Panel]:
-    grids = {twin: _grid(steps, [row["coverage"][twin] for row in steps]) for twin in TWINS}
-    grids = {twin: grid for twin, grid in grids.items() if np.isfinite(grid).any()}
+def _progress_panel(steps: Sequence[Row], progress: str) -> list[Panel]:
+    grids = {place: _grid(steps, [row["progress"][place] for row in steps]) for place in PLACES}
+    grids = {place: grid for place, grid in grids.items() if np.isfinite(grid).any()}
     if not grids:
         return []
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         ends = []
-        for twin, grid in grids.items():
+        for place, grid in grids.items():
             horizon = np.arange(1, grid.shape[1] + 1)
             median = _median(grid)
-            axes.plot(horizon, 100.0 * grid.T, color=colour(twin), linewidth=0.8, alpha=0.25)
-            axes.plot(horizon, 100.0 * median, color=colour(twin), linestyle="--" if twin == "truth" else "-")
-            ends.append((100.0 * (last_finite(median) or 0.0), twin, twin))
+            axes.plot(horizon, 100.0 * grid.T, color=colour(place), linewidth=0.8, alpha=0.25)
+            axes.plot(horizon, 100.0 * median, color=colour(place), linestyle="--" if place == "truth" else "-")
+            ends.append((100.0 * (last_finite(median) or 0.0), place, place))
         axes.set_ylim(0, 100)
         count_axis(axes, "rollout step")
         label_ends(axes, ends)
 
-    description = "Share of the goal covered against rollout step, in the truth, the cached and the uncached world"
-    return [Panel("Goal covered, %", draw("task-coverage", description, paint))]
+    title = f"{progress.capitalize()}, %"
+    description = f"{title} against rollout step, in the truth, the cached and the uncached world"
+    return [Panel(title, draw("task-progress", description, paint))]
 
 
 def _grid(steps: Sequence[Row], values: Sequence[float | None]) -> np.ndarray:
@@ -209,7 +205,7 @@ def _median(grid: np.ndarray) -> np.ndarray:
 
 
 def _prediction_error(row: Row) -> float | None:
-    error = (row["agent"] or {}).get("prediction_error") or {}
+    error = (row["plan"] or {}).get("prediction_error") or {}
     value: float | None = error.get("latent")
     return value
 
@@ -219,7 +215,7 @@ def _prediction_panel(steps: Sequence[Row], error_bound: float | None) -> list[P
     if not np.isfinite(grid).any():
         return []
     first = steps[0]["episode"]
-    reasons = {row["horizon"]: row["agent"].get("reason") for row in steps if row["episode"] == first and row["agent"]}
+    reasons = {row["horizon"]: row["plan"].get("reason") for row in steps if row["episode"] == first and row["plan"]}
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()

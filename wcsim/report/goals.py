@@ -1,7 +1,7 @@
 """The page of a goal run: who reaches its goals, at what price, and how far the cheap ways of imagining mislead.
 
-Easy to get wrong: arms are compared start by start, so the intervals of their rates may overlap where the paired test
-still tells them apart; both are shown.
+Easy to get wrong: policies are compared start by start, so the intervals of their rates may overlap where the paired
+test still tells them apart; both are shown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from matplotlib.figure import Figure
 
 from wcsim.report import phrases
 from wcsim.report.canvas import Panel, colour, draw, plain_numbers
+from wcsim.report.conditions import conditions
 from wcsim.report.evaluation import ends, signed
+from wcsim.report.measures import UNITS, Measure, errors, spec_of
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.track.runs import Run
 
@@ -29,73 +31,77 @@ PLACES = {"truth": "the truth", "world": "the imagined environment"}
 def write_goals(run: Run) -> Path:
     """Write `report.html` into the run; returns its path.  Raises RunError where the run has not ended."""
     summary, config = run.read_summary(), run.config
+    within = ", ".join(f"{value:g} {UNITS.get(unit, unit)}" for unit, value in config["within"].items())
     lede = (
-        f"From {phrases.plural(summary['episodes'], 'held-out start')}, agents tried to bring the table to where a "
+        f"From {phrases.plural(summary['episodes'], 'held-out start')}, policies tried to bring the scene to where a "
         f"demonstrator left it {phrases.plural(summary['goal_ticks'], 'tick')} later, within "
-        f"{phrases.plural(summary['max_steps'], 'step')}: agent and block within {config['within_px']:g} px, the block "
-        f"turned within {config['within_degrees']:g} degrees. Planners thought in the world {config['world']}."
+        f"{phrases.plural(summary['max_steps'], 'step')}: all errors of one unit together within {within}. Planners "
+        f"used the world {config['world']}. {conditions(run)}"
     )
     return write_page(
         run.path / "report.html", str(config["name"]), lede,
-        [_success(summary), _price(summary), _promises(summary), _audit(summary)],
+        [_success(summary, errors(spec_of(run.manifest))), _price(summary), _promises(summary), _audit(summary)],
         sources={"Configuration": yaml.safe_dump(config, sort_keys=False), "Manifest": dumps(run.manifest, indent=2)},
         also=", and episodes.csv every episode",
     )
 
 
-def _success(summary: Row) -> Section:
+def _success(summary: Row, shown: Sequence[Measure]) -> Section:
     tables = tuple(Table(
         f"Acting in {PLACES[place['name']]}",
-        ("", "reached", "95%", "block alone", "95%", "block off, px", "95%", "turn off, degrees", "steps",
+        ("", "reached", "95%", "scene alone", "95%", *(measure.title for measure in shown), "steps", "clipped",
          f"{summary['reference']} alone / this alone", "p"),
-        tuple(_success_row(arm) for arm in place["arms"])) for place in summary["places"])
+        tuple(_success_row(policy, shown) for policy in place["policies"])) for place in summary["places"])
     return Section(
         "success", "Who reaches the goal", "", "Bars are 95% intervals; the last columns are McNemar's exact test of "
         f"the same starts against {summary['reference']}.",
         (_bars("success", "Goals reached", summary["places"], "success_rate", "success_interval"),), tables)
 
 
-def _success_row(arm: Row) -> tuple[str, ...]:
-    against = arm["against"]
+def _success_row(policy: Row, shown: Sequence[Measure]) -> tuple[str, ...]:
+    against = policy["against"]
     paired = (phrases.NONE,) * 2 if against is None else (
         f"{against['only_reference']} / {against['only_this']}", phrases.number(against["mcnemar_p"], 3))
-    return (arm["name"], phrases.percent(arm["success_rate"]), ends(arm["success_interval"], phrases.percent),
-            phrases.percent(arm["block_success_rate"]), ends(arm["block_success_interval"], phrases.percent),
-            phrases.number(arm["block_px"]), ends(arm["block_px_interval"], phrases.number),
-            phrases.number(arm["block_deg"]), phrases.number(arm["steps"]), *paired)
+    return (policy["name"], phrases.percent(policy["success_rate"]), ends(policy["success_interval"], phrases.percent),
+            phrases.percent(policy["scene_success_rate"]), ends(policy["scene_success_interval"], phrases.percent),
+            *(f"{phrases.number(policy[one.key])} ({ends(policy[f'{one.key}_interval'], phrases.number)})"
+              for one in shown),
+            phrases.number(policy["steps"]), phrases.number(policy["clipped"]), *paired)
 
 
 def _price(summary: Row) -> Section:
     places = summary["timing"]["places"]
-    calls = {(place["name"], arm["name"]): arm["calls_per_action"] for place in summary["places"]
-             for arm in place["arms"]}
+    calls = {(place["name"], policy["name"]): policy["calls_per_action"] for place in summary["places"]
+             for policy in place["policies"]}
     tables = tuple(Table(
         f"Acting in {PLACES[place['name']]}",
         ("", "seconds per action", f"times fewer than {summary['reference']}", "95%", "p50, ms", "p95", "p99", "max",
          "candidates per action"),
-        tuple((arm["name"], phrases.number(arm["seconds_per_action"], 4), phrases.times(arm["faster"]),
-               ends(arm["faster_interval"], phrases.times),
-               *(phrases.number(arm["act_ms"][key], 1) for key in ("p50", "p95", "p99", "max")),
-               phrases.number(calls[place["name"], arm["name"]])) for arm in place["arms"])) for place in places)
-    return Section("price", "What an action costs", "", "Seconds of the whole agent, over actions with and without a "
+        tuple((policy["name"], phrases.number(policy["seconds_per_action"], 4), phrases.times(policy["faster"]),
+               ends(policy["faster_interval"], phrases.times),
+               *(phrases.number(policy["act_ms"][key], 1) for key in ("p50", "p95", "p99", "max")),
+               phrases.number(calls[place["name"], policy["name"]])) for policy in place["policies"]))
+        for place in places)
+    return Section("price", "What an action costs", "", "Seconds of the whole policy, over actions with and without a "
                    "new plan; the ratio, of planners, is the median over starts.", tables=tables)
 
 
 def _promises(summary: Row) -> Section:
     rows = tuple(
-        (f"{arm['name']}, in {PLACES[place['name']]}", phrases.number(arm["promised"]), phrases.number(arm["came"]),
-         signed(arm["gap"]), ends(arm["gap_interval"], signed), phrases.number(arm["prediction"], 3),
-         phrases.number(arm["rank_agreement"], 3), phrases.number(arm["regret"]))
-        for place in summary["places"] for arm in place["arms"] if arm["gap"] is not None)
+        (f"{policy['name']}, in {PLACES[place['name']]}", phrases.number(policy["promised"]),
+         phrases.number(policy["came"]), signed(policy["gap"]), ends(policy["gap_interval"], signed),
+         phrases.number(policy["prediction"], 3), phrases.number(policy["rank_agreement"], 3),
+         phrases.number(policy["regret"]))
+        for place in summary["places"] for policy in place["policies"] if policy["gap"] is not None)
     if not rows:
         return Section("promises", "What plans promised", missing="No planner gave up a plan.")
     return Section(
         "promises", "What plans promised, and what came",
         how="Costs of the ticks that a plan was followed: as imagined, and as then seen. What came dearer than "
-        "promised is the exploitation gap. The last columns are of screenings: how a cheap look agreed with a proper "
-        "one on the survivors, and what trusting it would have cost.",
+        "promised is the exploitation gap. The last columns are of successive halving: how a cheap rung agreed with a "
+        "proper one on the survivors, and what trusting it would have cost.",
         tables=(Table("Promised and realised costs", ("", "promised", "came", "gap", "95%", "prediction error",
-                                                      "screen's tau", "screen's regret"), rows),))
+                                                      "rung's tau", "rung's regret"), rows),))
 
 
 def _audit(summary: Row) -> Section:
@@ -105,7 +111,7 @@ def _audit(summary: Row) -> Section:
     ms = summary["timing"]["candidate_ms"]
     rows = tuple((told["name"], *(text for key in ("tau", "regret", "true_tau", "true_regret") for text in (
         phrases.number(told[key], 3), ends(told[f"{key}_interval"]))), phrases.number(ms[told["name"]], 1))
-        for told in audit["opinions"])
+        for told in audit["scorings"])
     reference = summary["reference"]
     head = ("", f"tau with {reference}", "95%", "regret there", "95%", "tau with the truth", "95%", "true regret",
             "95%", "ms per candidate")
@@ -118,15 +124,15 @@ def _audit(summary: Row) -> Section:
 
 
 def _bars(name: str, title: str, places: Sequence[Row], value: str, interval: str) -> Panel:
-    """A group of points per arm, one per place, with intervals."""
+    """A group of points per policy, one per place, with intervals."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        names = [arm["name"] for arm in places[0]["arms"]]
+        names = [policy["name"] for policy in places[0]["policies"]]
         for number, place in enumerate(places):
             x = np.arange(len(names)) + 0.16 * (number - (len(places) - 1) / 2)
-            y = np.array([arm[value] for arm in place["arms"]], dtype=np.float64)
-            bars = np.abs(np.array([arm[interval] for arm in place["arms"]], dtype=np.float64).T - y)
+            y = np.array([policy[value] for policy in place["policies"]], dtype=np.float64)
+            bars = np.abs(np.array([policy[interval] for policy in place["policies"]], dtype=np.float64).T - y)
             axes.errorbar(x, y, yerr=bars, linestyle="none", marker="os"[number % 2], markersize=4.5,
                           color=colour(HUES[number % len(HUES)]), label=f"in {PLACES[place['name']]}")
         axes.set_xticks(range(len(names)), names, fontsize=7)

@@ -17,12 +17,14 @@ import numpy as np
 import yaml
 
 from wcsim.report import phrases
+from wcsim.report.conditions import conditions
 from wcsim.report.decisions import decision_panels
-from wcsim.report.figures import TWINS, error_panels, latency_panels, task_panels
+from wcsim.report.figures import PLACES, error_panels, latency_panels, task_panels
+from wcsim.report.measures import Measure, leading, measures, spec_of
 from wcsim.report.template import drawn, fill
 from wcsim.report.video import Clip, compose, encode_mp4
 from wcsim.track import files
-from wcsim.track.ledger import COMPARISONS
+from wcsim.track.horizon import COMPARISONS
 from wcsim.track.runs import Run
 
 EMBEDDED = 3
@@ -33,7 +35,7 @@ DEFAULT_FPS = 10.0
 
 SPAN_TREE = {
     "plan": 1, "truth": 1, "imagine": 1, "encode": 2, "dynamics": 2, "embed": 2, "policy": 2, "probe": 2, "deep": 2,
-    "head": 2, "solver": 2, "decode": 1, "judge": 1,
+    "head": 2, "solver": 2, "decode": 1, "estimate": 1,
 }
 """Span to its depth inside the control step, in reading order; others follow at depth 1."""
 
@@ -91,9 +93,11 @@ def clip_of(run: Run, episode: int) -> Clip:
     """One recorded episode, ready to be shown.  Raises RunError where its arrays are not there."""
     arrays = run.load_arrays(f"ep_{episode:04d}")
     steps = [step for step in run.steps if step["episode"] == episode]
-    error_px = {twin: np.array([step["error"][f"{twin}_vs_truth"]["block_px"] for step in steps], dtype=np.float64)
-                for twin in ("cached", "uncached")}
-    return Clip({twin: arrays[twin] for twin in TWINS}, error_px)
+    measure = leading(spec_of(run.manifest))
+    errors = {place: np.array([step["error"][f"{place}_vs_truth"][measure.key] for step in steps], dtype=np.float64)
+              for place in ("cached", "uncached")}
+    # At the start all places show the same frame: no error, and a similarity without a bound.
+    return Clip({place: arrays[place] for place in PLACES}, errors, measure.title, np.nan if measure.rises else 0.0)
 
 
 def _write_video(run: Run, row: Mapping[str, Any], fps: float, *, embed: bool) -> Video:
@@ -101,8 +105,9 @@ def _write_video(run: Run, row: Mapping[str, Any], fps: float, *, embed: bool) -
     content = encode_mp4(compose(clip_of(run, number)), fps)
     path = run.path / f"episode_{number:04d}.mp4"
     files.replace(path, content)
-    solved = ", ".join(f"{twin} {phrases.percent(row['final_coverage'][twin])}" for twin in TWINS)
-    caption = f"Episode {number}, {phrases.plural(row['steps'], 'step')}. Goal covered at the end: {solved}."
+    ended = ", ".join(f"{place} {phrases.percent(row['final_progress'][place])}" for place in PLACES)
+    progress = spec_of(run.manifest).progress
+    caption = f"Episode {number}, {phrases.plural(row['steps'], 'step')}. {progress.capitalize()} at the end: {ended}."
     source = f"data:video/mp4;base64,{b64encode(content).decode()}" if embed else None
     return Video(number, path.name, caption, source)
 
@@ -111,21 +116,20 @@ def render(
     run: Run, summary: Mapping[str, Any], kept: Mapping[int, dict[str, np.ndarray]], videos: Sequence[Video]
 ) -> str:
     """The page.  kept: episode to its arrays, those there are."""
-    shown = next(iter(kept), None)
     hits = [arrays["hit"] for arrays in kept.values()]
+    spec = spec_of(run.manifest)
+    what_ran = phrases.what_ran(run.config, run.manifest, hits[0].shape[1] if hits else None)
     return fill(
         "page.html",
         title=str(run.config.get("name", run.path.name)),
-        what_ran=phrases.what_ran(run.config, run.manifest, hits[0].shape[1] if hits else None),
+        what_ran=f"{what_ran} {conditions(run)}",
         summary=summary,
-        tiles=tiles(summary),
+        tiles=tiles(summary, spec.progress, leading(spec)),
+        progress=spec.progress,
+        measures=measures(spec),
         videos=videos,
-        errors=drawn(error_panels(run.steps)),
-        latency=drawn(latency_panels(run.steps, summary.get("deadline_ms"))),
-        decisions=drawn([] if shown is None else decision_panels(shown, kept[shown], hits)),
-        task=drawn(task_panels(run.steps, (run.config.get("agent") or {}).get("error_bound"))),
-        readings={name: getattr(phrases, f"{name}_reading")(summary)
-                  for name in ("error", "latency", "cache", "planning")},
+        panels=_panels(run, summary, kept),
+        readings=_readings(summary, leading(spec)),
         spans=list(span_rows(summary)),
         episodes=run.episodes,
         comparisons=tuple(COMPARISONS),
@@ -136,18 +140,40 @@ def render(
     )
 
 
-def tiles(summary: Mapping[str, Any]) -> list[Tile]:
-    """The key numbers of a run."""
-    coverage = summary.get("final_coverage_by_twin") or {}
+def _panels(
+    run: Run, summary: Mapping[str, Any], kept: Mapping[int, dict[str, np.ndarray]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Section to its drawings."""
+    spec = spec_of(run.manifest)
+    shown = next(iter(kept), None)
+    hits = [arrays["hit"] for arrays in kept.values()]
+    error_bound = (run.config.get("policy") or {}).get("error_bound")
+    return {
+        "error": drawn(error_panels(run.steps, spec)),
+        "latency": drawn(latency_panels(run.steps, summary.get("deadline_ms"))),
+        "cache": drawn([] if shown is None else decision_panels(shown, kept[shown], hits)),
+        "task": drawn(task_panels(run.steps, spec.progress, error_bound)),
+    }
+
+
+def _readings(summary: Mapping[str, Any], measure: Measure) -> dict[str, str]:
+    """Section to the sentence that says what there is to see."""
+    return {"error": phrases.error_reading(summary, measure), "latency": phrases.latency_reading(summary),
+            "cache": phrases.cache_reading(summary), "planning": phrases.planning_reading(summary)}
+
+
+def tiles(summary: Mapping[str, Any], progress: str, measure: Measure) -> list[Tile]:
+    """The key numbers of a run.  progress: what the task calls its own measure."""
+    by_place = summary.get("final_progress_by_place") or {}
     latency = (summary.get("latency_ms") or {}).get("p95")
-    success, covered, hit_rate, speedup = (
-        summary.get(name) for name in ("success_rate", "final_coverage", "hit_rate", "speedup")
+    success, reached, hit_rate, speedup = (
+        summary.get(name) for name in ("success_rate", "final_progress", "hit_rate", "speedup")
     )
     return [
         Tile("Success", success, phrases.percent(success),
              _interval(summary.get("success_interval"), phrases.percent, f", n = {summary.get('episodes')}")),
-        Tile("Goal covered", covered, phrases.percent(covered),
-             tuple(f"{twin} {phrases.percent(coverage.get(twin))}" for twin in ("truth", "uncached"))),
+        Tile(f"{progress.capitalize()} at the end", reached, phrases.percent(reached),
+             tuple(f"{place} {phrases.percent(by_place.get(place))}" for place in ("truth", "uncached"))),
         Tile("Cache speed-up", speedup, phrases.times(speedup),
              _interval(summary.get("speedup_interval"), phrases.times)),
         Tile("Cache hit rate", hit_rate, phrases.percent(hit_rate),
@@ -155,14 +181,15 @@ def tiles(summary: Mapping[str, Any]) -> list[Tile]:
         Tile("Latency, p95", latency, phrases.measured(latency, "ms"),
              (f"deadline {phrases.measured(summary.get('deadline_ms'), 'ms')},",
               f"met by {phrases.percent(summary.get('deadline_attainment'))}")),
-        *(_error_tile(summary["error"], horizon) for horizon in ("8", "16")),
+        *(_error_tile(summary["error"], horizon, measure) for horizon in ("8", "16")),
     ]
 
 
-def _error_tile(error: Mapping[str, Any], horizon: str) -> Tile:
-    cached, uncached = (error[f"{twin}_vs_truth"][horizon]["block_px"] for twin in ("cached", "uncached"))
-    return Tile(f"Error at {horizon} steps", cached, phrases.measured(cached, "px"),
-                ("block position;", f"uncached {phrases.measured(uncached, 'px')}"))
+def _error_tile(error: Mapping[str, Any], horizon: str, measure: Measure) -> Tile:
+    cached, uncached = (error[f"{place}_vs_truth"][horizon].get(measure.key) for place in ("cached", "uncached"))
+    name = f"{'Similarity' if measure.rises else 'Error'} at {horizon} steps"
+    return Tile(name, cached, phrases.measured(cached, measure.unit),
+                (f"{measure.name};", f"uncached {phrases.measured(uncached, measure.unit)}"))
 
 
 def _interval(

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from math import floor, log10
 from typing import Any
 
-from wcsim.track.ledger import COMPARISONS
+from wcsim.report.measures import Measure
+from wcsim.track.horizon import COMPARISONS
 
 NONE = "\u2013"
 
@@ -38,7 +39,7 @@ def times(value: float | None) -> str:
 
 def measured(value: float | None, unit: str) -> str:
     """A number with its unit."""
-    return NONE if value is None else f"{number(value)} {unit}"
+    return NONE if value is None else f"{number(value)} {unit}".rstrip()
 
 
 def span_of(low: str, high: str) -> str:
@@ -60,20 +61,20 @@ ACTED_IN = {
     "world": ("the cached world", "the truth and the uncached world"),
     "truth": ("the simulator", "the cached and the uncached world"),
 }
-"""Where the agent acted to how to say it, and the other twins."""
+"""Where the policy acted to how to say it, and the other places."""
 
-AGENTS = {"mpc": "A planner", "random": "A random policy"}
+POLICIES = {"mpc": "A planner", "random": "A random policy", "recorded": "A policy that plays recorded actions"}
 
 
 def what_ran(config: Mapping[str, Any], manifest: Mapping[str, Any], denoise_steps: int | None) -> str:
     """The run in plain words."""
-    agent, task, fidelity = (config.get(key) or {} for key in ("agent", "task", "fidelity"))
-    kind = agent.get("kind")
-    who = AGENTS.get(str(kind), f"The agent {kind}")
+    policy, task, fidelity = (config.get(key) or {} for key in ("policy", "task", "fidelity"))
+    kind = policy.get("kind")
+    who = POLICIES.get(str(kind), f"The policy {kind}")
     where, others = ACTED_IN["truth" if config.get("acts_in") == "truth" else "world"]
     cache = fidelity.get("cache") or {}
-    policy = cache.get("kind") if isinstance(cache, Mapping) else cache
-    cached = "no cache" if policy == "none" else f"the cache policy {policy}"
+    skips = cache.get("kind") if isinstance(cache, Mapping) else cache
+    cached = "no cache" if skips == "none" else f"the cache policy {skips}"
     loop = f"{fidelity.get('steps') or denoise_steps or 'its default'} denoise steps per frame"
     return (
         f"{who} acted in {where} on the task {task.get('name')} for {plural(config.get('episodes'), 'episode')} of "
@@ -83,24 +84,34 @@ def what_ran(config: Mapping[str, Any], manifest: Mapping[str, Any], denoise_ste
     )
 
 
-def error_reading(summary: Mapping[str, Any]) -> str:
-    """What the error curves come to, at the furthest horizon where the block was measured."""
+def error_reading(summary: Mapping[str, Any], measure: Measure) -> str:
+    """What the error curves come to, at the furthest horizon where the leading measure was taken."""
     error = summary["error"]
-    horizons = [h for h, by in error["cached_vs_truth"].items() if by["block_px"] is not None]
+    horizons = [h for h, by in error["cached_vs_truth"].items() if by.get(measure.key) is not None]
     if not horizons:
-        return "The block was not measured at any of the horizons in the table."
+        return f"The {measure.name} was not measured at any of the horizons in the table."
     at = max(horizons, key=int)
-    cached, uncached, between = (measured(error[name][at]["block_px"], "px") for name in COMPARISONS)
+    cached, uncached, between = (measured(error[name][at][measure.key], measure.unit) for name in COMPARISONS)
     sentence = (
-        f"After {plural(int(at), 'step')} the median block is {cached} from the truth in the cached world and "
+        f"After {plural(int(at), 'step')} the median {measure.name} against the truth is {cached} in the cached world "
+        f"and {uncached} in the uncached one, and {between} between the two worlds."
+        if measure.rises else
+        f"After {plural(int(at), 'step')} the median {measure.name} is {cached} from the truth in the cached world and "
         f"{uncached} in the uncached one, and the two worlds are {between} apart."
     )
-    valid = summary.get("valid_horizon") or {}
+    return sentence + _first_loss(summary.get("valid_horizon") or {})
+
+
+def _first_loss(valid: Mapping[str, float | None]) -> str:
+    """When each world first lost what counts; nothing where nothing can be lost."""
+    if not valid:
+        return ""
     passed = [
-        f"{name} at step {valid[key]:g}" if valid.get(key) is not None else f"{name} not within the run"
-        for name, key in (("cached", "cached_vs_truth"), ("uncached", "uncached_vs_truth"))
+        f"{name} at step {step:g}" if (step := valid.get(f"{name}_vs_truth")) is not None
+        else f"{name} not within the run"
+        for name in ("cached", "uncached")
     ]
-    return f"{sentence} First loss of the block (error past its bound, or not found), median: {', '.join(passed)}."
+    return f" First loss (error past its bound, or not found), median: {', '.join(passed)}."
 
 
 def latency_reading(summary: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The page of a cache race: error against measured speed for everybody, and what follows from it.
+"""The page of a cache benchmark: error against measured speed for everybody, and what follows from it.
 
 Easy to get wrong: twelve policies need twelve looks.  Ours is drawn strong, the others in quiet colours with a marker
 each, and names stand in the legend in the order of the table.
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from wcsim.report.canvas import Panel, colour, draw
+from wcsim.report.conditions import labels_of
 from wcsim.report.race_text import write_text
 from wcsim.report.template import drawn, fill
 from wcsim.track import files
@@ -22,7 +23,7 @@ from wcsim.track import files
 Row = Mapping[str, Any]
 
 MARKERS = "osD^v<>Pph8X*d"
-QUIET = ("truth", "uncached", "between", "plan", "encode", "embed", "probe", "judge", "decode")
+QUIET = ("truth", "uncached", "between", "plan", "encode", "embed", "probe", "estimate", "decode")
 
 
 def write_race(summary: Mapping[str, Any], out: Path) -> Path:
@@ -35,7 +36,8 @@ def write_race(summary: Mapping[str, Any], out: Path) -> Path:
         for place, panel in enumerate(some, start=1):
             files.replace(out / f"{name}-{place}.svg", panel.svg.encode())
     write_text(summary, out)
-    files.replace(page, fill("race.html", title=f"Race of caches: {summary['world']}", summary=summary,
+    files.replace(page, fill("race.html", title=f"Cache benchmark: {summary['world']}", summary=summary,
+                             labels=labels_of(summary),
                              curves=drawn(panels["curves"]), joint=drawn(panels["frontier"]),
                              ablation=drawn(panels["ablation"]), speeds=speeds_of(summary)).encode())
     return page
@@ -60,7 +62,7 @@ def looks(rows: Sequence[Row], ours: Sequence[str]) -> dict[str, dict[str, Any]]
 
 
 def curve_panels(summary: Mapping[str, Any]) -> list[Panel]:
-    """Latent error against speed-up over the uncached twin, a panel per batch size and step count."""
+    """Latent error against speed-up over the uncached rollout, a panel per batch size and step count."""
     rows = [row for row in summary["curves"] if row["policy"] != "none"]
     styles = looks(rows, summary["ours"])
     panels = []
@@ -68,7 +70,7 @@ def curve_panels(summary: Mapping[str, Any]) -> list[Panel]:
         for batch in dict.fromkeys(row["batch"] for row in rows):
             some = [row for row in rows if (row["steps"], row["batch"]) == (steps, batch) and row["latent_error"]]
             if some:
-                title = f"Distance from the uncached twin, {steps} steps, batch {batch}"
+                title = f"Distance from the uncached rollout, {steps} steps, batch {batch}"
                 panels.append(_curve_panel(some, styles, f"race-{steps}-{batch}", title))
     return panels
 

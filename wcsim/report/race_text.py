@@ -1,4 +1,4 @@
-"""The tables of a cache race as Markdown, ready to be pasted beside the equations that they judge.
+"""The tables of a cache race as Markdown, ready to be pasted beside the equations that they are about.
 
 Easy to get wrong: a dash is a speed that a curve never reached, between its own points; it is no error of zero.
 """
@@ -30,7 +30,7 @@ def text_of(summary: Mapping[str, Any]) -> str:
         f"rollouts of {summary['horizon']} steps. Official setting: {summary['steps'][0]} steps of "
         f"{summary['solver']}, no cache. Speed-ups are medians of interleaved, paired wall-clock times. Errors are "
         f"relative distances of latents after the first chunk; shifting the context by {floor['shift']} moves the "
-        f"uncached twin by {number(floor['latent_error'], 5)}."
+        f"uncached rollout by {number(floor['latent_error'], 5)}."
     )
     parts = [head, *(f"Not raced: {name} ({why})." for name, why in summary["absent"].items())]
     for batch, table in summary["matched"].items():
@@ -89,7 +89,7 @@ def _error(best: Row | None) -> str:
 
 def _affordable(row: Row | None) -> str:
     if row is None:
-        return "none of those that were judged."
+        return "none of those that were measured."
     cache = "no cache" if row["policy"] == "none" else f"{row['policy']} {row['knob']}"
     low, high = row["speedup_official_interval"]
     return (f"{row['solver']} {row['steps']}, {cache}: {times(row['speedup_official'])} (95% interval {times(low)} to "

@@ -1,8 +1,7 @@
-"""How far one frame, latent or pose is from another.
+"""How far one frame or latent is from another; errors of a task's quantities are `wcsim.spec.StateSpec.errors`.
 
-Everything is pure and works over any leading axes `...`: frames are uint8 `[..., H, W, 3]`; poses `[..., 5]` hold
-agent x, agent y, block x, block y (pixels of the simulator's 512 px table, not of the frame) and block angle (radians),
-as the simulator's state begins.  Easy to get wrong: a pose that the judge could not read is NaN, and stays NaN here.
+Everything is pure and works over any leading axes `...`: frames are uint8 `[..., H, W, 3]`.  Easy to get wrong: equal
+frames have an infinite PSNR, which is capped here so that means and JSON stay finite.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from torch import Tensor
 
 PSNR_CAP_DB = 100.0
 """PSNR of identical frames, and the most that any pair gets; keeps means and JSON finite."""
-
-POSE_SIZE = 5
 
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
@@ -64,34 +61,9 @@ def latent_distance(latents: Tensor, reference: Tensor) -> np.ndarray:
     return distance
 
 
-def agent_px(poses: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Distance `[...]` between agents, in simulator pixels, of poses `[..., 5]`."""
-    difference = _pose_difference(poses, reference)
-    return np.asarray(np.hypot(difference[..., 0], difference[..., 1]))
-
-
-def block_px(poses: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Distance `[...]` between blocks, in simulator pixels, of poses `[..., 5]`."""
-    difference = _pose_difference(poses, reference)
-    return np.asarray(np.hypot(difference[..., 2], difference[..., 3]))
-
-
-def block_deg(poses: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Smallest turn `[...]` between blocks, 0 to 180 degrees, of poses `[..., 5]`; full turns in either are ignored."""
-    turn = _pose_difference(poses, reference)[..., 4]
-    return np.degrees(np.abs((turn + np.pi) % (2.0 * np.pi) - np.pi))
-
-
 def _check_frames(frames: np.ndarray, reference: np.ndarray) -> None:
     for value in (frames, reference):
         if value.dtype != np.uint8 or value.ndim < 3 or value.shape[-1] != 3:
             raise ValueError(f"frames must be uint8 [..., H, W, 3], got {value.dtype} {list(value.shape)}")
     if frames.shape != reference.shape:
         raise ValueError(f"frames must be of one shape, got {list(frames.shape)} and {list(reference.shape)}")
-
-
-def _pose_difference(poses: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    a, b = np.asarray(poses, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    if a.shape != b.shape or a.shape[-1:] != (POSE_SIZE,):
-        raise ValueError(f"poses must be two of one shape [..., {POSE_SIZE}], got {list(a.shape)} and {list(b.shape)}")
-    return a - b

@@ -1,0 +1,51 @@
+"""Goals that somebody reached: from a held-out start, how the scene is after some ticks of a demonstrator.
+
+The protocol of DINO-WM and stable-worldmodel for PushT: every quantity counts, the robot's own state included.  Easy to
+get wrong: `progress` is of the task's own goal and says nothing about this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wcsim.agents.policies import Policy
+from wcsim.envs.tasks import Start, Task
+from wcsim.estimate import Episode, Estimate, Goal
+from wcsim.rollout.engine import rollout
+from wcsim.rollout.places import TruthPlace
+from wcsim.rollout.sinks import Recorder, listen
+
+
+@dataclass(frozen=True, slots=True)
+class GoalStart:
+    """start: where an episode begins.  goal: where it shall end.  actions: `[T, A]` of who got there."""
+
+    start: Start
+    goal: Goal
+    actions: np.ndarray
+
+    def episode(self, number: int, seed: int, instruction: str, max_steps: int) -> Episode:
+        """What a policy is told; whoever repeats the actions holds the last of them to the end."""
+        rest = np.repeat(self.actions[-1:], max(0, max_steps - len(self.actions)), axis=0)
+        return Episode(number, seed, instruction, self.goal, np.concatenate([self.actions, rest]))
+
+
+def never(estimate: Estimate, lanes: np.ndarray) -> np.ndarray:
+    """Nothing ends a demonstration early."""
+    return np.zeros(len(lanes), dtype=bool)
+
+
+def goal_start(task: Task, seed: int, demonstrator: Policy, *, ticks: int) -> GoalStart:
+    """The goal that belongs to `seed`: what the truth shows after `ticks` of `demonstrator`, a policy of one lane."""
+    start, recorder, place = task.start(seed), Recorder(), TruthPlace(task)
+    episode = Episode(seed, seed, start.instruction or task.description, start.goal or task.goal, start.recorded)
+    try:
+        listen(rollout(task, {"truth": place}, demonstrator, [episode], [start], acts_in="truth", max_steps=ticks,
+                       ends=never), [recorder])
+    finally:
+        place.close()
+    shown = recorder.episodes[0].places["truth"]
+    values = {name: value[0] for name, value in shown.scored[-1].values.items()}
+    return GoalStart(start, Goal(values, shown.frames[-1]), np.array(recorder.episodes[0].actions))

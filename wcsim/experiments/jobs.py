@@ -1,0 +1,93 @@
+"""What all experiments share: play the jobs that a run still lacks, record what comes of them, then sum it up.
+
+A job is a value with keys for the episodes that it yields, and a pure function plays it, so jobs may run anywhere and
+end in any order.  Easy to get wrong: a job that a kill cut short is played again whole, so some of its episodes may be
+recorded already.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import Any, TypeVar
+
+import numpy as np
+
+from wcsim.experiments.executor import Executor, Here
+from wcsim.track import files
+from wcsim.track.runs import Run
+
+Job = TypeVar("Job")
+Row = Mapping[str, Any]
+Progress = Callable[[int, int], None]
+"""Told how many jobs are done, of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One episode of a job.  key: of the episode, the same whenever and wherever it is played.  row: its row.  steps: a
+    row per step.  arrays: kept as `episodes/<name>.npz`, where there are any."""
+
+    key: str
+    row: dict[str, Any]
+    steps: Sequence[dict[str, Any]] = ()
+    name: str = ""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def complete(
+    run: Run, jobs: Mapping[Job, Sequence[str]], play: Callable[[Job], Iterable[Outcome]], *,
+    summarise: Callable[[Run], dict[str, Any]], columns: Sequence[str] = (),
+    counts: Callable[[Row], bool] = lambda row: True, executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Play the jobs whose episodes `run` lacks; then write table and summary, unless nothing was left to do.
+
+    Nobody else may write the run meanwhile.
+
+    jobs: with the keys of their episodes.  columns: of `episodes.csv`; none writes no table.  counts: which rows belong
+    into it.
+    """
+    with run:
+        left = [job for job, keys in jobs.items() if not run.done.issuperset(keys)]
+        before, tell = len(jobs) - len(left), progress or (lambda done, total: None)
+        tell(before, len(jobs))
+        for ended, (_, outcomes) in enumerate((executor or Here()).run(play, left), start=1):
+            for outcome in outcomes:
+                record(run, outcome)
+            tell(before + ended, len(jobs))
+        if left or not (run.path / "summary.json").is_file():
+            if columns:
+                files.replace(run.path / "episodes.csv", to_csv(filter(counts, run.episodes), columns).encode())
+            run.write_summary(summarise(run))
+    return run
+
+
+def job_key(**parts: object) -> str:
+    """What an episode is, as `policy=cem,place=truth,start=12`.
+
+    It follows from content alone: neither the order of a configuration's keys nor other episodes change it.
+    """
+    texts = {name: str(value) for name, value in parts.items()}
+    return ",".join(f"{name}={json.dumps(text) if set(text) & set(',=') else text}" for name, text in texts.items())
+
+
+def record(run: Run, outcome: Outcome) -> None:
+    """Write an episode, its arrays first, unless it is there."""
+    if outcome.key in run.done:
+        return
+    if outcome.arrays:
+        run.save_arrays(outcome.name, **outcome.arrays)
+    run.record(outcome.key, outcome.steps, outcome.row)
+
+
+def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
+    """A line per episode, in the order of their numbers."""
+    text = StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: row["episode"]))
+    return text.getvalue()

@@ -1,0 +1,53 @@
+"""Under which conditions a run's numbers hold, said near the top of every page: what the world was trained on, and how
+many actions were clipped.
+
+Easy to get wrong: actions are counted per policy, because one policy that always asks for too much hides in a total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from wcsim.track.runs import Run
+
+Row = Mapping[str, Any]
+
+
+def conditions(run: Run) -> str:
+    """Two sentences for the page of a run."""
+    return f"{labels_of(run.manifest)} {clipped_of(run.episodes, run.config)}"
+
+
+def labels_of(told: Mapping[str, Any]) -> str:
+    """What the world was trained on; told: a manifest, or a summary that says so."""
+    labels = told.get("labels")
+    if labels is None:
+        return "Which labels the world was trained on was not recorded."
+    if labels == "none":
+        return "The world was trained on frames and actions alone (labels: none)."
+    return f"The world was trained with labels (labels: {labels})."
+
+
+def clipped_of(episodes: Iterable[Row], config: Mapping[str, Any]) -> str:
+    """How many of each policy's actions were out of bounds and clipped."""
+    counts: dict[str, tuple[int, int]] = {}
+    for row in episodes:
+        if row.get("clipped") is not None:
+            clipped, steps = counts.get(who := policy_of(row, config), (0, 0))
+            counts[who] = clipped + row["clipped"], steps + row["steps"]
+    if not counts:
+        return "Clipped actions were not counted."
+    some = {who: count for who, count in counts.items() if count[0]}
+    if not some:
+        return f"No action was clipped to the bounds, of {sum(steps for _, steps in counts.values()):,}."
+    named = ", ".join(f"{clipped:,} of {steps:,} by {who}" for who, (clipped, steps) in some.items())
+    return f"Actions clipped to the bounds: {named}{'' if len(some) == len(counts) else ', none by the others'}."
+
+
+def policy_of(row: Row, config: Mapping[str, Any]) -> str:
+    """Who acted in an episode: the row's own policy, the planner of a sweep's cell, or the one policy of the run."""
+    if "planner" in row:
+        return f"{row['effort']}, {row['planner']}"
+    policy = config.get("policy") or {}
+    return str(row.get("policy") or policy.get("name") or policy.get("kind") or "the policy")

@@ -1,0 +1,162 @@
+"""Who listens to a rollout: a sink takes events and makes something of them.
+
+A new one is a class of two methods.  Easy to get wrong: lanes end at different steps, so a sink that keeps something
+per episode keeps it by lane number.  Shapes: T steps, H W frame, C h w latent, A action, D denoise steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wcsim.agents.reports import ActReport
+from wcsim.envs.tasks import Start
+from wcsim.estimate import Episode, Estimate
+from wcsim.report.video import encode_mp4
+from wcsim.rollout.events import EpisodeBegin, EpisodeEnd, Event, Seen, Step
+from wcsim.track import files
+from wcsim.track.horizon import Trajectory
+from wcsim.types import Trace
+
+
+class Sink(Protocol):
+    """Listens to one rollout."""
+
+    def on(self, event: Event) -> None:
+        """Take in an event."""
+        ...
+
+    def close(self) -> None:
+        """The rollout is over, or has failed."""
+        ...
+
+
+def listen(events: Iterable[Event], sinks: Sequence[Sink]) -> None:
+    """Tell every event to every sink, in their order; all are closed, whatever happens."""
+    try:
+        for event in events:
+            for sink in sinks:
+                sink.on(event)
+    finally:
+        for sink in sinks:
+            sink.close()
+
+
+@dataclass(slots=True)
+class Track:
+    """What one lane showed in one place, start included; latents and traces without it."""
+
+    frames: list[np.ndarray] = field(default_factory=list)
+    estimates: list[Estimate] = field(default_factory=list)
+    scored: list[Estimate] = field(default_factory=list)
+    latents: list[Tensor] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)
+    spans_ms: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, seen: Seen, row: int, *, first: bool, frames: bool) -> None:
+        """One lane's part of what a place shows."""
+        self.estimates.append(seen.estimate.select(row))
+        self.scored.append(seen.scored.select(row))
+        if frames:
+            self.frames.append(seen.frames[row])
+        if first:
+            return
+        if frames and seen.latents is not None:
+            self.latents.append(seen.latents[row])
+        if seen.traces:
+            self.traces.append(seen.traces[row])
+        self.spans_ms.append(dict(seen.spans_ms))
+
+    def trajectory(self) -> Trajectory:
+        """For errors by horizon, the start left out."""
+        after = Estimate.join(self.scored[1:])
+        latents = torch.stack(self.latents) if self.latents else None
+        return Trajectory(np.array(self.frames[1:]), dict(after.values), latents)
+
+
+@dataclass(slots=True)
+class Recorded:
+    """One episode, whole.  actions, clipped, rewards, plan_ms, reports: per step.  places: by name.  ended: itself."""
+
+    episode: Episode
+    start: Start
+    places: dict[str, Track]
+    actions: list[np.ndarray] = field(default_factory=list)
+    clipped: list[bool] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    plan_ms: list[float] = field(default_factory=list)
+    reports: list[ActReport | None] = field(default_factory=list)
+    ended: bool = False
+
+
+class Recorder:
+    """Keeps every episode in memory, for rows, arrays and errors.  episodes: by lane, in order.
+
+    frames: whether pictures and latents are kept, too.
+    """
+
+    def __init__(self, *, frames: bool = True) -> None:
+        self.episodes: list[Recorded] = []
+        self._frames = frames
+
+    def on(self, event: Event) -> None:
+        """See `Sink`."""
+        if isinstance(event, EpisodeBegin):
+            self.episodes = [Recorded(episode, start, {name: Track() for name in event.seen})
+                             for episode, start in zip(event.episodes, event.starts, strict=True)]
+            self._see(event.lanes, event.seen, first=True)
+        elif isinstance(event, Step):
+            self._see(event.lanes, event.seen, first=False)
+            for row, lane in enumerate(event.lanes.tolist()):
+                kept = self.episodes[lane]
+                kept.actions.append(event.actions[row])
+                kept.clipped.append(bool(event.clipped[row]))
+                kept.rewards.append(float(event.rewards[row]))
+                kept.plan_ms.append(event.plan_ms)
+                kept.reports.append(event.reports[row])
+        elif isinstance(event, EpisodeEnd):
+            self.episodes[event.lane].ended = event.ended
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _see(self, lanes: np.ndarray, seen: Mapping[str, Seen], *, first: bool) -> None:
+        for name, what in seen.items():
+            for row, lane in enumerate(lanes.tolist()):
+                self.episodes[lane].places[name].add(what, row, first=first, frames=self._frames)
+
+
+class VideoSink:
+    """Writes one mp4 per lane into `folder` when its episode ends, the places side by side in the order of the rollout.
+
+    fps: of the task.  scale: whole number by which small frames are enlarged.  prefix: what files' names begin with.
+    """
+
+    def __init__(self, folder: Path, *, fps: float, scale: int = 4, prefix: str = "episode") -> None:
+        self._folder, self._fps, self._scale, self._prefix = folder, fps, scale, prefix
+        self._frames: dict[int, list[np.ndarray]] = {}
+        self._numbers: dict[int, int] = {}
+
+    def on(self, event: Event) -> None:
+        """See `Sink`."""
+        if isinstance(event, EpisodeBegin):
+            self._frames = {lane: [] for lane in event.lanes.tolist()}
+            self._numbers = dict(zip(event.lanes.tolist(), (one.number for one in event.episodes), strict=True))
+        if isinstance(event, EpisodeBegin | Step):
+            for row, lane in enumerate(event.lanes.tolist()):
+                side = np.concatenate([seen.frames[row] for seen in event.seen.values()], axis=1)
+                self._frames[lane].append(side.repeat(self._scale, 0).repeat(self._scale, 1))
+        elif isinstance(event, EpisodeEnd):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            content = encode_mp4(self._frames.pop(event.lane), self._fps)
+            files.replace(self._folder / f"{self._prefix}_{self._numbers[event.lane]:04d}.mp4", content)
+
+    def close(self) -> None:
+        """An episode that did not end leaves no film."""
+        self._frames = {}
