@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from wcsim.config import validate
-from wcsim.envs.judge import Judgement
 from wcsim.envs.tasks import Task, make_task
+from wcsim.estimate import Estimate
 from wcsim.experiments.cache_bench import run_race
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
@@ -34,12 +34,12 @@ PLANNER = {"kind": "mpc", "horizon": 4, "rounds": 2, "candidates": 6, "elites": 
 CLOSED_LOOPS: dict[str, dict[str, Any]] = {
     "pusht-96": {
         "first_seed": 700_006, "task": PUSHT, "fidelity": WORLDCACHE,
-        "agent": {**PLANNER, "fidelity": {"steps": 2, "context": 2}, "objective": {"kind": "judged"}},
+        "policy": {**PLANNER, "fidelity": {"steps": 2, "context": 2}, "objective": {"kind": "state_goal"}},
     },
     "pendulum-64": {
         "task": PENDULUM, "fidelity": WORLDCACHE,
-        "agent": {**PLANNER, "fidelity": {"steps": 2, "context": 2},
-                  "objective": {"kind": "latent_goal", "discount": 0.5}},
+        "policy": {**PLANNER, "fidelity": {"steps": 2, "context": 2},
+                   "objective": {"kind": "latent_goal", "discount": 0.5}},
     },
 }
 EVALUATIONS: dict[str, dict[str, Any]] = {
@@ -55,16 +55,16 @@ BENCHMARK = {
 }
 
 ERRORS = {
-    "pusht": {"agent_px": "agent_xy", "block_px": "block_xy", "block_deg": "block_angle_deg"},
-    "pendulum": {"agent_px": "tip_xy", "block_deg": "rod_angle_deg"},
+    "pusht": {"agent_px": "agent_xy", "block_px": "block_xy", "block_angle_deg": "block_angle_deg"},
+    "pendulum": {"tip_px": "tip_xy", "angle_deg": "rod_angle_deg"},
 }
 """Errors of the bodies, by task; those of pictures are in `PICTURES`."""
 PICTURES = {"psnr_db": "psnr_db", "ssim": "ssim", "latent": "latent_distance"}
 SKIPPED = {"hit_rate": "denoise_steps_skipped", "skipped": "blocks_skipped"}
 EPISODE = {
-    "steps": "steps", "success": "success", "final_coverage": "final_progress", "max_coverage": "best_progress",
-    "return": "return", "judged_success": "estimated_success", "judged_coverage": "estimated_final_progress",
-    "coverage": "progress_to_4_digits", **SKIPPED,
+    "steps": "steps", "success": "success", "final_progress": "final_progress", "max_progress": "best_progress",
+    "return": "return", "estimated_success": "estimated_success", "estimated_progress": "estimated_final_progress",
+    "progress": "progress_to_4_digits", **SKIPPED,
 }
 BENCHED = {"latent_error": "latent_error", "psnr_to_uncached_db": "psnr_to_uncached_db", "sharpness": "sharpness",
            "shape_ok": "shape_whole", **SKIPPED}
@@ -89,12 +89,12 @@ def closed_loop(world: str, folder: Path) -> Played:
     return Played(frames, {
         "actions": arrays["actions"],
         "state": true_states(task, config.first_seed, arrays["actions"]),
-        "estimated": {place: named_states(task, task.judge(seen)) for place, seen in frames.items()},
-        "progress": {place: [row["coverage"][place] for row in rows] for place in PLACES},
+        "estimated": {place: named_states(task, task.estimate(seen)) for place, seen in frames.items()},
+        "progress": {place: [row["progress"][place] for row in rows] for place in PLACES},
         "reward": [row["reward"] for row in rows],
         "error": {pair: {name: [row["error"][pair][ours] for row in rows]
                          for ours, name in {**PICTURES, **ERRORS[task.name]}.items()} for pair in rows[0]["error"]},
-        "plan": {name: [row["agent"][ours] for row in rows]
+        "plan": {name: [row["plan"][ours] for row in rows]
                  for ours, name in {"cost": "cost", "calls": "model_calls", "rounds": "rounds"}.items()},
         "decisions": {"deep_blocks_skipped": arrays["hit"].astype(bool)},
         "cache": {name: arrays[name] for name in ("drift", "threshold", "gain")},
@@ -106,7 +106,7 @@ def _loop_summary(run: Run) -> dict[str, Any]:
     """The numbers of `summary.json` that no clock touches."""
     told = run.read_summary()
     return {
-        "success_rate": told["success_rate"], "final_progress": told["final_coverage_by_twin"],
+        "success_rate": told["success_rate"], "final_progress": told["final_progress_by_place"],
         "shape_whole": told["shape_ok"], "return": run.episodes[0]["return"], **renamed(told, SKIPPED),
     }
 
@@ -116,19 +116,18 @@ def true_states(task: Task, seed: int, actions: np.ndarray) -> dict[str, Any]:
     truth = task.make_truth()
     seen = [truth.restore(task.start(seed).truth), *(truth.step(action) for action in actions)]
     truth.close()
-    told = [look.judgement for look in seen]
-    states = named_states(task, Judgement(*(np.concatenate([getattr(one, name) for one in told])
-                                            for name in Judgement.__slots__)))
+    states = named_states(task, Estimate.join([look.estimate for look in seen]))
     if task.name == "pendulum":
         states["rod_speed"] = np.array([look.state[1] for look in seen])
     return states
 
 
-def named_states(task: Task, told: Judgement) -> dict[str, Any]:
+def named_states(task: Task, told: Estimate) -> dict[str, Any]:
     """Estimates by their stored names, `[T, ...]`; lengths in simulator pixels, angles in radians, NaN if not found."""
-    place = {"tip_xy": told.agent, "rod_angle": told.block[:, 2]} if task.name == "pendulum" else {
-        "agent_xy": told.agent, "block_xy": told.block[:, :2], "block_angle": told.block[:, 2]}
-    return {**place, "progress": told.coverage, "success": told.success}
+    values = told.values
+    place = {"tip_xy": values["tip"], "rod_angle": values["angle"][:, 0]} if task.name == "pendulum" else {
+        "agent_xy": values["agent"], "block_xy": values["block"], "block_angle": values["block_angle"][:, 0]}
+    return {**place, "progress": told.progress, "success": told.success}
 
 
 def evaluation(world: str, folder: Path) -> Played:
@@ -138,17 +137,17 @@ def evaluation(world: str, folder: Path) -> Played:
                 for one in EVALUATIONS[world]["policies"]]
     settings = {"name": "golden", "world": world, "starts": 2, "max_steps": STEPS, "threads": 1, "fidelity": OURS}
     config = validate(EvaluationConfig, settings | EVALUATIONS[world] | {"policies": policies})
-    run = Evaluation(config).run(folder / "run", on_block=lambda done, total: None)
-    rows = {f"{row['policy']}, {row['world']}, start {row['start']}": renamed(row, EPISODE) for row in run.episodes}
+    run = Evaluation(config).run(folder / "run", progress=lambda done, total: None)
+    rows = {f"{row['policy']}, {row['place']}, start {row['start']}": renamed(row, EPISODE) for row in run.episodes}
     told = run.read_summary()
     return Played({}, {
         "episodes": rows,
         "summary": {
-            "final_progress": {one["name"]: {place: one[place]["final_coverage"] for place in PLACES}
+            "final_progress": {one["name"]: {place: one[place]["final_progress"] for place in PLACES}
                                for one in told["policies"]},
-            "final_progress_error": told["caching"]["final_coverage_error"],
-            "final_progress_apart": told["caching"]["final_coverage_apart"],
-            "estimator_bias": told["judge"]["coverage_bias"], **renamed(told["cache"], SKIPPED),
+            "final_progress_error": told["caching"]["final_progress_error"],
+            "final_progress_apart": told["caching"]["final_progress_apart"],
+            "estimator_bias": told["estimator"]["progress_bias"], **renamed(told["cache"], SKIPPED),
         },
     })
 
