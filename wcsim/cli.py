@@ -45,12 +45,11 @@ def run(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged configuration.")],
     settings: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes to share goals among; a closed loop has one.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes to share the work.")] = 1,
 ) -> None:
     """Run an experiment and write its report; goes on where it was interrupted."""
     with one_line_errors():
         from wcsim.config import override, read_yaml, validate
-        from wcsim.errors import ConfigError
         from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
         from wcsim.experiments.executor import local
         from wcsim.experiments.goals import GoalRuns, GoalsConfig
@@ -60,15 +59,12 @@ def run(
             goals = validate(GoalsConfig, given)
             path = out or Path("runs") / goals.name
             with counting("episodes") as show:
-                GoalRuns(goals).run(path, executor=local(workers), on_piece=show)
+                GoalRuns(goals).run(path, executor=local(workers), progress=show)
         else:
             typed = validate(ClosedLoopConfig, given)
-            if workers > 1:
-                raise ConfigError(f"a closed loop plays its episodes in one process, given --workers {workers}")
-            path, every = out or Path("runs") / typed.name, typed.episodes * typed.max_steps
-            with counting("steps") as show:
-                ClosedLoop(typed).run(path, on_step=lambda number, step: show(number * typed.max_steps + step, every))
-                show(every, every)
+            path = out or Path("runs") / typed.name
+            with counting("episodes") as show:
+                ClosedLoop(typed).run(path, executor=local(workers), progress=show)
     report([path])
 
 
@@ -87,8 +83,8 @@ def evaluate(
 
         typed = validate(EvaluationConfig, override(read_yaml(config), settings or []))
         path = out or Path("runs") / typed.name
-        with counting("blocks") as show:
-            Evaluation(typed).run(path, executor=local(workers), on_block=show)
+        with counting("batches") as show:
+            Evaluation(typed).run(path, executor=local(workers), progress=show)
     report([path])
 
 
@@ -112,7 +108,7 @@ def budget(
         typed = validate(BudgetConfig, override(read_yaml(config), settings or []))
         path = out or Path("runs") / typed.name
         with counting("episodes") as show:
-            run = BudgetSweep(typed).run(path, executor=local(workers), on_piece=show)
+            run = BudgetSweep(typed).run(path, executor=local(workers), progress=show)
         if recommend is not None:
             console.print(advice(run, recommend), markup=False, highlight=False, soft_wrap=True)
             return
@@ -215,8 +211,9 @@ def bench_env_command(
     world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = "pusht-96",
     lanes: Annotated[int, typer.Option(min=1, help="Lanes to set against as many single steps.")] = 32,
     rounds: Annotated[int, typer.Option(min=2, help="Pairs of rounds.")] = 5,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps; the world's default if left out.")] = None,
-    solver: Annotated[str, typer.Option(help="Which solver takes them.")] = "euler",
+    settings: Annotated[
+        list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="One field of the fidelity.")
+    ] = None,
     cache: Annotated[
         list[str] | None, typer.Option(help="Cache presets, or settings in YAML; wcsim and none if left out.")
     ] = None,
@@ -225,20 +222,19 @@ def bench_env_command(
     fewer_steps: Annotated[int, typer.Option(min=1, help="Denoise steps to hold against the deadline, too.")] = 14,
     deadline_ms: Annotated[float, typer.Option(min=0, help="What a single step is held against.")] = 100.0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Make graphs of the world with torch.compile.")] = False,
-    context_hold: Annotated[
-        float, typer.Option(min=0, max=1, help="Fall of the noise level's root within which the context is kept.")
-    ] = 0.0,
     out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-env"),
 ) -> None:
     """Time an environment's step: what lanes save, what lies outside the model, and how far chunks are from steps."""
     with one_line_errors():
+        from wcsim.cache.fidelity import parse_fidelity
+        from wcsim.config import override
         from wcsim.experiments.env_bench import bench_env, tables_of
 
+        fidelity = parse_fidelity(override({}, settings or []))
         with console.status("env"):
-            summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, steps=steps,
+            summary = bench_env(world, out=out, lanes=lanes, rounds=rounds, fidelity=fidelity,
                                 caches=cache or ["wcsim", "none"], starts=starts, ticks=ticks,
-                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, solver=solver, compiled=compiled,
-                                context_hold=context_hold)
+                                fewer_steps=fewer_steps, deadline_ms=deadline_ms, compiled=compiled)
         console.print(*tables_of(summary))
 
 

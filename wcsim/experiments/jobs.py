@@ -46,19 +46,20 @@ def complete(
     """Play the jobs whose episodes `run` lacks; then write table and summary, unless nothing was left to do.
 
     jobs: with the keys of their episodes.  columns: of `episodes.csv`; none writes no table.  counts: which rows belong
-    into it.
+    into it.  The run is closed in the end, so that others may write.
     """
-    left = [job for job, keys in jobs.items() if not run.done.issuperset(keys)]
-    before, tell = len(jobs) - len(left), progress or (lambda done, total: None)
-    tell(before, len(jobs))
-    for ended, (_, outcomes) in enumerate((executor or Here()).run(play, left), start=1):
-        for outcome in outcomes:
-            record(run, outcome)
-        tell(before + ended, len(jobs))
-    if left or not (run.path / "summary.json").is_file():
-        if columns:
-            files.replace(run.path / "episodes.csv", to_csv(filter(counts, run.episodes), columns).encode())
-        run.write_summary(summarise(run))
+    with run:
+        left = [job for job, keys in jobs.items() if not run.done.issuperset(keys)]
+        before, tell = len(jobs) - len(left), progress or (lambda done, total: None)
+        tell(before, len(jobs))
+        for ended, (_, outcomes) in enumerate((executor or Here()).run(play, left), start=1):
+            for outcome in outcomes:
+                record(run, outcome)
+            tell(before + ended, len(jobs))
+        if left or not (run.path / "summary.json").is_file():
+            if columns:
+                files.replace(run.path / "episodes.csv", to_csv(filter(counts, run.episodes), columns).encode())
+            run.write_summary(summarise(run))
     return run
 
 
