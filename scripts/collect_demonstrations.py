@@ -1,4 +1,4 @@
-"""Collect the scripted expert's episodes in a task's ground truth for training a policy.
+"""Collect the scripted expert's episodes in PushT's ground truth for training a policy.
 
     python scripts/collect_demonstrations.py configs/train_policy_bc.yaml
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from collect_data import RESERVED_SEED
 from policy_recipe import Demonstrations, PolicyRecipe
-from wcsim.agents.expert import PushExpert
+from wcsim.agents.pusht_expert import PushExpert
 from wcsim.envs.tasks import Task, make_task
 
 
@@ -28,10 +28,10 @@ def demonstrate(task: Task, seed: int, spec: Demonstrations) -> tuple[np.ndarray
     truth, hand = task.make_truth(), noise_of(seed, spec)
     try:
         state = truth.restore(task.start(seed).truth).state
-        expert, poses, wishes = PushExpert(task.goal), [state[:5]], []
+        expert, poses, wishes = PushExpert(task), [state[:5]], []
         for _ in range(spec.steps):
             agent, block = poses[-1][:2], poses[-1][2:]
-            wishes.append(expert.act({"agent_pos": agent, "block_pose": block}))
+            wishes.append(expert.act({"agent_pos": agent, "environment_state": block}))
             done = np.clip(wishes[-1] + next(hand), task.action.low, task.action.high)
             poses.append(truth.step(done).state[:5])
         return np.array(poses), np.array(wishes)

@@ -39,7 +39,7 @@ class Learning(Strict):
     draws: int = Field(8, ge=1)
     schedule: Schedule
     pose_noise_px: float = Field(1.0, ge=0)
-    """Of the poses that it learns from: about what the judge is off."""
+    """Of the poses that it learns from: about what the estimator is off."""
 
 
 class Trial(Strict):

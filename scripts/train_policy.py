@@ -4,7 +4,7 @@
     python scripts/train_policy.py configs/train_policy_bc.yaml
 
 What a step learns from follows from its number alone, so a training that was stopped and resumed ends in the weights
-of one that was not.  `OUTPUT/NAME.json` says how it did: validation loss, and success and coverage over trial episodes.
+of one that was not.  `OUTPUT/NAME.json` says how it did: validation loss, and success and progress over trial episodes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from tqdm import tqdm
 from dataset import save_atomically
 from policy_recipe import Learning, PolicyRecipe
 from wcsim.agents.learned import ChunkNetwork, LearnedPolicy, PolicySettings, pose_features, save_policy
-from wcsim.envs.tasks import Task, make_task
-from wcsim.experiments.lanes import TruthLanes, play
+from wcsim.envs.tasks import Task, episode_of, make_task
+from wcsim.rollout.engine import rollout
+from wcsim.rollout.places import TruthPlace
+from wcsim.rollout.sinks import Recorder, listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +126,22 @@ def train(recipe: PolicyRecipe, task: Task) -> tuple[ChunkNetwork, float]:
 
 
 def try_out(recipe: PolicyRecipe, task: Task, network: ChunkNetwork) -> dict[str, float]:
-    """How the policy does in the truth, seeing what the judge sees."""
+    """How the policy does in the truth, seeing what the estimator sees."""
     trial = recipe.trial
     seeds = range(trial.first_seed, trial.first_seed + trial.episodes)
     starts = [task.start(seed) for seed in seeds]
-    policies = [LearnedPolicy(network, task.action, execute=trial.execute) for _ in starts]
-    episodes = play(task, TruthLanes(task, starts), starts, policies, range(len(starts)), max_steps=trial.max_steps)
-    return {"episodes": len(episodes), "success_rate": float(np.mean([episode.success for episode in episodes])),
-            "final_coverage": float(np.mean([episode.coverage[-1] for episode in episodes]))}
+    episodes = [episode_of(task, start, number=number, seed=seed)
+                for number, (start, seed) in enumerate(zip(starts, seeds, strict=True))]
+    policy = LearnedPolicy(network, task.action, len(starts), execute=trial.execute)
+    place, recorder = TruthPlace(task), Recorder(frames=False)
+    try:
+        listen(rollout(task, {"truth": place}, policy, episodes, starts, acts_in="truth", max_steps=trial.max_steps),
+               [recorder])
+    finally:
+        place.close()
+    last = [kept.places["truth"].scored[-1] for kept in recorder.episodes]
+    return {"episodes": len(last), "success_rate": float(np.mean([bool(estimate.success[0]) for estimate in last])),
+            "final_progress": float(np.mean([float(estimate.progress[0]) for estimate in last]))}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from wcsim.experiments.matched import affordable, conclude, error_at, joint, low
 
 
 def point(policy, speed, error, **more):
-    losses = dict.fromkeys(("psnr", "block_px", "block_deg", "agent_px"), more.pop("loss", 0.0))
+    losses = dict.fromkeys(("psnr_db", "cube_px", "lid_deg"), more.pop("loss", 0.0))
     return {"policy": policy, "knob": "", "solver": "euler", "steps": 35, "group": "curves", "batch": 1,
             "speedup": speed, "speedup_official": speed, "latent_error": error, "truth_loss_official": losses, **more}
 

@@ -1,7 +1,11 @@
-"""A run that never happened, for tests of the report alone: rows and frames are drawn from formulas and a seed."""
+"""A run that never happened, for tests of the report alone: rows and frames are drawn from formulas and a seed.
+
+Three tasks: one with a robot and a thing on a table, one without any position, one without any quantity.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,25 +13,46 @@ import cv2
 import numpy as np
 import pytest
 
-from wcsim.experiments.summary import summarise
+from wcsim.experiments.summary import PLACES, summarise
+from wcsim.spec import Quantity, StateSpec
 from wcsim.track.runs import Run
 
+TABLE = StateSpec((
+    Quantity("agent", 2, "px", "position", "robot", low=0.0, high=512.0),
+    Quantity("block", 2, "px", "position", goal=True, low=0.0, high=512.0, moved=1.0, lost=20.0),
+    Quantity("block_angle", 1, "rad", "angle", goal=True, weight=60.0),
+), "coverage")
+
+ARM = StateSpec((
+    Quantity("grip", 1, "1", "binary", "robot"),
+    Quantity("hand", 4, "1", "quaternion", "robot"),
+    Quantity("height", 1, "cm", "scalar", goal=True, low=0.0, high=40.0, lost=5.0),
+), "height reached")
+
+RECORDING = StateSpec(())
+
+SPECS = {"table": TABLE, "arm": ARM, "recording": RECORDING}
+
+NAMES = ("$x$", r"\frac{1}{2}", "[red]alert[/red]", "#0072b2", "<b>bold</b>")
+"""Names that a figure, a page or a terminal might take for something else than text."""
+
 CONFIG: dict[str, Any] = {
-    "name": "fabricated", "world": "pusht-96", "task": {"name": "pusht", "options": {"start": "near"}},
+    "name": "fabricated", "world": "made-up", "task": {"name": "table", "options": {"start": "near"}},
     "episodes": 3, "first_seed": 700_000, "max_steps": 12, "acts_in": "world", "device": "cpu", "threads": 2,
     "fidelity": {"steps": 10, "solver": "euler", "context": None, "chunk": None,
                  "cache": {"kind": "worldcache", "threshold": 0.05}},
-    "agent": {"kind": "mpc", "horizon": 8, "error_bound": 0.3, "fidelity": {"steps": 4, "cache": {"kind": "none"}}},
+    "policy": {"kind": "mpc", "name": "mpc", "horizon": 8, "error_bound": 0.3,
+               "fidelity": {"steps": 4, "cache": {"kind": "none"}}},
     "deadline_ms": 1000.0,
 }
-MANIFEST = {"device": "cpu", "torch_threads": 2, "versions": {"wcsim": "0.1.0"}, "seeds": {"first_seed": 700_000}}
 
 SIZE = 96
 
 
 class Fabricate(Protocol):
     def __call__(
-        self, path: Path, *, episodes: int = 3, steps: int = 12, denoise: int = 10, **config: Any
+        self, path: Path, *, spec: StateSpec = TABLE, episodes: int = 3, steps: int = 12, denoise: int = 10,
+        labels: str = "none", **config: Any
     ) -> Run: ...
 
 
@@ -36,19 +61,38 @@ def fixture_fabricate() -> Fabricate:
     return fabricate
 
 
-def fabricate(path: Path, *, episodes: int = 3, steps: int = 12, denoise: int = 10, **config: Any) -> Run:
+def manifest_of(spec: StateSpec = TABLE, labels: str = "none") -> dict[str, Any]:
+    """What a manifest holds of a task and a world."""
+    return {"device": "cpu", "torch_threads": 2, "versions": {"wcsim": "0.1.0"}, "seeds": {"first_seed": 700_000},
+            "state": spec.to_json(), "labels": labels}
+
+
+def begin(path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> Run:
+    """A new run."""
+    return Run.create(path, config, manifest)
+
+
+def record(run: Run, steps: Sequence[Mapping[str, Any]], episode: Mapping[str, Any]) -> None:
+    """Add an episode to a run."""
+    run.record(f"episode={episode['episode']}", steps, episode)
+
+
+def fabricate(
+    path: Path, *, spec: StateSpec = TABLE, episodes: int = 3, steps: int = 12, denoise: int = 10,
+    labels: str = "none", **config: Any
+) -> Run:
     """A complete run directory; without episodes there is no summary either."""
     given = {**CONFIG, "episodes": episodes, "max_steps": steps, **config}
-    run = Run.create(path, given, MANIFEST)
+    run = begin(path, given, manifest_of(spec, labels))
     rng = np.random.default_rng(0)
     for episode in range(episodes):
         count = steps - episode % 2
         decisions = _decisions(rng, count, denoise)
-        rows = [_step(rng, episode, h, decisions["hit"][h - 1]) for h in range(1, count + 1)]
-        poses = _poses(rng, rows)
+        rows = [_step(rng, spec, episode, h, decisions["hit"][h - 1]) for h in range(1, count + 1)]
+        poses = _poses(rows)
         run.save_arrays(f"ep_{episode:04d}", actions=np.zeros((count, 2)), **decisions,
-                        **{twin: np.array([scene(*pose) for pose in path]) for twin, path in poses.items()})
-        run.record(f"start={episode}", rows, _episode(episode, rows))
+                        **{place: np.array([scene(*pose) for pose in path]) for place, path in poses.items()})
+        record(run, rows, _episode(episode, rows))
     if episodes:
         run.write_summary(summarise(run, deadline_ms=given["deadline_ms"], fps=10.0))
     return run
@@ -79,58 +123,66 @@ def _decisions(rng: np.random.Generator, steps: int, denoise: int) -> dict[str, 
     return {"hit": hit, "drift": drift, "threshold": threshold, "gain": gain}
 
 
-def _errors(rng: np.random.Generator, horizon: int, scale: float) -> dict[str, float | None]:
+def _errors(rng: np.random.Generator, spec: StateSpec, horizon: int, scale: float) -> dict[str, float | None]:
     size = scale * float(rng.lognormal(0.0, 0.35)) * horizon
-    lost = bool(rng.random() < 0.02)
-    return {
+    errors: dict[str, float | None] = {
         "psnr_db": 38.0 - 4.0 * float(np.log1p(size)), "ssim": 1.0 - 0.004 * size, "latent": 0.02 * size,
-        "block_px": None if lost else 0.9 * size, "block_deg": None if lost else 0.5 * size, "agent_px": 0.3 * size,
     }
+    lost = bool(rng.random() < 0.02)
+    for place, quantity in enumerate(spec):
+        error = float(size > 9.0) if quantity.kind == "binary" else 0.3 * (place + 1) * size
+        errors[quantity.metric] = None if lost and quantity.role == "scene" else error
+    return errors
 
 
-def _step(rng: np.random.Generator, episode: int, horizon: int, hit: np.ndarray) -> dict[str, Any]:
-    passes = hit.size - float(hit.sum())
-    deep, probe = 11.0 * passes * rng.uniform(0.95, 1.1), 1.9 * hit.size
+def _spans(rng: np.random.Generator, hit: np.ndarray, reason: str | None) -> dict[str, float]:
+    deep, probe = 11.0 * (hit.size - float(hit.sum())) * rng.uniform(0.95, 1.1), 1.9 * hit.size
     spans = {"embed": 6.0, "head": 5.0, "probe": probe, "deep": deep, "policy": 9.0, "decode": 14.0,
-             "judge": 4.0, "encode": 7.0}
+             "estimate": 4.0, "encode": 7.0}
     spans["imagine"] = probe + deep + 9.0 + 18.0 + rng.uniform(2.0, 6.0)
-    reason = "start" if horizon == 1 else "error" if rng.random() < 0.08 else "schedule" if horizon % 4 == 1 else None
     spans["plan"] = 1.2 if reason is None else float(rng.uniform(900.0, 1300.0))
-    spans["step"] = sum(spans[name] for name in ("plan", "imagine", "decode", "judge"))
+    spans["step"] = sum(spans[name] for name in ("plan", "imagine", "decode", "estimate"))
+    return spans
+
+
+def _step(rng: np.random.Generator, spec: StateSpec, episode: int, horizon: int, hit: np.ndarray) -> dict[str, Any]:
+    reason = "start" if horizon == 1 else "error" if rng.random() < 0.08 else "schedule" if horizon % 4 == 1 else None
+    spans = _spans(rng, hit, reason)
     prediction = None if horizon == 1 else {
-        "latent": float(rng.gamma(4.0, 0.035)) + (0.25 if reason == "error" else 0.0), "agent_px": 1.0,
-        "block_px": 2.0, "block_deg": None,
+        "latent": float(rng.gamma(4.0, 0.035)) + (0.25 if reason == "error" else 0.0),
+        **{metric: None if place else 1.0 for place, metric in enumerate(spec.metrics)},
     }
-    coverage = min(0.96, 0.35 + 0.5 * horizon / 14 + 0.04 * episode)
+    progress = min(0.96, 0.35 + 0.5 * horizon / 14 + 0.04 * episode)
     return {
         "episode": episode, "horizon": horizon,
-        "error": {"cached_vs_truth": _errors(rng, horizon, 1.05), "uncached_vs_truth": _errors(rng, horizon, 1.0),
-                  "cached_vs_uncached": _errors(rng, horizon, 0.2)},
-        "coverage": {"truth": coverage - 0.03, "cached": coverage, "uncached": coverage - 0.01},
-        "reward": coverage, "shape_ok": {"truth": True, "cached": True, "uncached": True}, "spans_ms": spans,
+        "error": {"cached_vs_truth": _errors(rng, spec, horizon, 1.05),
+                  "uncached_vs_truth": _errors(rng, spec, horizon, 1.0),
+                  "cached_vs_uncached": _errors(rng, spec, horizon, 0.2)},
+        "progress": {"truth": progress - 0.03, "cached": progress, "uncached": progress - 0.01},
+        "reward": progress, "clipped": horizon % 4 == 0, "shape_ok": dict.fromkeys(PLACES, True), "spans_ms": spans,
         "imagine_ms": {"cached": spans["imagine"], "uncached": 13.2 * hit.size + 30.0 * rng.uniform(0.9, 1.2)},
         "hit_rate": float(hit.mean()), "skipped": float(hit.mean()) * 0.85,
-        "agent": {"reason": reason, "cost": 0.4, "calls": 64 if reason else 0, "rounds": 2, "exhausted": False,
-                  "deadline_met": True, "prediction_error": prediction},
+        "plan": {"reason": reason, "cost": 0.4, "calls": 64 if reason else 0, "rounds": 2, "exhausted": False,
+                 "deadline_met": True, "prediction_error": prediction},
     }
 
 
-def _poses(rng: np.random.Generator, rows: list[dict[str, Any]]) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Twin to agent and block per frame; the worlds' blocks wander off the truth's."""
+def _poses(rows: list[dict[str, Any]]) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Place to agent and block per frame; the worlds' blocks wander off the truth's."""
     poses: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for twin, drift in (("truth", 0.0), ("cached", 0.06), ("uncached", 0.05)):
-        poses[twin] = []
+    for place, drift in (("truth", 0.0), ("cached", 0.06), ("uncached", 0.05)):
+        poses[place] = []
         for t in range(len(rows) + 1):
             share = t / len(rows)
             block = np.array([30.0 + 17.0 * share + drift * t, 34.0 + 12.0 * share - drift * t, 0.2 + 0.6 * share])
-            poses[twin].append((block[:2] - (12.0, 10.0 - 3.0 * np.sin(t)), block))
+            poses[place].append((block[:2] - (12.0, 10.0 - 3.0 * np.sin(t)), block))
     return poses
 
 
 def _episode(number: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    final = rows[-1]["coverage"]
+    final = rows[-1]["progress"]
     return {
         "episode": number, "seed": 700_000 + number, "steps": len(rows), "acted_in": "cached",
-        "success": {twin: share > 0.82 for twin, share in final.items()}, "final_coverage": final,
-        "return": sum(row["reward"] for row in rows),
+        "success": {place: share > 0.82 for place, share in final.items()}, "final_progress": final,
+        "return": sum(row["reward"] for row in rows), "clipped": sum(row["clipped"] for row in rows),
     }

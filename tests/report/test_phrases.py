@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from fabricated_run import ARM, TABLE
 from wcsim.report import phrases
+from wcsim.report.measures import SIMILARITY, leading
 
 
 @pytest.mark.parametrize(
@@ -39,20 +41,29 @@ def test_the_error_reading_names_each_comparison_by_its_own_number() -> None:
         "error": {"cached_vs_truth": at(5.0), "cached_vs_uncached": at(1.0), "uncached_vs_truth": at(4.0)},
         "valid_horizon": {"cached_vs_truth": 9.5, "uncached_vs_truth": None},
     }
-    assert phrases.error_reading(summary) == (
-        "After 8 steps the median block is 5.00 px from the truth in the cached world and 4.00 px in the uncached one, "
-        "and the two worlds are 1.00 px apart. First loss of the block (error past its bound, or not found), median: "
+    assert phrases.error_reading(summary, leading(TABLE)) == (
+        "After 8 steps the median block position is 5.00 px from the truth in the cached world and 4.00 px in the "
+        "uncached one, and the two worlds are 1.00 px apart. First loss (error past its bound, or not found), median: "
         "cached at step 9.5, uncached not within the run."
     )
 
 
+def test_the_error_reading_follows_the_quantities() -> None:
+    at = {"8": {"height_cm": 5.0, "psnr_db": 30.0}}
+    summary = {"error": dict.fromkeys(("cached_vs_truth", "cached_vs_uncached", "uncached_vs_truth"), at)}
+    assert phrases.error_reading(summary, leading(ARM)).startswith("After 8 steps the median height is 5.00 cm from")
+    similar = phrases.error_reading(summary, SIMILARITY)
+    assert similar.startswith("After 8 steps the median image similarity (PSNR) against the truth is 30.0 dB in")
+    assert phrases.error_reading(summary, leading(TABLE)).startswith("The block position was not measured")
+
+
 def test_what_ran_says_who_where_and_how() -> None:
     config = {
-        "world": "w", "task": {"name": "pusht"}, "episodes": 1, "max_steps": 5, "acts_in": "truth",
-        "fidelity": {"steps": None, "cache": {"kind": "none"}}, "agent": {"kind": "random"},
+        "world": "w", "task": {"name": "table"}, "episodes": 1, "max_steps": 5, "acts_in": "truth",
+        "fidelity": {"steps": None, "cache": {"kind": "none"}}, "policy": {"kind": "random"},
     }
     assert phrases.what_ran(config, {"device": "cpu", "torch_threads": 1}, 7) == (
-        "A random policy acted in the simulator on the task pusht for 1 episode of at most 5 steps, while the cached "
+        "A random policy acted in the simulator on the task table for 1 episode of at most 5 steps, while the cached "
         "and the uncached world played the same actions. The world w took 7 denoise steps per frame with no cache, on "
         "cpu with 1 thread."
     )

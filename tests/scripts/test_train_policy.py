@@ -53,7 +53,7 @@ def test_a_policy_from_nothing_and_after_a_stop(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     resumed = load_policy(tmp_path / "out/tiny.safetensors").state_dict()
     told = json.loads((tmp_path / "out/tiny.json").read_text())
-    assert told.keys() == {"steps", "validation_loss", "episodes", "success_rate", "final_coverage"}
+    assert told.keys() == {"steps", "validation_loss", "episodes", "success_rate", "final_progress"}
     (tmp_path / "out/tiny.pt").unlink()
     run("train_policy.py", tmp_path, tiny("flow", 4))
     whole = load_policy(tmp_path / "out/tiny.safetensors").state_dict()

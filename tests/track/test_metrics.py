@@ -4,8 +4,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from wcsim.track import metrics
 
@@ -104,39 +102,3 @@ def test_latent_distance_is_relative() -> None:
     assert metrics.latent_distance(reference.bfloat16(), reference.bfloat16()).max() == 0.0
     with pytest.raises(ValueError, match="one shape"):
         metrics.latent_distance(reference, reference[:1])
-
-
-def test_positions_are_plain_distances() -> None:
-    reference = np.array([10.0, 20.0, 100.0, 200.0, 0.0])
-    poses = reference + np.array([[3.0, 4.0, 0.0, 0.0, 0.0], [0.0, 0.0, -6.0, 8.0, 0.0]])
-    np.testing.assert_allclose(metrics.agent_px(poses, np.stack([reference] * 2)), [5.0, 0.0])
-    np.testing.assert_allclose(metrics.block_px(poses, np.stack([reference] * 2)), [0.0, 10.0])
-
-
-@pytest.mark.parametrize(
-    ("given_deg", "reference_deg", "expected"),
-    [(350, 10, 20), (10, 350, 20), (180, -180, 0), (90, -90, 180), (725, 0, 5), (-725, 0, 5), (45, 45, 0)],
-)
-def test_angles_wrap(given_deg: float, reference_deg: float, expected: float) -> None:
-    poses = np.zeros((2, 5))
-    poses[:, 4] = np.radians([given_deg, reference_deg])
-    assert metrics.block_deg(poses[0], poses[1]) == pytest.approx(expected, abs=1e-9)
-
-
-@settings(max_examples=30, deadline=None)
-@given(a=st.floats(-20, 20), b=st.floats(-20, 20), turns=st.integers(-3, 3))
-def test_turns_are_symmetric_bounded_and_periodic(a: float, b: float, turns: int) -> None:
-    pose, other = np.array([0, 0, 0, 0, a]), np.array([0, 0, 0, 0, b])
-    turn = metrics.block_deg(pose, other)
-    assert 0.0 <= turn <= 180.0 + 1e-9
-    assert metrics.block_deg(other, pose) == pytest.approx(turn, abs=1e-6)
-    assert metrics.block_deg(pose + 2 * np.pi * turns * np.eye(5)[4], other) == pytest.approx(turn, abs=1e-6)
-
-
-def test_a_pose_that_was_not_found_stays_unknown() -> None:
-    poses = np.array([1.0, 2.0, np.nan, np.nan, np.nan])
-    assert np.isnan(metrics.block_px(poses, np.zeros(5)))
-    assert np.isnan(metrics.block_deg(poses, np.zeros(5)))
-    assert metrics.agent_px(poses, np.zeros(5)) == pytest.approx(np.sqrt(5))
-    with pytest.raises(ValueError, match="poses"):
-        metrics.block_px(np.zeros(7), np.zeros(7))

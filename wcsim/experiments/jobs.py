@@ -49,7 +49,7 @@ def complete(
     Nobody else may write the run meanwhile.
 
     jobs: with the keys of their episodes.  columns: of `episodes.csv`; none writes no table.  counts: which rows belong
-    into it.
+    into it.  The run is closed in the end, so that others may write.
     """
     with run:
         left = [job for job, keys in jobs.items() if not run.done.issuperset(keys)]
