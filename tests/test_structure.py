@@ -166,6 +166,14 @@ def test_every_page_is_in_the_navigation() -> None:
     assert set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8"))) == pages
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_what_a_front_page_links_to_exists(name: str) -> None:
+    """The pages of the site are checked where it is built."""
+    linked = re.findall(r"\]\((?!https?:)([\w/.-]+)", (ROOT / name).read_text("utf-8"))
+    assert linked
+    assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
 def test_importing_stays_light(tmp_path: Path) -> None:
     """From another folder, so that only the installed names are found; torch takes seconds and is not always needed."""
     code = f"""
