@@ -18,11 +18,11 @@ from torch import Tensor
 from wcsim import World
 from wcsim.cache import NoCache
 from wcsim.envs.tasks import make_task
-from wcsim.types import BlockStack, Decision, Fidelity
+from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity
 
 
 @dataclass(frozen=True, slots=True)
-class EverySecond:
+class EverySecond(CachePolicy):
     """Run the blocks at even denoise steps; repeat their residual at odd ones."""
 
     def init(self, num_lanes: int, num_steps: int) -> Tensor | None:

@@ -168,6 +168,24 @@ def test_every_page_is_in_the_navigation() -> None:
     assert set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8"))) == pages
 
 
+def test_the_user_pages_name_files_that_exist() -> None:
+    """History pages keep the names of their time; files that a guide asks for are the reader's own."""
+    own = {"configs/train_mine.yaml", "configs/cache_repeat.yaml", "configs/cache_NAME.yaml"}
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"),
+             *(ROOT / "docs/how-to").glob("*.md")]
+    path = re.compile(r"\b(?:configs|examples|scripts|tests)/[\w/]+\.(?:py|yaml)")
+    named = {name for page in pages for name in path.findall(page.read_text("utf-8"))}
+    assert {name for name in named - own if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_what_a_front_page_links_to_exists(name: str) -> None:
+    """The pages of the site are checked where it is built."""
+    linked = re.findall(r"\]\((?!https?:)([\w/.-]+)", (ROOT / name).read_text("utf-8"))
+    assert linked
+    assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
 def test_importing_stays_light(tmp_path: Path) -> None:
     """From another folder, so that only the installed names are found; these take seconds and are not always needed."""
     code = f"""

@@ -1,4 +1,4 @@
-"""The command itself; what its subcommands do is tested beside the experiments."""
+"""What the command says of itself; what its subcommands do is tested beside the experiments."""
 
 from __future__ import annotations
 
