@@ -56,8 +56,8 @@ def main() -> None:
 
     summary = json.loads((arguments.out / "summary.json").read_text("utf-8"))
     for policy in summary["policies"]:
-        scores = [f"{place} {policy[place]['final_coverage']:.3f}" for place in ("truth", "uncached", "cached")]
-        print(f"{policy['name']}: goal covered at the end in {', '.join(scores)}")
+        scores = [f"{place} {policy[place]['final_progress']:.3f}" for place in ("truth", "uncached", "cached")]
+        print(f"{policy['name']}: progress at the end in {', '.join(scores)}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from wcsim.agents.mpc import MPCAgent, MPCConfig
 from wcsim.agents.objectives import LatentGoal
 from wcsim.cache import preset
 from wcsim.envs.imagined import ImaginedEnv
+from wcsim.estimate import Episode
 from wcsim.types import Fidelity
 
 
@@ -28,20 +29,20 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=24, help="action sequences per round")
     arguments = parser.parse_args()
 
-    env = gym.make("wcsim/PushT-v0", world=arguments.world, steps=16)
+    env = gym.make("wcsim/PushT-v0", world=arguments.world, fidelity={"steps": 16})
     imagined = env.unwrapped
     assert isinstance(imagined, ImaginedEnv)
     world, task = imagined.world, imagined.played
     planner = MPCConfig(planner="cem", horizon=8, rounds=2, candidates=arguments.candidates, elites=4)
     agent = MPCAgent(world, LatentGoal(world.encode(task.goal_frame()[None])[0]), planner,
-                     fidelity=Fidelity(6, preset("wcsim").build(), "unipc"), stay=task.stay)
+                     fidelity=Fidelity(6, preset("wcsim").build(), "unipc"), hold=lambda seen: task.hold_action(seen["pixels"]))
 
     observation, _ = env.reset(seed=700000)
-    agent.reset(observation)
+    agent.reset(Episode(number=0, seed=700000))
     for tick in range(arguments.ticks):
         action = agent.act(observation, steps_left=arguments.ticks - tick)
         observation, reward, terminated, truncated, info = env.step(action)
-        print(f"tick {tick}: action {action.round(1)}, reward {reward:.3f}, progress {info['coverage']:.3f}")
+        print(f"tick {tick}: action {action.round(1)}, reward {reward:.3f}, progress {info['progress']:.3f}")
         if terminated or truncated:
             break
     env.close()

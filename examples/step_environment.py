@@ -25,13 +25,14 @@ def main() -> None:
     parser.add_argument("--out", default="videos", help="folder for the video")
     arguments = parser.parse_args()
 
-    made = gym.make("wcsim/PushT-v0", world=arguments.world, steps=arguments.steps, render_mode="rgb_array_list")
+    made = gym.make("wcsim/PushT-v0", world=arguments.world, fidelity={"steps": arguments.steps},
+                    render_mode="rgb_array_list")
     env = Recorder(made, arguments.out)
     env.reset(seed=7)
     env.action_space.seed(7)
     for number in range(10):
         _, reward, terminated, truncated, info = env.step(env.action_space.sample())
-        print(f"step {number}: reward {reward:.3f}, progress {info['coverage']:.3f}, skipped {info['skipped']:.0%}")
+        print(f"step {number}: reward {reward:.3f}, progress {info['progress']:.3f}, skipped {info['skipped']:.0%}")
         if terminated or truncated:
             break
 
