@@ -1,6 +1,6 @@
 """What a budget sweep is asked: deadlines, efforts, planners, delays and governors, and the points they make.
 
-Easy to get wrong: a cell goes by its `key`, never by its place in the sweep, so that a reordered file is the same sweep.
+Easy to get wrong: a cell goes by its `key`, never by its place, so that a reordered file is the same sweep.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def _cell(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def recommend(summary: Mapping[str, Any], deadline_ms: float) -> dict[str, Any]:
-    """The cell to take for a deadline: of those whose plans meet it at p95 and that did plan, the one that got furthest.
+    """The cell to take for a deadline: of those whose plans meet it at p95 and that did plan, the best.
 
     Raises RunError where none does, and says what the quickest took.
     """

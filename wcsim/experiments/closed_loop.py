@@ -26,7 +26,7 @@ from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task, make_task
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete
-from wcsim.experiments.manifests import manifest_of
+from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.experiments.summary import summarise
 from wcsim.rollout.engine import opening, rollout
@@ -98,7 +98,7 @@ class ClosedLoop:
 
     def __init__(self, config: ClosedLoopConfig) -> None:
         self.config = config
-        stage(dumps(config.model_dump(mode="json")))  # whatever is wrong with it is said before a run is begun
+        check_setting(config, [config.policy], [config.fidelity])
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Play what is missing of the episodes and write the summary; does nothing where nothing is."""

@@ -27,7 +27,7 @@ from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.evaluation_summary import COLUMNS, PLACES, SCORES, summarise
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete
-from wcsim.experiments.manifests import manifest_of
+from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
@@ -87,14 +87,15 @@ class Evaluation:
 
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
+        check_setting(config, config.policies, [config.fidelity])
 
     def jobs(self, path: Path) -> list[LanesJob]:
         """All of it, dearest first, so that no worker is left alone with a slow one."""
         config = self.config
         settings = dumps(config.model_dump(mode="json"))
         spans = [(first, min(first + config.lanes, config.starts)) for first in range(0, config.starts, config.lanes)]
-        return [LanesJob(settings, policy.name, place, span, path / "videos") for place in ("uncached", "cached", "truth")
-                for policy in config.policies for span in spans]
+        return [LanesJob(settings, policy.name, place, span, path / "videos")
+                for place in ("uncached", "cached", "truth") for policy in config.policies for span in spans]
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Do what is missing and write summary and table; does nothing where nothing is."""

@@ -1,4 +1,4 @@
-"""What an experiment's results depend on, in one manifest: world, policies, task, versions and device.
+"""What an experiment needs and depends on: checked before a run is begun, and kept in its manifest.
 
 Easy to get wrong: files are named by what they are for, not by where they lie, so that a run may be resumed elsewhere.
 """
@@ -9,8 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from wcsim.cache.fidelity import FidelityConfig
+from wcsim.envs.lanes import check_world
 from wcsim.envs.tasks import Task
 from wcsim.track.manifest import hash_inputs, make_manifest
+from wcsim.types import WorldSpec
 from wcsim.world.checkpoints import find_world, read_description
 
 
@@ -34,6 +37,25 @@ class Setting(Protocol):
     def task(self) -> Any:
         """A `TaskConfig`."""
         ...
+
+
+class Checked(Protocol):
+    """A policy's configuration, as far as can be told before it is built."""
+
+    def check(self, task: Task, spec: WorldSpec) -> None:
+        """ConfigError for what the task or the world do not allow."""
+        ...
+
+
+def check_setting(config: Setting, policies: Iterable[Checked], fidelities: Iterable[FidelityConfig]) -> None:
+    """ConfigError for whatever can be known to be wrong before a run is begun; loads no weights."""
+    task: Task = config.task.build()
+    spec, _ = read_description(find_world(config.world))
+    check_world(task, spec)
+    for fidelity in fidelities:
+        fidelity.build(spec)
+    for policy in policies:
+        policy.check(task, spec)
 
 
 def manifest_of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -32,6 +32,10 @@ from wcsim.experiments.planning import (
 )
 from wcsim.experiments.policy_context import PolicyContext, PolicySettings, hold_of, refuse_old
 from wcsim.registry import Registry, attribute
+
+if TYPE_CHECKING:
+    from wcsim.envs.tasks import Task
+    from wcsim.types import WorldSpec
 
 __all__ = [
     "ExpertPolicyConfig", "LatentGoalConfig", "MPCPolicyConfig", "PolicyConfig", "PolicyContext", "PolicySettings",
@@ -63,6 +67,10 @@ class ExpertPolicyConfig(PolicySettings):
     @classmethod
     def _old(cls, given: Any) -> Any:
         return refuse_old(given, {"noise_px": "noise", "speed_px": "options.speed_px"})
+
+    def check(self, task: Task, spec: WorldSpec) -> None:
+        """See `PolicySettings`."""
+        expert_of(task, **self.options)
 
     def build(self, context: PolicyContext) -> Policy:
         """One expert per lane; ConfigError where the task has none."""

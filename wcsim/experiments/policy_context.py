@@ -20,6 +20,7 @@ from wcsim.errors import ConfigError
 
 if TYPE_CHECKING:
     from wcsim.envs.tasks import Task
+    from wcsim.types import WorldSpec
     from wcsim.world.world import World
 
 
@@ -54,6 +55,9 @@ class PolicySettings(StrictConfig):
     def build(self, context: PolicyContext) -> Policy:
         """The policy.  ConfigError where the task or the world do not allow it."""
         raise NotImplementedError
+
+    def check(self, task: Task, spec: WorldSpec) -> None:
+        """ConfigError for what can be known to be wrong before anything is loaded."""
 
     def files(self) -> list[Path]:
         """The files that it reads: results depend on them."""

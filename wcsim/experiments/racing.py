@@ -3,8 +3,8 @@
 Three measurements.  Time: rounds in which everybody imagines the same chunk in turn, so that what slows a round slows
 all of it.  Distance: the first chunk, from real context and the same noise, against the rollout that caches nothing.
 Truth: a whole rollout, estimated at the end of each chunk.  Easy to get wrong: a cache that looks at its input skips
-more where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far from the
-truth hides a bad cache, since both rollouts are lost alike: read losses together with the baseline's own errors.
+more where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far from
+the truth hides a bad cache, since both rollouts are lost alike: read losses together with the baseline's own errors.
 """
 
 from __future__ import annotations
