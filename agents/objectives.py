@@ -98,14 +98,18 @@ def predicted_cost(world: World, state: WorldState, objective: Objective) -> Cos
 def predict_state(world: World, spec: StateSpec, state: WorldState, actions: np.ndarray) -> dict[str, np.ndarray]:
     """Quantity name to float64 `[N, k, size]` in the task's units, as the world's dynamics predict them.
 
-    The dynamics speak of bodies over the frame: positions in [-1, 1] between a quantity's bounds, angles in radians.
+    The dynamics speak of bodies over the frame: positions in [-1, 1], angles in radians.  The bounds of the first
+    position that has some say where the frame lies; ConfigError where none has.
     """
     values = split(spec.quantities, world.foretell(state, actions).astype(np.float64))
-    for quantity in spec:
-        if quantity.kind == "position":
-            if not np.isfinite([quantity.low, quantity.high]).all():
-                raise ConfigError(f"dynamics predict {quantity.name!r} between its bounds, and it has none")
-            values[quantity.name] = (values[quantity.name] + 1) / 2 * (quantity.high - quantity.low) + quantity.low
+    places = [quantity for quantity in spec if quantity.kind == "position"]
+    bounds = [(place.low, place.high) for place in places if np.isfinite([place.low, place.high]).all()]
+    if not bounds:
+        raise ConfigError(f"dynamics predict positions over the frame, and no position of {', '.join(spec.names)} has "
+                          "bounds that say where it lies")
+    low, high = bounds[0]
+    for place in places:
+        values[place.name] = (values[place.name] + 1) / 2 * (high - low) + low
     return values
 
 

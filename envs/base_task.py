@@ -116,9 +116,10 @@ class BaseTask:
         return []
 
     def check_frames(self, frames: np.ndarray) -> np.ndarray:
-        """The frames themselves; ValueError unless they are uint8 `[N, H, W, 3]`."""
+        """The frames, contiguous, so that sums do not round by memory layout; ValueError unless they are uint8
+        `[N, H, W, 3]`."""
         height, width = self.frame_size
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (height, width, 3):
             raise ValueError(f"frames are {frames.dtype} {frames.shape}; the estimator of task {self.name!r} reads "
                              f"uint8 [N, {height}, {width}, 3]")
-        return frames
+        return np.ascontiguousarray(frames)

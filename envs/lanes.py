@@ -134,16 +134,18 @@ class Imagination:
         """The start with arrays of its own; ConfigError where this task's frames and actions look otherwise."""
         if not isinstance(start, Start):
             raise ConfigError(f"options['start'] must be a wcsim.envs.tasks.Start, got {type(start).__name__}")
-        frames, actions = self.check_past(start.frames, start.actions)
+        frames, actions = self.check_past(start.frames, start.actions, what="start frames")
         return replace(start, frames=frames, actions=actions)
 
-    def check_past(self, frames: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def check_past(
+        self, frames: np.ndarray, actions: np.ndarray, *, what: str = "frames"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Copies of real frames `[T, H, W, 3]` uint8 and of the actions `[T-1, A]` between them, once checked."""
         size = self.task.frame_size
         if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or (
                 frames.shape[1:] != (*size, 3)):
             told = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
-            raise ConfigError(f"start frames are {told}; task {self.task.name!r} begins with uint8 "
+            raise ConfigError(f"{what} are {told}; task {self.task.name!r} begins with uint8 "
                               f"(T >= 1, {size[0]}, {size[1]}, 3)")
         # A new array in any case: views may be flipped or read-only, and may change behind our back.
         return np.array(frames, order="C"), np.array(self.check(actions, (len(frames) - 1,)))
@@ -279,7 +281,6 @@ def lane_of(trace: Trace, lane: int) -> Trace:
 
 
 def part_of(trace: Trace, part: Any) -> Trace:
-    """A part of the tables `[K, S, N]` of a trace."""
-    return replace(trace, hit=trace.hit[part], drift=trace.drift[part], threshold=trace.threshold[part],
-                   gain=trace.gain[part], blocks=trace.blocks[part],
-                   by_branch={name: hit[part] for name, hit in trace.by_branch.items()})
+    """A part of the tables `[K, S, N]` of a trace, read-only."""
+    tables = {name: read_only(getattr(trace, name)[part]) for name in ("hit", "drift", "threshold", "gain", "blocks")}
+    return replace(trace, **tables, by_branch={name: read_only(hit[part]) for name, hit in trace.by_branch.items()})

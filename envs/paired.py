@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from wcsim.envs.lanes import read_only
 from wcsim.envs.observations import Observation
 from wcsim.envs.snapshots import EnvSnapshot
 from wcsim.envs.tasks import Start, TruthFrame
@@ -114,9 +115,9 @@ class PairedTruth(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         assert start is not None
         self.true_frame = self.truth.restore(start.truth)
         self._frames.clear()
-        self._frames.extend(start.frames)
+        self._frames.extend(read_only(frame.copy()) for frame in start.frames)
         self._actions.clear()
-        self._actions.extend(start.actions)
+        self._actions.extend(read_only(action.copy()) for action in start.actions)
         self._since, self._scale = 0, self._rms(start.frames[-1])
         self._shown = ([self.true_frame.pixels.copy()], [])
         return observation, {**info, **self._compare(), "alarm": False, "refreshed": False, "since_refresh": 0}
@@ -125,8 +126,8 @@ class PairedTruth(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Play `action` in both; what is returned is the imagined side's."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self.true_frame = self.truth.step(np.asarray(action))
-        self._frames.append(self.true_frame.pixels.copy())
-        self._actions.append(np.array(action, dtype=np.float32))
+        self._frames.append(read_only(self.true_frame.pixels.copy()))
+        self._actions.append(read_only(np.array(action, dtype=np.float32)))
         self._since += 1
         measured = self._compare()
         alarms = self.guard.alarms(measured)

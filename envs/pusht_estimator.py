@@ -88,6 +88,7 @@ class PushTEstimator:
         if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3):
             raise ValueError(f"frames are {frames.dtype} {frames.shape}; the estimator of PushT reads uint8 "
                              f"[N, {size}, {size}, 3]")
+        frames = np.ascontiguousarray(frames)  # other layouts would round sums otherwise
         # The empty batch also goes through once, for the shapes of its answer.
         with BLAS.limit(limits=1, user_api="blas"):
             return Estimate.join([self._estimate(frames[first : first + BATCH])

@@ -40,12 +40,12 @@ class Chunks(Vector):
 class Single:
     lead = ()
 
-    def __init__(self, folder):
-        self.env = gym.make("wcsim/PushT-v0", world=folder, disable_env_checker=True, **SETTINGS)
+    def __init__(self, folder, **settings):
+        self.env = gym.make("wcsim/PushT-v0", world=folder, disable_env_checker=True, **SETTINGS, **settings)
 
     def lanes(self):
         env = self.env.unwrapped
-        return [(env.lane, env.elapsed, env.over, env.np_random.bit_generator.state)]
+        return [(env._lane, env.elapsed, env.over, env.np_random.bit_generator.state)]
 
 
 @pytest.fixture(params=[Single, Vector, Chunks])
@@ -102,6 +102,9 @@ def start_of(height=96, frames=1, actions=0, dtype=np.uint8):
 @pytest.mark.parametrize(("start", "error", "words"), [
     (start_of(64), ConfigError, r"task 'pusht' begins with uint8 \(T >= 1, 96, 96, 3\)"),
     (start_of(dtype=np.float32), ConfigError, "start frames are float32"),
+    (replace(start_of(), frames=np.zeros((1, 96, 96, 4), np.uint8)), ConfigError, r"are uint8 \(1, 96, 96, 4\)"),
+    (replace(start_of(), frames=np.zeros((96, 96, 3), np.uint8)), ConfigError, "T >= 1"),
+    (replace(start_of(), frames=[[0]]), ConfigError, "start frames are list"),
     (start_of(frames=0), ConfigError, "T >= 1"),
     (start_of(frames=2), ActionError, r"takes \(1, 2\)"),
     (replace(start_of(frames=2), actions=np.full((1, 2), np.nan)), ActionError, "not finite"),
@@ -111,9 +114,21 @@ def test_starts(kind, refused, start, error, words):
     refused(kind, error, words, lambda: kind.env.reset(seed=1, options={"start": start}))
 
 
-@pytest.mark.parametrize("seed", [-1, "seven", 0.5])
+@pytest.mark.parametrize("seed", [-1, "seven", 0.5, 2**63, True, np.int64(-1), np.uint64(2**63), np.float64(1.0)])
 def test_seeds(kind, refused, seed):
     refused(kind, (gym.error.Error, ValueError), "[Ss]eed", lambda: kind.env.reset(seed=seed))
+
+
+@pytest.mark.parametrize("options", [{"begin": 1}, {"start": None, "strat": None}])
+def test_unknown_reset_options(kind, refused, options):
+    refused(kind, gym.error.Error, "reset option '(begin|strat)' is unknown; known: start",
+            lambda: kind.env.reset(seed=1, options=options))
+
+
+def test_a_start_that_cannot_be_found(folder, refused):
+    kind = Single(folder, task_options={"start": "near", "near_px": 0.0, "near_degrees": 0.0})
+    refused(kind, ConfigError, "no near start", lambda: kind.env.reset(seed=1))
+    refused(kind, ConfigError, "no near start", lambda: kind.env.reset())
 
 
 @pytest.mark.parametrize("seeds", [[1, 2], [1, 2, 3, 4], []])

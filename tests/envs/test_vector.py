@@ -207,8 +207,10 @@ def test_a_bad_action_disturbs_no_lane(folder, bad, error, words):
 
 @pytest.mark.parametrize(("seed", "options", "error", "words"), [
     ([1, 2], None, ValueError, "5 lanes need as many seeds, got 2"),
-    ([1, 2, 3, 4, -5], None, gym.error.Error, "non-negative"),
-    (-1, None, gym.error.Error, "non-negative"),
+    ([1, 2, 3, 4, -5], None, gym.error.Error, "from 0 to 2"),
+    (-1, None, gym.error.Error, "from 0 to 2"),
+    (2**63 - LANES + 1, None, gym.error.Error, "got 9223372036854775808"),
+    ([0, 1, 2, 3, 4.0], None, gym.error.Error, "got 4.0"),
     (None, {"reset_mask": [True] * LANES}, TypeError, "numpy array of bool"),
     (None, {"reset_mask": np.ones(2, dtype=bool)}, ValueError, r"shape \(5,\)"),
     (None, {"reset_mask": np.zeros(LANES, dtype=bool)}, ValueError, "name a lane"),

@@ -29,7 +29,7 @@ def settings(folder: str) -> dict[str, Any]:
         "delay": {"effort": "cached", "deadline_ms": 60.0, "modes": ["naive", "freeze"], "ticks": [0, 1]},
         "governed": {"efforts": ["uncached", "more"], "rounds": 2, "margin": 0.6, "patience": [1, 8]},
         "planning": {"horizon": 4, "rounds": 9, "candidates": 4, "elites": 2, "replan_every": 2},
-        "objective": {"kind": "judged", "every": 4, "discount": 0.0},
+        "objective": {"kind": "state_goal", "every": 4, "discount": 0.0},
         "latency": {"kind": "constant", "call_ms": 5.0, "frame_ms": 1.0},
     }
 
@@ -103,20 +103,20 @@ def test_a_measured_profile_is_kept_and_not_measured_again(settings: dict[str, A
 
 
 def test_the_advice_is_the_best_that_is_quick_enough_and_runs(settings: dict[str, Any], whole: Path) -> None:
-    def cell(coverage: float, p95: float, rounds: float = 1.0, attainment: float = 1.0) -> dict[str, Any]:
-        return {"final_coverage": coverage, "plan_ms": {"p95": p95}, "rounds_per_plan": rounds,
+    def cell(progress: float, p95: float, rounds: float = 1.0, attainment: float = 1.0) -> dict[str, Any]:
+        return {"final_progress": progress, "plan_ms": {"p95": p95}, "rounds_per_plan": rounds,
                 "attainment": attainment}
 
     summary = {"deadline": [cell(0.5, 90.0), cell(0.7, 200.0), cell(0.9, 10.0, rounds=0.0),
                             cell(0.7, 150.0, attainment=0.0), cell(0.7, 150.0)]}
-    assert recommend(summary, 100.0)["final_coverage"] == 0.5
+    assert recommend(summary, 100.0)["final_progress"] == 0.5
     assert recommend(summary, 300.0) == cell(0.7, 150.0)
     with pytest.raises(RunError, match="no setting of this sweep plans within 50 ms; the quickest takes 90 ms"):
         recommend(summary, 50.0)
     told = json.loads((whole / "summary.json").read_text())
     config = validate(BudgetConfig, settings).model_dump(mode="json")
     advised = validate(ClosedLoopConfig, as_run(recommend(told, 100.0), config, 100.0))
-    assert advised.agent.kind == "mpc"
+    assert advised.policy.kind == "mpc"
     assert advised.acts_in == "truth"
 
 

@@ -10,11 +10,12 @@ from wcsim.cli import app
 from wcsim.config import read_yaml, validate
 from wcsim.errors import RunError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
+from wcsim.experiments.executor import Here
 from wcsim.experiments.summary import exploitation_gap
 from wcsim.track.runs import Run
 
 SUMMARY_KEYS = {
-    "success_rate", "final_coverage", "error", "speedup", "hit_rate", "latency_ms", "deadline_ms",
+    "success_rate", "final_progress", "error", "speedup", "hit_rate", "latency_ms", "deadline_ms",
     "deadline_attainment",
 }
 
@@ -24,9 +25,22 @@ def settings(folder):
     return {
         "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}}, "episodes": 2,
         "max_steps": 4, "fidelity": {"steps": 6, "cache": {"preset": "worldcache", "threshold": 0.3}},
-        "agent": {"kind": "mpc", "horizon": 4, "rounds": 1, "candidates": 4, "elites": 2, "replan_every": 2,
-                  "fidelity": {"steps": 2, "context": 1}},
+        "policy": {"kind": "mpc", "horizon": 4, "rounds": 1, "candidates": 4, "elites": 2, "replan_every": 2,
+                   "fidelity": {"steps": 2, "context": 1}},
     }
+
+
+class Dying(Here):
+    """Ends after so many jobs, as a kill would."""
+
+    def __init__(self, jobs):
+        self.left = jobs
+
+    def run(self, function, jobs):
+        for job in jobs[: self.left]:
+            yield job, function(job)
+        if jobs:
+            raise KeyboardInterrupt
 
 
 def loop(settings, **changes):
@@ -35,49 +49,42 @@ def loop(settings, **changes):
 
 def deterministic(rows):
     return [{key: value for key, value in row.items() if key not in ("spans_ms", "imagine_ms")}
-            | ({"agent": {k: v for k, v in row["agent"].items() if k != "deadline_met"}} if row.get("agent") else {})
+            | ({"plan": {k: v for k, v in row["plan"].items() if k != "deadline_met"}} if row.get("plan") else {})
             for row in rows]
 
 
 @pytest.mark.parametrize("acts_in", ["world", "truth"])
-def test_a_run_records_every_twin(settings, tmp_path, acts_in):
+def test_a_run_records_every_place(settings, tmp_path, acts_in):
     run = loop(settings, acts_in=acts_in).run(tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary.keys() >= SUMMARY_KEYS
     assert set(summary["error"]) == {"cached_vs_truth", "uncached_vs_truth", "cached_vs_uncached"}
-    assert set(summary["error"]["cached_vs_truth"]["4"]) >= {"psnr_db", "block_px", "block_deg", "agent_px"}
+    assert set(summary["error"]["cached_vs_truth"]["4"]) >= {"psnr_db", "block_px", "block_angle_deg", "agent_px"}
     assert len(run.steps) == sum(row["steps"] for row in run.episodes)
     arrays = run.load_arrays("ep_0000")
-    for twin in ("truth", "cached", "uncached"):
-        assert arrays[twin].shape == (5, 96, 96, 3)
-        np.testing.assert_array_equal(arrays[twin][0], arrays["truth"][0])
+    for place in ("truth", "cached", "uncached"):
+        assert arrays[place].shape == (5, 96, 96, 3)
+        np.testing.assert_array_equal(arrays[place][0], arrays["truth"][0])
     assert arrays["hit"].shape == (4, 6)
     assert summary["hit_rate"] == pytest.approx(np.mean([row["hit_rate"] for row in run.steps]))
     assert summary["planning"]["reasons"] == {"start": 2, "schedule": 2}
-    kept = [row["agent"]["kept"] for row in run.steps if row["agent"]["kept"]]
-    assert len(kept) == 2
-    assert summary["planning"]["gap"] == pytest.approx(np.mean([came - promised for promised, came in kept]))
+    realised = [row["plan"]["realised"] for row in run.steps if row["plan"]["realised"]]
+    assert len(realised) == 2
+    assert summary["planning"]["gap"] == pytest.approx(np.mean([came - promised for promised, came in realised]))
     assert summary["planning"]["rank_agreement"] is None
 
 
 def test_a_killed_run_resumes_to_the_same_rows(settings, tmp_path):
     whole = loop(settings).run(tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
-    def kill(episode, step):
-        if episode == 1 and step == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        loop(settings).run(tmp_path / "killed", on_step=kill)
+    with pytest.raises(KeyboardInterrupt):
+        loop(settings).run(tmp_path / "killed", executor=Dying(1))
     assert len(Run(tmp_path / "killed").episodes) == 1
     resumed = loop(settings).run(tmp_path / "killed")
     assert deterministic(resumed.steps) == deterministic(whole.steps)
     assert resumed.episodes == whole.episodes
     summary = (tmp_path / "killed" / "summary.json").stat().st_mtime_ns
-    loop(settings).run(tmp_path / "killed", on_step=kill)  # nothing is left to be killed in
+    loop(settings).run(tmp_path / "killed", executor=Dying(0))  # nothing is left to be killed in
     assert (tmp_path / "killed" / "summary.json").stat().st_mtime_ns == summary
 
 
@@ -101,9 +108,13 @@ def test_the_packaged_experiment_is_valid():
     ("world=atlantis", "neither a folder"),
     ("fidelity.cache=fast", "cache preset 'fast' is unknown; known: authors_cosmos"),
     ("fidelity.cache.treshold=1", "cache.treshold is unknown; known: kind, "),
-    ("agent.candidates=0", "agent.mpc.candidates: Input should be greater than or equal to 1, given 0"),
-    ("agent.deadline_ms=-5", "agent.mpc.deadline_ms: Input should be greater than 0"),
-    ("agent.elites=999", "elites must be at most candidates"),
+    ("policy.candidates=0", "policy.mpc.candidates: Input should be greater than or equal to 1, given 0"),
+    ("policy.deadline_ms=-5", "policy.mpc.deadline_ms: Input should be greater than 0"),
+    ("policy.elites=999", "elites must be at most candidates"),
+    ("policy.screens=[]", "'screens' is now called rungs"),
+    ("policy.objective.kind=judged", "objective.kind 'judged' is now called state_goal"),
+    ("policy={kind: still}", "policy kind 'still' is now called hold"),
+    ("policy={kind: psychic}", "policy kind 'psychic' is unknown; known: mpc, expert"),
     ("task.name=golf", "task 'golf' is unknown; known: "),
     ("task.options.start=far", "start 'far' is unknown; known: random, near"),
     ("horizn=3", "horizn is unknown; known: name, world, task"),
@@ -126,6 +137,6 @@ def test_worlds_are_listed_and_verified(folder):
 
 
 def test_one_unreadable_frame_does_not_decide_the_exploitation_gap() -> None:
-    kept = [(70.0, 72.0), (-150.0, -149.0), (-150.0, 1000.0), None]
-    assert exploitation_gap([{"agent": {"kept": pair}} for pair in kept] + [{"agent": None}]) == 2.0
-    assert exploitation_gap([{"agent": {"kept": None}}]) is None
+    realised = [(70.0, 72.0), (-150.0, -149.0), (-150.0, 1000.0), None]
+    assert exploitation_gap([{"plan": {"realised": pair}} for pair in realised] + [{"plan": None}]) == 2.0
+    assert exploitation_gap([{"plan": {"realised": None}}]) is None

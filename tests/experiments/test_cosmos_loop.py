@@ -1,4 +1,4 @@
-"""The same closed loop, planner, ledger and report on worlds of clips: footage, and PushT under a planner."""
+"""The same closed loop, planner, errors by horizon and report on worlds of clips: footage, and PushT with a planner."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def settings(**more):
 
 def test_recorded_actions_inside_a_world_of_clips(tmp_path, footage):
     world = save(tiny_clip_world(task="footage", **AS_PUSHT), tmp_path / "world")
-    config = validate(ClosedLoopConfig, settings(world=world, task=footage, agent={"kind": "recorded"}))
+    config = validate(ClosedLoopConfig, settings(world=world, task=footage, policy={"kind": "recorded"}))
     run = ClosedLoop(config).run(tmp_path / "run")
     assert [row["steps"] for row in run.episodes] == [3, 3]
     errors = [row["error"]["cached_vs_uncached"] for row in run.steps]
@@ -55,12 +55,12 @@ def test_a_planner_pushes_the_block_inside_a_world_of_clips(tmp_path):
     target = PushT.action
     plain = ActionSpec(target.low, target.high, target.names, target.units, absolute=target.names)
     world = save(tiny_clip_world(action=plain, **AS_PUSHT), tmp_path / "world")
-    agent = {"kind": "mpc", "horizon": 2, "rounds": 1, "candidates": 3, "elites": 1, "replan_every": 1,
-             "fidelity": {"steps": 2, "solver": "unipc"}}
-    config = validate(ClosedLoopConfig, settings(world=world, agent=agent) | {"episodes": 1, "max_steps": 2})
+    policy = {"kind": "mpc", "horizon": 2, "rounds": 1, "candidates": 3, "elites": 1, "replan_every": 1,
+              "fidelity": {"steps": 2, "solver": "unipc"}}
+    config = validate(ClosedLoopConfig, settings(world=world, policy=policy) | {"episodes": 1, "max_steps": 2})
     run = ClosedLoop(config).run(tmp_path / "run")
     assert run.episodes[0]["steps"] == 2
-    assert all(np.isfinite(row["agent"]["cost"]) for row in run.steps)
+    assert all(np.isfinite(row["plan"]["cost"]) for row in run.steps)
     assert write_report(tmp_path / "run").is_file()
 
 

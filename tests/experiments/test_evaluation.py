@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ import yaml
 
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import read_yaml, validate
-from wcsim.envs.imagined import load_world
-from wcsim.envs.tasks import make_task
+from wcsim.envs.lanes import load_world
+from wcsim.envs.pusht import PushT
 from wcsim.errors import ConfigError, RunError
-from wcsim.experiments.candidates import ExpertCandidate
 from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
 from wcsim.experiments.executor import Here, Processes
-from wcsim.experiments.lanes import TruthLanes, WorldLanes, play
+from wcsim.experiments.policies import ExpertPolicyConfig, PolicyContext
+from wcsim.rollout.engine import opening, rollout
+from wcsim.rollout.places import Place, TruthPlace, WorldPlace
+from wcsim.rollout.sinks import Recorded, Recorder, listen
 
-POLICIES = [{"kind": "expert", "name": "expert"}, {"kind": "expert", "name": "noisy", "noise_px": 40.0},
+POLICIES = [{"kind": "expert", "name": "expert"}, {"kind": "expert", "name": "noisy", "noise": 40.0},
             {"kind": "random", "name": "random"}]
 
 
@@ -34,7 +37,7 @@ POLICIES = [{"kind": "expert", "name": "expert"}, {"kind": "expert", "name": "no
 def settings(folder: str) -> dict[str, Any]:
     return {
         "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}}, "policies": POLICIES,
-        "starts": 3, "max_steps": 2, "block": 2, "threads": 1,
+        "starts": 3, "max_steps": 2, "lanes": 2, "threads": 1,
         "fidelity": {"steps": 4, "cache": {"preset": "worldcache", "threshold": 0.5}},
     }
 
@@ -76,9 +79,9 @@ class Dying(Here):
         raise KeyboardInterrupt
 
 
-def test_every_policy_is_played_in_every_world_from_the_same_starts(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_every_policy_is_played_in_every_place_from_the_same_starts(settings: dict[str, Any], tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    run = evaluation(settings).run(tmp_path / "run", on_block=lambda *counts: told.append(counts))
+    run = evaluation(settings).run(tmp_path / "run", progress=lambda *counts: told.append(counts))
     assert told == [(done, 18) for done in range(19)]
     assert len(run.episodes) == 3 * 3 * 3
     assert {row["episode"] for row in run.episodes} == set(range(27))
@@ -87,18 +90,18 @@ def test_every_policy_is_played_in_every_world_from_the_same_starts(settings: di
     assert [policy["name"] for policy in summary["policies"]] == ["expert", "noisy", "random"]
     for statistic in ("pearson", "spearman", "mmrv"):
         assert {"uncached", "cached", "change", "change_interval"} <= summary[statistic].keys()
-        assert summary[statistic] == summary["agreement"]["final_coverage"][statistic]
+        assert summary[statistic] == summary["agreement"]["final_progress"][statistic]
     assert summary["cache"]["hit_rate"] > 0
-    assert summary["judge"]["coverage_error"]["p95"] < 0.1
+    assert summary["estimator"]["progress_error"]["p95"] < 0.1
     with (tmp_path / "run" / "episodes.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [int(row["episode"]) for row in table] == list(range(27))
     means = {row["policy"]: [] for row in table}
     for row in table:
-        if row["world"] == "cached":
-            means[row["policy"]].append(float(row["final_coverage"]))
+        if row["place"] == "cached":
+            means[row["policy"]].append(float(row["final_progress"]))
     for policy in summary["policies"]:
-        assert policy["cached"]["final_coverage"] == pytest.approx(np.mean(means[policy["name"]]))
+        assert policy["cached"]["final_progress"] == pytest.approx(np.mean(means[policy["name"]]))
 
 
 def test_a_second_run_does_nothing(settings: dict[str, Any], whole: Path) -> None:
@@ -119,7 +122,7 @@ def test_a_killed_evaluation_resumes_to_the_same_summary(
     with pytest.raises(KeyboardInterrupt):
         evaluation(settings).run(tmp_path / "killed", executor=Dying(jobs))
     killed = tmp_path / "killed" / "episodes.jsonl"
-    killed.write_bytes(killed.read_bytes()[:-7])  # torn in the middle of a row, and so in the middle of a block
+    killed.write_bytes(killed.read_bytes()[:-7])  # torn in the middle of a row, and so in the middle of a job
     evaluation(settings).run(tmp_path / "killed")
     assert summary_of(tmp_path / "killed") == summary_of(whole)
     assert (tmp_path / "killed" / "episodes.csv").read_text() == (whole / "episodes.csv").read_text()
@@ -160,34 +163,48 @@ def test_processes_do_what_here_does_and_tell_of_errors() -> None:
         Processes(0)
 
 
-def test_lanes_do_not_depend_on_their_neighbours(folder: str) -> None:
-    task = make_task("pusht", start="near")
+def played(task: PushT, place: Place, numbers: Sequence[int], *, noise: float, max_steps: int) -> list[Recorded]:
+    """Episodes of an expert in some lanes of a place."""
+    starts, episodes = zip(*(opening(task, number, 700_000 + number) for number in numbers), strict=True)
+    policy = ExpertPolicyConfig(noise=noise).build(PolicyContext(task, None, len(numbers)))
+    recorder = Recorder()
+    try:
+        listen(rollout(task, {"here": place}, policy, episodes, starts, acts_in="here", max_steps=max_steps),
+               [recorder])
+    finally:
+        place.close()
+    return recorder.episodes
+
+
+def progress_of(kept: Recorded) -> list[float]:
+    return [float(estimate.progress[0]) for estimate in kept.places["here"].scored[1:]]
+
+
+@pytest.mark.parametrize("where", ["world", "truth"])
+def test_lanes_do_not_depend_on_their_neighbours(folder: str, where: str) -> None:
+    task = PushT(start="near")
     world = load_world(folder)
-    fidelity = FidelityConfig(steps=3).build(world.spec)
-    seeds = [710_000, 710_001]
-    starts = [task.start(seed) for seed in seeds]
 
-    def played(chosen: list[int], world_lanes: bool) -> Any:
-        part, numbers = [starts[i] for i in chosen], [seeds[i] for i in chosen]
-        lanes = WorldLanes(world, fidelity, part, numbers) if world_lanes else TruthLanes(task, part)
-        policies = [ExpertCandidate(name="expert", noise_px=10.0).build(task) for _ in part]
-        return play(task, lanes, part, policies, chosen, max_steps=3)
+    def place() -> Place:
+        return WorldPlace(task, world, FidelityConfig(steps=3).build(world.spec)) if where == "world" else (
+            TruthPlace(task))
 
-    for world_lanes in (True, False):
-        together, alone = played([0, 1], world_lanes), played([1], world_lanes)
-        assert together[1].coverage == pytest.approx(alone[0].coverage)
-        assert len(together[0].coverage) == 3
+    together = played(task, place(), [0, 1], noise=10.0, max_steps=3)
+    (alone,) = played(task, place(), [1], noise=10.0, max_steps=3)
+    np.testing.assert_array_equal(together[1].actions, alone.actions)
+    np.testing.assert_array_equal(together[1].places["here"].frames, alone.places["here"].frames)
+    assert progress_of(together[1]) == progress_of(alone)
+    assert len(together[0].actions) == 3
 
 
 def test_a_success_ends_its_lane_alone() -> None:
-    task = make_task("pusht", start="near")
-    starts = [task.start(seed) for seed in (700_000, 700_001)]
-    policies = [ExpertCandidate(name="expert").build(task) for _ in starts]
-    episodes = play(task, TruthLanes(task, starts), starts, policies, [0, 1], max_steps=60)
-    assert any(episode.success and len(episode.reward) < 60 for episode in episodes)
-    for episode in episodes:
-        assert episode.success == (episode.coverage[-1] > 0.95)
-        assert all(value <= 0.95 for value in episode.coverage[:-1])
+    task = PushT(start="near")
+    episodes = played(task, TruthPlace(task), [0, 1], noise=0.0, max_steps=60)
+    assert any(kept.ended and len(kept.rewards) < 60 for kept in episodes)
+    for kept in episodes:
+        progress = progress_of(kept)
+        assert kept.ended == (progress[-1] > 0.95)
+        assert all(value <= 0.95 for value in progress[:-1])
 
 
 def test_the_packaged_evaluation_is_valid() -> None:

@@ -10,24 +10,22 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from wcsim.agents.policies import ReplayPolicy
 from wcsim.cli import app
 from wcsim.config import read_yaml, validate
-from wcsim.envs.tasks import make_task
+from wcsim.envs.pusht import PushT
 from wcsim.errors import ConfigError
-from wcsim.experiments.candidates import ExpertCandidate
 from wcsim.experiments.executor import Here
-from wcsim.experiments.goal_play import attempt
-from wcsim.experiments.goal_task import make_goal, with_goal
-from wcsim.experiments.goals import GoalRuns, GoalsConfig, pieces
+from wcsim.experiments.goal_starts import GoalStart, goal_start
+from wcsim.experiments.goals import GoalJob, GoalRuns, GoalsConfig, attempt, goal_row, jobs_of, stage
 from wcsim.experiments.goals_summary import summarise
-from wcsim.experiments.lanes import TruthLanes
+from wcsim.experiments.policies import ExpertPolicyConfig, PolicyContext
 
 PLANNER = {
     "kind": "mpc", "horizon": 4, "rounds": 1, "candidates": 4, "elites": 2, "replan_every": 2,
     "fidelity": {"steps": 2, "context": 1}, "objective": {"kind": "latent_goal"},
 }
-POSES = {"kind": "judged", "every": 4, "reach": 0.3, "coverage_px": 0}
+STATE = {"kind": "state_goal", "every": 4, "reach": 0.3, "progress_weight": 0}
+METRICS = ("agent_px", "block_px", "block_angle_deg")
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +33,11 @@ def settings(folder: str) -> dict[str, Any]:
     return {
         "kind": "goals", "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}},
         "episodes": 2, "goal_ticks": 3, "max_steps": 4, "fidelity": {"steps": 2}, "reference": "fine", "threads": 1,
-        "arms": {"fine": PLANNER | {"fidelity": {"steps": 4}},
-                 "halving": PLANNER | {"screens": [{"survivors": 2, "fidelity": {"steps": 1}}], "objective": POSES},
-                 "demonstrator": {"kind": "demonstrator"}, "still": {"kind": "still"}},
+        "within": {"px": 20.0, "deg": 20.0},
+        "policies": [
+            PLANNER | {"name": "fine", "fidelity": {"steps": 4}},
+            PLANNER | {"name": "halving", "rungs": [{"survivors": 2, "fidelity": {"steps": 1}}], "objective": STATE},
+            {"kind": "recorded", "name": "demonstrator"}, {"kind": "hold"}],
         "audit": {"starts": 1, "candidates": 4, "horizon": 2, "knots": 2},
     }
 
@@ -70,45 +70,60 @@ class Refusing(Here):
         return iter(())
 
 
-def test_a_goal_is_where_the_demonstrator_is_and_doing_the_same_reaches_it() -> None:
-    task = make_task("pusht", start="near")
-    demonstrator = ExpertCandidate(name="demonstrator", noise_px=8.0).build(task)
-    goal, again = (make_goal(task, 730_003, demonstrator, ticks=12) for _ in range(2))
+def goal_of(task: PushT, seed: int, ticks: int) -> GoalStart:
+    demonstrator = ExpertPolicyConfig(noise=8.0).build(PolicyContext(task, None, num_lanes=1))
+    return goal_start(task, seed, demonstrator, ticks=ticks)
+
+
+def test_a_goal_is_where_the_demonstrator_is_and_doing_the_same_reaches_it(settings: dict[str, Any]) -> None:
+    changes = {"goal_ticks": 12, "max_steps": 12, "audit": None, "demonstrator": {"kind": "expert", "noise": 8.0}}
+    strict = validate(GoalsConfig, settings | changes | {"within": {"px": 1e-9, "deg": 1e-9}})
+    _, task, world = stage(json.dumps(strict.model_dump(mode="json")))
+    assert isinstance(task, PushT)
+    goal, again = (goal_of(task, 730_003, 12) for _ in range(2))
     assert np.array_equal(goal.actions, again.actions)
     assert goal.actions.shape == (12, 2)
-    assert np.array_equal(goal.frame, again.frame)
-    aimed = with_goal(task, goal)
-    assert aimed.goal == tuple(goal.block)
-    assert aimed.goal_frame() is goal.frame
-    assert aimed.frame_size == task.frame_size
-    told = attempt(task, TruthLanes(task, [goal.start]), goal, ReplayPolicy(goal.actions), episode=0, max_steps=12,
-                   limits=(1e-9, 1e-9))
-    assert told.offs[-1] == pytest.approx([0.0, 0.0, 0.0], abs=1e-9)
-    near = attempt(task, TruthLanes(task, [goal.start]), goal, ReplayPolicy(goal.actions), episode=0, max_steps=12,
-                   limits=(20.0, 20.0))
-    assert near.reached
-    assert near.block_reached
-    assert len(near.offs) <= 12
+    assert goal.goal.values.keys() == {"agent", "block", "block_angle"}
+    assert goal.goal.frame is not None
+    assert again.goal.frame is not None
+    assert np.array_equal(goal.goal.frame, again.goal.frame)
+    assert goal.goal.frame.shape == (*task.frame_size, 3)
+    job = GoalJob("", 3, "demonstrator", "truth")
+    last = goal_row(strict, task, goal, attempt(strict, task, world, goal, job))
+    assert [last[metric] for metric in METRICS] == pytest.approx([0.0, 0.0, 0.0], abs=1e-9)
+    config = validate(GoalsConfig, settings | changes)
+    near = goal_row(config, task, goal, attempt(config, task, world, goal, job))
+    assert near["reached"]
+    assert near["scene_reached"]
+    assert near["steps"] <= 12
 
 
-def test_every_arm_plays_every_start_in_every_place(settings: dict[str, Any], whole: Path) -> None:
+def test_who_repeats_a_demonstration_stays_at_its_end() -> None:
+    goal = goal_of(PushT(start="near"), 730_003, 3)
+    told = goal.episode(7, 730_003, "push", max_steps=5)
+    assert (told.number, told.seed, told.instruction, told.goal) == (7, 730_003, "push", goal.goal)
+    assert told.actions is not None
+    np.testing.assert_array_equal(told.actions, [*goal.actions, goal.actions[-1], goal.actions[-1]])
+
+
+def test_every_policy_plays_every_start_in_every_place(settings: dict[str, Any], whole: Path) -> None:
     rows = [json.loads(line) for line in (whole / "episodes.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * 2 * 4 + 1
     summary = summary_of(whole)
     assert [place["name"] for place in summary["places"]] == ["truth", "world"]
     for place in summary["places"]:
-        arms = {arm["name"]: arm for arm in place["arms"]}
-        assert arms["fine"]["against"] is None
-        assert arms["still"]["against"]["mcnemar_p"] <= 1.0
-        assert arms["fine"]["calls_per_action"] > 0 == arms["still"]["calls_per_action"]
-        assert arms["fine"]["gap"] == pytest.approx(arms["fine"]["came"] - arms["fine"]["promised"])
-        assert arms["halving"]["rank_agreement"] is not None
-        assert arms["fine"]["rank_agreement"] is None is arms["still"]["gap"]
-    assert {arm["name"]: arm["success_rate"] for arm in summary["places"][0]["arms"]}["demonstrator"] == 1.0
-    opinions = {told["name"]: told for told in summary["audit"]["opinions"]}
-    assert opinions.keys() == {"fine", "halving", "halving, screen"}
-    assert (opinions["fine"]["tau"], opinions["fine"]["regret"]) == (1.0, 0.0)
-    assert opinions["halving"]["true_regret"] >= 0
+        told = {policy["name"]: policy for policy in place["policies"]}
+        assert told["fine"]["against"] is None
+        assert told["hold"]["against"]["mcnemar_p"] <= 1.0
+        assert told["fine"]["calls_per_action"] > 0 == told["hold"]["calls_per_action"]
+        assert told["fine"]["gap"] == pytest.approx(told["fine"]["came"] - told["fine"]["promised"])
+        assert told["halving"]["rank_agreement"] is not None
+        assert told["fine"]["rank_agreement"] is None is told["hold"]["gap"]
+    assert {one["name"]: one["success_rate"] for one in summary["places"][0]["policies"]}["demonstrator"] == 1.0
+    scorings = {told["name"]: told for told in summary["audit"]["scorings"]}
+    assert scorings.keys() == {"fine", "halving", "halving, rung"}
+    assert (scorings["fine"]["tau"], scorings["fine"]["regret"]) == (1.0, 0.0)
+    assert scorings["halving"]["true_regret"] >= 0
 
 
 def test_a_killed_run_resumes_to_the_same_summary_and_a_whole_one_does_nothing(
@@ -124,69 +139,79 @@ def test_a_killed_run_resumes_to_the_same_summary_and_a_whole_one_does_nothing(
     runs(settings).run(whole, executor=Refusing())
 
 
-def test_a_summary_pairs_arms_by_start() -> None:
-    config = {"arms": {"slow": {"kind": "mpc"}, "quick": {"kind": "mpc"}}, "places": ["truth"], "reference": "slow",
+def test_a_summary_pairs_policies_by_start() -> None:
+    config = {"policies": [{"name": name, "kind": "mpc"} for name in ("slow", "quick")], "places": ["truth"], "reference": "slow",
               "episodes": 3, "goal_ticks": 25, "max_steps": 50}
-    rows = [{"episode": 2 * start + k, "start": start, "seed": start, "arm": arm, "place": "truth", "steps": 2,
-             "reached": (start + k) % 2 == 0, "block_reached": True, "agent_px": 1.0, "block_px": 2.0, "block_deg": 3.0,
-             "plans": 1, "calls": 8, "promised": [1.0], "came": [1.5 + k], "rank_agreement": [], "regret": [],
+    rows = [{"episode": 2 * start + k, "start": start, "seed": start, "policy": name, "place": "truth", "steps": 2,
+             "reached": (start + k) % 2 == 0, "scene_reached": True, "agent_px": 1.0, "block_px": 2.0, "block_angle_deg": 3.0,
+             "clipped": 1, "plans": 1, "calls": 8, "promised": [1.0], "came": [1.5 + k], "rank_agreement": [], "regret": [],
              "prediction": [0.1], "act_ms": [ms * (start + 1)] * 2}
-            for start in range(3) for k, (arm, ms) in enumerate((("slow", 90.0), ("quick", 30.0)))]
-    summary = summarise(rows, config)
-    slow, quick = summary["places"][0]["arms"]
+            for start in range(3) for k, (name, ms) in enumerate((("slow", 90.0), ("quick", 30.0)))]
+    summary = summarise(rows, config, METRICS)
+    slow, quick = summary["places"][0]["policies"]
     assert (slow["success_rate"], quick["success_rate"]) == pytest.approx((2 / 3, 1 / 3))
     assert quick["against"] == {"only_reference": 2, "only_this": 1, "mcnemar_p": 1.0}
     assert (slow["gap"], quick["gap"]) == (0.5, 1.5)
-    assert summary["timing"]["places"][0]["arms"][1]["faster"] == pytest.approx(3.0)
-    assert summarise(rows[::-1], config) == summary
-    idle = summarise([row | {"plans": int(row["arm"] == "slow")} for row in rows], config)
-    assert idle["timing"]["places"][0]["arms"][1]["faster"] is None, "who plans nothing is in no race"
+    assert summary["timing"]["places"][0]["policies"][1]["faster"] == pytest.approx(3.0)
+    assert summarise(rows[::-1], config, METRICS) == summary
+    assert [slow[metric] for metric in METRICS] == [1.0, 2.0, 3.0]
+    assert slow["clipped"] == 1.0
+    idle = summarise([row | {"plans": int(row["policy"] == "slow")} for row in rows], config, METRICS)
+    assert idle["timing"]["places"][0]["policies"][1]["faster"] is None, "only planners are compared"
 
 
 def test_the_packaged_protocol_is_the_named_one() -> None:
     config = validate(GoalsConfig, read_yaml("pusht_goals"))
-    assert (config.episodes, config.goal_ticks, config.max_steps, config.within_px) == (50, 25, 50, 20.0)
+    assert (config.episodes, config.goal_ticks, config.max_steps) == (50, 25, 50)
+    assert config.within == {"px": 20.0, "deg": 20.0}
     assert set(config.places) == {"truth", "world"}
     assert config.first_seed + config.episodes < 900_000
-    assert len(pieces(config)) == 50 * 2 * len(config.arms) + config.audit.starts
-    fine, cached = (config.arms[name].model_dump() for name in ("uncached", "cached"))
+    assert config.audit is not None
+    assert len(jobs_of(config)) == 50 * 2 * len(config.policies) + config.audit.starts
+    fine, cached = (policy.model_dump() for policy in config.policies if policy.name in ("uncached", "cached"))
+    assert (fine.pop("name"), cached.pop("name")) == ("uncached", "cached")
     assert cached["fidelity"].pop("cache")["kind"] != fine["fidelity"].pop("cache")["kind"] == "none"
     assert fine == cached
 
 
 def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(foretelling_folder: str, tmp_path: Path) -> None:
     command = ["run", "pusht_goals", "--out", str(tmp_path / "run")]
+    policies = read_yaml("pusht_goals")["policies"]
+    for policy in policies:
+        if policy.get("fidelity", {}).get("steps") == 35:
+            policy["fidelity"] = policy["fidelity"] | {"steps": 16}
     for change in (f"world={foretelling_folder}", "episodes=1", "max_steps=1", "goal_ticks=2", "fidelity.steps=16",
-                   "audit={starts: 1, candidates: 2, horizon: 2, knots: 2}",
-                   *(f"arms.{arm}.fidelity.steps=16" for arm in ("uncached", "cached", "halving"))):
+                   "audit={starts: 1, candidates: 2, horizon: 2, knots: 2}", f"policies={json.dumps(policies)}"):
         command += ["-s", change]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     rows = (tmp_path / "run/episodes.jsonl").read_bytes()
     assert "Who reaches the goal" in (tmp_path / "run/report.html").read_text()
-    audits = rows.count(b'"arm": null') + rows.count(b'"arm":null')
+    audits = rows.count(b'"policy": null') + rows.count(b'"policy":null')
     assert audits == 1
     assert (tmp_path / "run/episodes.csv").read_text().count("\n") == 1 + rows.count(b"\n") - audits
     assert CliRunner().invoke(app, command).exit_code == 0
     assert (tmp_path / "run/episodes.jsonl").read_bytes() == rows
 
 
-def test_planners_that_see_no_pictures_play_at_a_small_size(foretelling_folder: str, tmp_path: Path) -> None:
-    command = ["run", "pusht_goals_foretold", "--out", str(tmp_path / "run")]
+def test_planners_that_render_nothing_play_at_a_small_size(foretelling_folder: str, tmp_path: Path) -> None:
+    command = ["run", "pusht_goals_predicted", "--out", str(tmp_path / "run")]
     for change in (f"world={foretelling_folder}", "episodes=1", "max_steps=1", "goal_ticks=2"):
         command += ["-s", change]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     (place,) = json.loads((tmp_path / "run/summary.json").read_text())["places"]
-    arms = {arm["name"]: arm for arm in place["arms"]}
-    assert arms["foretold"]["calls_per_action"] == 4 * 256
-    assert arms["foretold"]["rank_agreement"] is None
+    (told,) = (policy for policy in place["policies"] if policy["name"] == "predicted")
+    assert told["calls_per_action"] == 4 * 256
+    assert told["rank_agreement"] is None
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"reference": "still"}, "reference 'still' is not a planner's arm; those: fine, halving"),
+    ({"reference": "hold"}, "reference 'hold' is not a planner; those: fine, halving"),
     ({"audit": {"starts": 3}}, "audit.starts is 3 of 2 episodes"), ({"places": ["moon"]}, "places"),
-    ({"arms": {}}, "arms"),
+    ({"policies": []}, "policies"), ({"within": {}}, "within"),
+    ({"within": {"px": 20.0}}, "a tolerance is needed for deg"),
+    ({"policies": [PLANNER | {"name": "fine"}] * 2}, "policies must have different names, got fine, fine"),
 ])
 def test_bad_settings_are_refused(settings: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

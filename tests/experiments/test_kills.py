@@ -21,9 +21,10 @@ CLOCKED = {"timing", "latency_ms", "first_step_ms", "spans_ms", "deadline_attain
 """What a summary holds of clocks."""
 
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "closed loop": ("run", {"episodes": 4, "agent": MPC, "fidelity": {"steps": 2}}),
+    "closed loop": ("run", {"episodes": 4, "policy": MPC | {"name": "mpc"}, "fidelity": {"steps": 2}}),
     "goals": ("run", {"kind": "goals", "episodes": 2, "goal_ticks": 2, "fidelity": {"steps": 2}, "reference": "fine",
-                      "arms": {"fine": MPC, "still": {"kind": "still"}}, "audit": None}),
+                      "policies": [MPC | {"name": "fine"}, {"kind": "hold"}], "within": {"px": 20.0, "deg": 20.0},
+                      "audit": None}),
     "budget": ("budget", {
         "episodes": 3, "deadlines_ms": [10.0, 60.0], "efforts": {"one": {"fidelity": {"steps": 1}}},
         "planning": {"horizon": 2, "rounds": 2, "candidates": 4, "elites": 2, "replan_every": 2},

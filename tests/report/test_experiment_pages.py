@@ -75,7 +75,8 @@ def sweep(path: Path, *, delays: bool = True, spec: StateSpec = TABLE, planner: 
     config = {"governed": {"efforts": ["cached"] * 2},
               "name": "sweep", "world": "made-up", "episodes": 2, "max_steps": 9, "clock": "simulated"}
     run = begin(path, config, manifest_of(spec))
-    cells = [(effort, planner, deadline, "wait", None) for effort in ("cached", "uncached") for deadline in (100, 900)]
+    cells: list[tuple[str, str, int, str, int | None]] = [
+        (effort, planner, deadline, "wait", None) for effort in ("cached", "uncached") for deadline in (100, 900)]
     cells += [("cached", planner, 900, mode, d) for mode in ("naive", "freeze") for d in (0, 1)] if delays else []
     cells += [("governed", planner, 900, "wait", None)] if delays else []
     for number, (effort, planner, deadline, mode, delay) in enumerate(cells):
@@ -117,7 +118,7 @@ def test_the_page_of_a_sweep_says_which_setting_to_take(tmp_path: Path, delays: 
     assert "Within 100 ms, cem on cached gets furthest: 0.35." in text
     (lede,) = LEDE.findall(text)
     assert "labels: none" in lede
-    assert f"Actions clipped to the bounds: {36 if delays else 12} of {108 if delays else 36} by cached, cem" in lede
+    assert f"Actions clipped to the bounds: {36 if delays else 12} of {108 if delays else 36} by cem on cached" in lede
     assert ("naive, 1 tick" in text) == delays
     assert ("No delays were swept." in text) != delays
     assert text.count("<svg") == (4 if delays else 2)  # nothing was predicted, so there is no panel of it

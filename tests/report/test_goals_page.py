@@ -58,6 +58,7 @@ def test_the_page_of_a_goal_run_lays_policies_side_by_side(tmp_path: Path, audit
     assert "cached &lt;b&gt;" in text
     assert "<b>" not in text
     assert ">$x$</text>" in text
+    assert "(\u2013)" not in text
     assert "all errors of one unit together within 20 px, 20 degrees" in text
     lede = text[text.index('class="lede"') : text.index("<section")]
     assert "labels: none" in lede
@@ -72,7 +73,7 @@ def test_columns_follow_the_quantities(task: str, tmp_path: Path) -> None:
     text = write_page_of(goals(tmp_path / "run", spec=SPECS[task])).read_text("utf-8")
     head = re.findall(r'<th scope="col">([^<]*)', text)
     at = head.index("scene alone") + 2
-    shown = [measure.title for measure in errors(SPECS[task])]
+    shown = [measure.column for measure in errors(SPECS[task])]
     assert head[at : at + len(shown) + 2] == [*shown, "steps", "clipped"]
 
 

@@ -141,7 +141,7 @@ def test_there_is_a_page_for_every_task(task: str, tmp_path: Path, fabricate: Fa
     reader = Reader(text)
     assert set(reader.ids) >= SECTIONS
     assert reader.counts["svg"] == 7 + len(spec)
-    shown = [measure.title for measure in measures(spec)]
+    shown = [measure.column for measure in measures(spec)]
     assert re.findall(r'<th scope="col">([^<]*)', text)[1 : len(shown) + 3] == [*shown, "SSIM", "latent, relative"]
     assert f"{spec.progress} at the end" in text
     summary = run.read_summary()
@@ -150,7 +150,7 @@ def test_there_is_a_page_for_every_task(task: str, tmp_path: Path, fabricate: Fa
     assert last.value == summary["error"]["cached_vs_truth"]["8"][leading(spec).key]
     assert f"Below: the {leading(spec).what}" in text
     clip = clip_of(run, 0)
-    assert clip.title == shown[0]
+    assert clip.title == leading(spec).title
     assert clip.errors["cached"].tolist() == pytest.approx(
         [step["error"]["cached_vs_truth"][leading(spec).key] or np.nan for step in run.steps[:9]], nan_ok=True)
     assert np.isnan(clip.start) == (len(spec) == 0)

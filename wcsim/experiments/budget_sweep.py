@@ -30,8 +30,8 @@ from wcsim.experiments.budget_config import BudgetConfig, Cell, cells
 from wcsim.experiments.budget_summary import COLUMNS, as_run, recommend, summarise
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
-from wcsim.experiments.manifests import manifest_of
-from wcsim.rollout.engine import rollout
+from wcsim.experiments.manifests import check_setting, manifest_of
+from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import TruthPlace
 from wcsim.rollout.sinks import Recorder, listen
 from wcsim.track.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
@@ -60,6 +60,8 @@ class BudgetSweep:
 
     def __init__(self, config: BudgetConfig) -> None:
         self.config = config
+        efforts = (effort.fidelity for effort in config.efforts.values())
+        check_setting(config, [], [fidelity for fidelity in efforts if fidelity is not None])
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
@@ -120,9 +122,7 @@ def play_cell(job: CellJob) -> list[Outcome]:
     cell = job.cell
     policy = _policy(config, task, world, cell, latency)
     watched, recorder, place = Watched(policy), Recorder(frames=False), TruthPlace(task)
-    seed = config.first_seed + job.start
-    start = task.start(seed)
-    episode = Episode(job.start, seed, start.instruction or task.description, start.goal or task.goal, start.recorded)
+    start, episode = opening(task, job.start, config.first_seed + job.start)
     try:
         listen(rollout(task, {"truth": place}, PerLane([watched]), [episode], [start], acts_in="truth",
                        max_steps=config.max_steps), [recorder])
@@ -133,7 +133,7 @@ def play_cell(job: CellJob) -> list[Outcome]:
     order = [one.key for one in cells(config)]
     return [Outcome(job.key, {
         "episode": order.index(cell.key) * config.episodes + job.start, "cell": cell.key, "start": job.start,
-        "seed": seed, "effort": cell.effort, "planner": cell.planner, "deadline_ms": cell.deadline_ms,
+        "seed": episode.seed, "effort": cell.effort, "planner": cell.planner, "deadline_ms": cell.deadline_ms,
         "mode": cell.mode, "delay": cell.delay, "governed": cell.governed, "steps": len(progress),
         "world_s": len(progress) / task.fps, "success": kept.ended, "final_progress": progress[-1],
         "max_progress": max(progress), "clipped": sum(kept.clipped), "waited": policy.waited, **watched.row(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import getmodule
 from json import dumps, loads
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task, make_task
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
-from wcsim.experiments.manifests import manifest_of
+from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.experiments.summary import summarise
 from wcsim.rollout.engine import opening, rollout
@@ -51,8 +52,11 @@ class TaskConfig(StrictConfig):
         return make_task(self.name, **self.options)
 
     def files(self) -> dict[str, Path]:
-        """What the task reads, such as recordings, by file name."""
-        return {path.name: path for path in self.build().files()}
+        """What the task reads, such as recordings, by file name; of a task from outside its module, too."""
+        task = self.build()
+        module = getmodule(type(task))
+        own = module is None or module.__name__.startswith("wcsim.") or module.__file__ is None
+        return {**({} if own else {"module": Path(str(module.__file__))}), **{path.name: path for path in task.files()}}
 
 
 class ClosedLoopConfig(StrictConfig):
@@ -102,7 +106,7 @@ class ClosedLoop:
 
     def __init__(self, config: ClosedLoopConfig) -> None:
         self.config = config
-        stage(dumps(config.model_dump(mode="json")))  # whatever is wrong with it is said before a run is begun
+        check_setting(config, [config.policy], [config.fidelity])
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Play what is missing of the episodes and write the summary; does nothing where nothing is."""

@@ -27,7 +27,7 @@ from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.evaluation_summary import COLUMNS, PLACES, SCORES, summarise
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
-from wcsim.experiments.manifests import manifest_of
+from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
@@ -87,6 +87,7 @@ class Evaluation:
 
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
+        check_setting(config, config.policies, [config.fidelity])
 
     def jobs(self, path: Path) -> list[LanesJob]:
         """All of it, dearest first, so that no worker is left alone with a slow one."""

@@ -13,7 +13,7 @@ import numpy as np
 from wcsim.agents.policies import Policy
 from wcsim.envs.tasks import Start, Task
 from wcsim.estimate import Episode, Estimate, Goal
-from wcsim.rollout.engine import rollout
+from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import TruthPlace
 from wcsim.rollout.sinks import Recorder, listen
 
@@ -39,8 +39,8 @@ def never(estimate: Estimate, lanes: np.ndarray) -> np.ndarray:
 
 def goal_start(task: Task, seed: int, demonstrator: Policy, *, ticks: int) -> GoalStart:
     """The goal that belongs to `seed`: what the truth shows after `ticks` of `demonstrator`, a policy of one lane."""
-    start, recorder, place = task.start(seed), Recorder(), TruthPlace(task)
-    episode = Episode(seed, seed, start.instruction or task.description, start.goal or task.goal, start.recorded)
+    start, episode = opening(task, seed, seed)
+    recorder, place = Recorder(), TruthPlace(task)
     try:
         listen(rollout(task, {"truth": place}, demonstrator, [episode], [start], acts_in="truth", max_steps=ticks,
                        ends=never), [recorder])

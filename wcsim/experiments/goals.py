@@ -22,6 +22,7 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import StrictConfig, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task
+from wcsim.errors import ConfigError
 from wcsim.estimate import Estimate, Goal
 from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.executor import Executor
@@ -29,7 +30,7 @@ from wcsim.experiments.goal_audit import DrawConfig, Scoring, audit
 from wcsim.experiments.goal_starts import GoalStart, goal_start
 from wcsim.experiments.goals_summary import COLUMNS, summarise
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
-from wcsim.experiments.manifests import manifest_of
+from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import ExpertPolicyConfig, MPCPolicyConfig, PolicyConfig, PolicyContext
 from wcsim.rollout.engine import rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
@@ -120,6 +121,10 @@ class GoalRuns:
 
     def __init__(self, config: GoalsConfig) -> None:
         self.config = config
+        check_setting(config, [config.demonstrator, *config.policies], [config.fidelity])
+        missing = {quantity.error_unit for quantity in config.task.build().state} - set(config.within)
+        if missing:
+            raise ConfigError(f"within: a tolerance is needed for {', '.join(sorted(missing))}, given {config.within}")
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
@@ -235,5 +240,3 @@ def stage(settings: str) -> tuple[GoalsConfig, Task, World]:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     return config, config.task.build(), load_world(config.world, device=config.device)
-
-

@@ -1,16 +1,20 @@
-"""What an experiment's results depend on, in one manifest, and what its pages are about.
+"""What an experiment needs and depends on: checked before a run is begun, and kept in its manifest.
 
-Easy to get wrong: what `wcsim.track.manifest.COMPARED` does not name (quantities, labels) is told to readers and never
+Easy to get wrong: what `wcsim.track.manifest.COMPARED` does not name (quantities, labels) is kept for readers and never
 compared: it follows from what is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wcsim.cache.fidelity import FidelityConfig
+from wcsim.envs.lanes import check_world
+from wcsim.envs.tasks import Task
 from wcsim.experiments.inputs import inputs_of
 from wcsim.track.manifest import make_manifest
+from wcsim.types import WorldSpec
 from wcsim.world.checkpoints import find_world, read_description
 
 if TYPE_CHECKING:
@@ -28,6 +32,25 @@ class Experiment(Protocol):
 
     @property
     def task(self) -> TaskConfig: ...
+
+
+class Checked(Protocol):
+    """A policy's configuration, as far as can be told before it is built."""
+
+    def check(self, task: Task, spec: WorldSpec) -> None:
+        """ConfigError for what the task or the world do not allow."""
+        ...
+
+
+def check_setting(config: Experiment, policies: Iterable[Checked], fidelities: Iterable[FidelityConfig]) -> None:
+    """ConfigError for whatever can be known to be wrong before a run is begun; loads no weights."""
+    task: Task = config.task.build()
+    spec, _ = read_description(find_world(config.world))
+    check_world(task, spec)
+    for fidelity in fidelities:
+        fidelity.build(spec)
+    for policy in policies:
+        policy.check(task, spec)
 
 
 def manifest_of(config: Experiment, *, seeds: Mapping[str, object]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from wcsim.types import Fidelity
 if TYPE_CHECKING:
     from wcsim.agents.policies import LanePolicy
     from wcsim.envs.tasks import Task
+    from wcsim.types import WorldSpec
     from wcsim.world.world import World
 
 
@@ -117,6 +118,14 @@ class MPCPolicyConfig(PolicySettings, MPCConfig):
         if isinstance(given, dict):
             _no_judged(given.get("objective"))
         return refuse_old(given, {"screens": "rungs"})
+
+    def check(self, task: Task, spec: WorldSpec) -> None:
+        """See `PolicySettings`."""
+        for fidelity in (self.fidelity, *(rung.fidelity for rung in self.rungs)):
+            if fidelity is not None:
+                fidelity.build(spec)
+        if self.proposals:
+            expert_of(task)
 
     def build(self, context: PolicyContext) -> PerLane:
         """The planners; ConfigError without a world."""

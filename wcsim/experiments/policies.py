@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -30,8 +30,12 @@ from wcsim.experiments.planning import (
     StateGoalConfig,
     expert_of,
 )
-from wcsim.experiments.policy_context import PolicyContext, PolicySettings, hold_of, refuse_old
+from wcsim.experiments.policy_context import PolicyContext, PolicySettings, hold_of, refuse_old, source_files
 from wcsim.registry import Registry, attribute
+
+if TYPE_CHECKING:
+    from wcsim.envs.tasks import Task
+    from wcsim.types import WorldSpec
 
 __all__ = [
     "ExpertPolicyConfig", "LatentGoalConfig", "MPCPolicyConfig", "PolicyConfig", "PolicyContext", "PolicySettings",
@@ -63,6 +67,10 @@ class ExpertPolicyConfig(PolicySettings):
     @classmethod
     def _old(cls, given: Any) -> Any:
         return refuse_old(given, {"noise_px": "noise", "speed_px": "options.speed_px"})
+
+    def check(self, task: Task, spec: WorldSpec) -> None:
+        """See `PolicySettings`."""
+        expert_of(task, **self.options)
 
     def build(self, context: PolicyContext) -> Policy:
         """One expert per lane; ConfigError where the task has none."""
@@ -212,6 +220,10 @@ class FunctionPolicyConfig(ChunkSettings):
     kind: Literal["function"] = "function"
     function: str
     options: dict[str, Any] = Field(default_factory=dict)
+
+    def files(self) -> dict[str, Path]:
+        """The module that defines it, and the options that name files."""
+        return source_files(self.function, self.options, what=f"the function of policy {self.name!r}")
 
     def build(self, context: PolicyContext) -> Policy:
         """The policy."""

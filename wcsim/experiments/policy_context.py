@@ -5,8 +5,11 @@ Easy to get wrong: a world is loaded when a policy asks for it, so that a policy
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import getmodule
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +19,11 @@ from wcsim.agents.policies import Hold, Observation, Observations, Policy
 from wcsim.config import StrictConfig
 from wcsim.envs.observations import observations, robot_state
 from wcsim.errors import ConfigError
+from wcsim.registry import attribute
 
 if TYPE_CHECKING:
     from wcsim.envs.tasks import Task
+    from wcsim.types import WorldSpec
     from wcsim.world.world import World
 
 
@@ -53,6 +58,21 @@ class PolicySettings(StrictConfig):
     def build(self, context: PolicyContext) -> Policy:
         """The policy.  ConfigError where the task or the world do not allow it."""
         raise NotImplementedError
+
+    def check(self, task: Task, spec: WorldSpec) -> None:
+        """ConfigError for what can be known to be wrong before anything is loaded."""
+
+
+def source_files(function: str, options: Mapping[str, Any], *, what: str) -> dict[str, Path]:
+    """The module that defines `module:name`, and every option that names a file, or a folder by a path with a
+    separator: what a policy from elsewhere depends on, as far as it can be told.  `what` begins errors."""
+    module = getmodule(attribute(function, what=what))
+    source = None if module is None else getattr(module, "__file__", None)
+    found = {} if source is None else {"function": Path(source)}
+    for option, value in options.items():
+        if isinstance(value, str) and (Path(value).is_file() or (os.sep in value and Path(value).is_dir())):
+            found[f"options.{option}"] = Path(value)
+    return found
 
 
 def refuse_old(given: Any, names: Mapping[str, str]) -> Any:

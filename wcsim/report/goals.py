@@ -48,8 +48,8 @@ def write_goals(run: Run) -> Path:
 
 def _success(summary: Row, shown: Sequence[Measure]) -> Section:
     tables = tuple(Table(
-        f"Acting in {PLACES[place['name']]}",
-        ("", "reached", "95%", "scene alone", "95%", *(measure.title for measure in shown), "steps", "clipped",
+        f"Acting in {PLACES[place['name']]}; errors are those at the end",
+        ("", "reached", "95%", "scene alone", "95%", *(measure.column for measure in shown), "steps", "clipped",
          f"{summary['reference']} alone / this alone", "p"),
         tuple(_success_row(policy, shown) for policy in place["policies"])) for place in summary["places"])
     return Section(
@@ -64,9 +64,13 @@ def _success_row(policy: Row, shown: Sequence[Measure]) -> tuple[str, ...]:
         f"{against['only_reference']} / {against['only_this']}", phrases.number(against["mcnemar_p"], 3))
     return (policy["name"], phrases.percent(policy["success_rate"]), ends(policy["success_interval"], phrases.percent),
             phrases.percent(policy["scene_success_rate"]), ends(policy["scene_success_interval"], phrases.percent),
-            *(f"{phrases.number(policy[one.key])} ({ends(policy[f'{one.key}_interval'], phrases.number)})"
-              for one in shown),
+            *(_with_interval(policy[one.key], policy[f"{one.key}_interval"]) for one in shown),
             phrases.number(policy["steps"]), phrases.number(policy["clipped"]), *paired)
+
+
+def _with_interval(value: float | None, interval: Sequence[float | None]) -> str:
+    known = ends(interval, phrases.number)
+    return phrases.number(value) + ("" if known == phrases.NONE else f" ({known})")
 
 
 def _price(summary: Row) -> Section:

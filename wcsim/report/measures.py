@@ -35,8 +35,17 @@ class Measure:
 
     @property
     def title(self) -> str:
-        """For a figure or a column: what its numbers are, and their unit."""
-        return f"{self.what[0].upper()}{self.what[1:]}" + (f", {self.unit}" if self.unit else "")
+        """For a figure: what its numbers are, and their unit."""
+        return f"{self.what[0].upper()}{self.what[1:]}{self._in_unit}"
+
+    @property
+    def column(self) -> str:
+        """For a table of errors: of what, and the unit."""
+        return f"{self.name}{self._in_unit}"
+
+    @property
+    def _in_unit(self) -> str:
+        return f", {self.unit}" if self.unit else ""
 
 
 SIMILARITY = Measure("psnr_db", "image similarity (PSNR)", "dB", rises=True)
