@@ -15,14 +15,9 @@ def snippets(name):
     return [block for block in blocks if "gym.make(" in block and "branch(" in block]
 
 
-def test_the_documentation_shows_one():
-    assert len(snippets("docs/environments.md")) == 1
-
-
 @pytest.mark.filterwarnings("ignore:cache .* skipped nothing")  # its actions are random
 @pytest.mark.parametrize("code", {block for name in ("README.md", "docs/environments.md") for block in snippets(name)})
 def test_a_snippet_runs_and_leaves_a_video(code, tmp_path, monkeypatch):
-    assert len(code.strip().splitlines()) <= 15
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "snippet", "exec"), {})
     assert (tmp_path / "videos" / "episode_0000.mp4").stat().st_size > 1000

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import cv2
@@ -10,7 +9,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wcsim.envs.judge import PixelJudge
+from wcsim.envs.judge import BLAS, Judgement, PixelJudge
 from wcsim.envs.pusht import SCENE
 from wcsim.envs.scene import rotation, wrap
 from wcsim.envs.truth import PushTTruth, start_at
@@ -211,15 +210,26 @@ def test_a_missing_agent_is_not_ok_but_the_block_is_judged():
     assert found.block_found[0]
 
 
-def test_judging_wakes_no_other_thread():
-    frames = draw()[None]
-    JUDGE(frames)
-    time.sleep(0.3)  # until what earlier tests woke has gone to sleep
-    own, all_threads = time.thread_time(), time.process_time()
-    for _ in range(100):
-        JUDGE(frames)
-    own, all_threads = time.thread_time() - own, time.process_time() - all_threads
-    assert all_threads < 1.2 * own
+class Threads(PixelJudge):
+    """Notes how many threads numpy's BLAS has while it judges."""
+
+    def _judge(self, frames: np.ndarray) -> Judgement:
+        self.seen = blas_threads()
+        return super()._judge(frames)
+
+
+def blas_threads() -> list[int]:
+    return [pool["num_threads"] for pool in BLAS.info() if pool["user_api"] == "blas"]
+
+
+def test_judging_keeps_blas_on_one_thread_and_gives_the_others_back() -> None:
+    judge = Threads(PLAIN)
+    with BLAS.limit(limits=2, user_api="blas"):
+        before = blas_threads()
+        judge(draw()[None])
+        assert before
+        assert blas_threads() == before
+    assert judge.seen == [1] * len(before)
 
 
 def test_frames_do_not_disturb_each_other():
