@@ -1,4 +1,4 @@
-"""The example policy of the documentation, as it stands there: short, and a policy like any other."""
+"""The example policy of the documentation, as it stands there, is a policy like any other."""
 
 from __future__ import annotations
 

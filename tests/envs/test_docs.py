@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from inspect import signature
 from pathlib import Path
 
 import pytest
-
-from wcsim.envs.imagined import ImaginedEnv
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/environments.md", "docs/quickstart.md")
@@ -19,7 +16,6 @@ def snippet(page: str) -> str:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)[0]
 
 
-@pytest.mark.skipif("fidelity" not in signature(ImaginedEnv).parameters, reason="the pages give the fidelity whole")
 @pytest.mark.filterwarnings("ignore:cache .* skipped nothing")  # its actions are random
 @pytest.mark.parametrize("page", PAGES)
 def test_a_snippet_runs_as_it_stands(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

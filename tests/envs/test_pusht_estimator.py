@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import cv2
@@ -11,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wcsim.envs.pusht import SCENE
-from wcsim.envs.pusht_estimator import PushTEstimator
+from wcsim.envs.pusht_estimator import BLAS, PushTEstimator
 from wcsim.envs.pusht_scene import rotation
 from wcsim.envs.pusht_truth import PushTTruth, start_at
+from wcsim.estimate import Estimate
 from wcsim.spec import wrap_angle
 
 # Drawn exactly where they are, without the simulator's habits and walls; anti-aliasing adds half a pixel to the disc.
@@ -213,15 +213,26 @@ def test_a_missing_agent_is_not_ok_but_the_block_is_found():
     assert found.found["block"][0]
 
 
-def test_estimating_wakes_no_other_thread():
-    frames = draw()[None]
-    ESTIMATOR(frames)
-    time.sleep(0.3)  # until what earlier tests woke has gone to sleep
-    own, all_threads = time.thread_time(), time.process_time()
-    for _ in range(100):
-        ESTIMATOR(frames)
-    own, all_threads = time.thread_time() - own, time.process_time() - all_threads
-    assert all_threads < 1.2 * own
+class Threads(PushTEstimator):
+    """Notes how many threads numpy's BLAS has while it estimates."""
+
+    def _estimate(self, frames: np.ndarray) -> Estimate:
+        self.seen = blas_threads()
+        return super()._estimate(frames)
+
+
+def blas_threads() -> list[int]:
+    return [pool["num_threads"] for pool in BLAS.info() if pool["user_api"] == "blas"]
+
+
+def test_estimating_keeps_blas_on_one_thread_and_gives_the_others_back() -> None:
+    estimator = Threads(PLAIN)
+    with BLAS.limit(limits=2, user_api="blas"):
+        before = blas_threads()
+        estimator(draw()[None])
+        assert before
+        assert blas_threads() == before
+    assert estimator.seen == [1] * len(before)
 
 
 def test_frames_do_not_disturb_each_other():

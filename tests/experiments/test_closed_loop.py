@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from wcsim.cache import preset
 from wcsim.cli import app
 from wcsim.config import read_yaml, validate
 from wcsim.errors import RunError
@@ -100,8 +101,11 @@ def test_an_existing_directory_is_left_alone(settings, tmp_path):
     assert (tmp_path / "mine").read_text() == "precious"
 
 
-def test_the_packaged_experiment_is_valid():
-    validate(ClosedLoopConfig, read_yaml("pusht_mpc"))
+def test_the_packaged_experiment_survives_its_own_dump():
+    config = validate(ClosedLoopConfig, read_yaml("pusht_mpc"))
+    assert config.agent.kind == "mpc"
+    assert config.fidelity.cache == preset("wcsim")
+    assert validate(ClosedLoopConfig, config.model_dump()) == config
 
 
 @pytest.mark.parametrize(("change", "message"), [

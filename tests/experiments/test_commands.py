@@ -32,10 +32,10 @@ def test_budget_recommends_a_run(foretelling_folder: str, tmp_path: Path) -> Non
                    "planners=[cem]", "delay=null", "planning.rounds=1", "planning.candidates=6",
                    "latency={kind: constant, call_ms: 10}"):
         command += ["-s", change]
-    result = CliRunner().invoke(app, [*command, "--recommend", "500"])
+    result = CliRunner().invoke(app, [*command, "--recommend", "60000"])
     assert result.exit_code == 0, result.output
     advised = validate(ClosedLoopConfig, yaml.safe_load(result.stdout))
-    assert advised.deadline_ms == 500
+    assert advised.deadline_ms == 60_000
     late = CliRunner().invoke(app, [*command, "--recommend", "1"])
     assert late.exit_code == 2
     assert "no setting of this sweep plans within 1 ms" in late.stderr
