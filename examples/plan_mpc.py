@@ -35,7 +35,8 @@ def main() -> None:
     world, task = imagined.world, imagined.played
     planner = MPCConfig(planner="cem", horizon=8, rounds=2, candidates=arguments.candidates, elites=4)
     agent = MPCAgent(world, LatentGoal(world.encode(task.goal_frame()[None])[0]), planner,
-                     fidelity=Fidelity(6, preset("wcsim").build(), "unipc"), hold=lambda seen: task.hold_action(seen["pixels"]))
+                     fidelity=Fidelity(6, preset("wcsim").build(), "unipc"),
+                     hold=lambda seen: task.hold_action(seen["pixels"]))
 
     observation, _ = env.reset(seed=700000)
     agent.reset(Episode(number=0, seed=700000))

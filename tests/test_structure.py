@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MAPPED = {"agents": "wcsim.agents", "configs": "wcsim.configs", "envs": "wcsim.envs"}
 
-FLOOR = {"types", "errors", "spans", "config", "actions"}
+FLOOR = {"types", "errors", "spans", "config", "actions", "spec", "estimate", "cameras", "registry"}
 ENGINE = FLOOR | {"world", "cache", "track", "report"}
 MAY_IMPORT = {
     "floor": FLOOR,
@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "report": ENGINE,
     "envs": ENGINE,
     "agents": ENGINE,
-    "experiments": ENGINE | {"envs", "agents"},
+    "rollout": ENGINE | {"envs", "agents"},
+    "experiments": ENGINE | {"envs", "agents", "rollout"},
     "cli": ENGINE | {"envs", "agents", "experiments", "cli_bench", "progress", "terminal"},
     "cli_bench": ENGINE | {"envs", "agents", "experiments", "progress", "terminal"},
     "progress": set(),

@@ -23,7 +23,8 @@ from wcsim.agents.remote import RemoteSource
 from wcsim.config import validate
 from wcsim.envs.tasks import make_task
 from wcsim.errors import ConfigError, RemoteError
-from wcsim.experiments.candidates import RemoteCandidate
+from wcsim.estimate import Episode
+from wcsim.experiments.policies import OpenPIPolicyConfig, PolicyContext
 
 SEEN = {"pixels": frame_at(7, 9), "agent_pos": np.array([1.0, 2.0], np.float32)}
 
@@ -69,11 +70,13 @@ def test_a_local_server_is_asked_over_a_real_websocket(server: str) -> None:
     with pytest.raises(RemoteError, match="ValueError: no image"):
         failing(SEEN)
     task = make_task("pusht")
-    policy = validate(RemoteCandidate, {"name": "far", "address": server, "prompt": "push"}).build(task)
-    seen = {"pixels": np.zeros((96, 96, 3), np.uint8), "agent_pos": np.array([100.0, 50.0], np.float32)}
-    policy.reset(seen)
-    assert policy.act(seen).tolist() == [100.0, 50.0]
-    policy._source.close()  # type: ignore[attr-defined]  # a connection is a thread, which a test must end
+    config = validate(OpenPIPolicyConfig, {"name": "far", "address": server, "prompt": "push"})
+    policy = config.build(PolicyContext(task, None, num_lanes=2))
+    robots = np.array([[100.0, 50.0], [7.0, 9.0]], np.float32)
+    seen = {"pixels": np.zeros((2, 96, 96, 3), np.uint8), "agent_pos": robots, "task": ["push", "push"]}
+    policy.reset(np.ones(2, bool), [Episode(0, 1), Episode(1, 2)])
+    assert policy.act(seen).tolist() == [[100.0, 50.0], [7.0, 9.0]]
+    policy.lanes[0]._source.close()  # a connection is a thread, which a test must end
 
 
 def test_nobody_listening_is_an_error() -> None:

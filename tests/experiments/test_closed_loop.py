@@ -103,7 +103,7 @@ def test_an_existing_directory_is_left_alone(settings, tmp_path):
 
 def test_the_packaged_experiment_survives_its_own_dump():
     config = validate(ClosedLoopConfig, read_yaml("pusht_mpc"))
-    assert config.agent.kind == "mpc"
+    assert config.policy.kind == "mpc"
     assert config.fidelity.cache == preset("wcsim")
     assert validate(ClosedLoopConfig, config.model_dump()) == config
 

@@ -22,7 +22,7 @@ from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
 from wcsim.experiments.executor import Here
 from wcsim.experiments.goals import GoalRuns, GoalsConfig
 from wcsim.experiments.inputs import inputs_of
-from wcsim.experiments.pieces import job_key
+from wcsim.experiments.jobs import job_key
 from wcsim.track import manifest
 from wcsim.track.runs import Run
 from wcsim.world.checkpoints import hash_files, save_world
@@ -154,11 +154,12 @@ REORDERED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "efforts": {"one": {"fidelity": {"steps": 1}}, "two": {"fidelity": {"steps": 2}}}}),
     "goals": (GoalRuns, GoalsConfig, {
         "kind": "goals", "episodes": 2, "goal_ticks": 2, "fidelity": {"steps": 2}, "reference": "fine", "audit": None,
-        "arms": {"fine": {"kind": "mpc", **PLANNING, "fidelity": {"steps": 1}}, "still": {"kind": "still"},
-                 "random": {"kind": "random"}}}),
+        "within": {"px": 20.0, "deg": 20.0},
+        "policies": [{"name": "fine", "kind": "mpc", **PLANNING, "fidelity": {"steps": 1}}, {"kind": "hold"},
+                     {"kind": "random"}]}),
     "evaluation": (Evaluation, EvaluationConfig, {
-        "starts": 2, "block": 1, "fidelity": {"steps": 2, "cache": "none"},
-        "policies": [{"kind": "random", "name": "random"}, {"kind": "still", "name": "still"}]}),
+        "starts": 2, "lanes": 1, "fidelity": {"steps": 2, "cache": "none"},
+        "policies": [{"kind": "random", "name": "random"}, {"kind": "hold", "name": "hold"}]}),
 }
 
 

@@ -65,10 +65,11 @@ class BudgetSweep:
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
-        config, settings = self.config, self.config.model_dump(mode="json")
+        config = self.config
         manifest = manifest_of(config, seeds={"first_seed": config.first_seed, "episodes": config.episodes})
-        run = Run.resume(path, settings, manifest, lambda: {"latency": self._latency()})
-        text, latency = dumps(settings), dumps(run.manifest["latency"])
+        run = Run.resume(path, config.model_dump(mode="json"), manifest, lambda: {"latency": self._latency()})
+        config = validate(BudgetConfig, run.config)  # its efforts are in the order of the run
+        text, latency = dumps(run.config), dumps(run.manifest["latency"])
         jobs = [CellJob(text, latency, cell, start) for cell in cells(config) for start in range(config.episodes)]
         order = [cell.key for cell in cells(config)]
         return complete(run, {job: [job.key] for job in jobs}, play_cell, columns=COLUMNS, executor=executor,

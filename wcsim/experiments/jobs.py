@@ -67,11 +67,11 @@ def complete(
 
 
 def job_key(**parts: object) -> str:
-    """What an episode is, as `policy=cem,place=truth,start=12`.
+    """What an episode is, as `policy=cem,place=truth,start=12`; parts that are None are left out.
 
     It follows from content alone: neither the order of a configuration's keys nor other episodes change it.
     """
-    texts = {name: str(value) for name, value in parts.items()}
+    texts = {name: str(value) for name, value in parts.items() if value is not None}
     return ",".join(f"{name}={json.dumps(text) if set(text) & set(',=') else text}" for name, text in texts.items())
 
 
