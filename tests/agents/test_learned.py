@@ -146,7 +146,7 @@ def test_training_learns_what_was_shown(kind: str) -> None:
         optimizer.step()
     features, chunk = shown(256)
     said = made.draw(features, torch.randn(chunk.shape, generator=generator)).flatten(1)
-    assert (said - chunk).abs().mean() < 0.4
+    assert (said - chunk).abs().mean() < 0.3 * chunk.abs().mean()  # of what saying nothing is off
 
 
 @pytest.mark.parametrize("kind", KINDS)
