@@ -8,7 +8,7 @@ import yaml
 
 from test_training import ROOT, run
 from wcsim.envs.imagined import ImaginedEnv
-from wcsim.envs.twin import TruthTwin
+from wcsim.envs.paired import PairedTruth
 from wcsim.world.checkpoints import read_description
 
 RECIPE = ROOT / "configs" / "train_pendulum.yaml"
@@ -38,7 +38,7 @@ def test_a_pendulum_world_from_nothing(tmp_path):
     spec, _ = read_description(world)
     assert (spec.task, spec.frame_size, spec.action.dim) == ("pendulum", (64, 64), 1)
     assert sum(path.stat().st_size for path in world.rglob("*.safetensors")) < 5e6
-    env = TruthTwin(ImaginedEnv("pendulum", str(world), steps=2, cache="none"), refresh_every=2)
+    env = PairedTruth(ImaginedEnv("pendulum", str(world), fidelity={"steps": 2, "cache": "none"}), refresh_every=2)
     env.reset(seed=1)
     assert [env.step(np.array([1.0], np.float32))[4]["refreshed"] for _ in range(2)] == [False, True]
     env.close()
