@@ -71,11 +71,11 @@ class ChunkedPolicy:
     def chunk(self, observation: Observation) -> np.ndarray:
         """What the source says now, `[k, A]` in the environment's units.  ActionError where that is no chunk."""
         with seeded(self._seed, self._number, self._step):
-            told = np.asarray(self._source(observation), dtype=np.float64)
-        chunk = told[None] if told.ndim == 1 else told
+            answer = np.asarray(self._source(observation), dtype=np.float64)
+        chunk = answer[None] if answer.ndim == 1 else answer
         if chunk.ndim != 2 or chunk.shape[1] != len(self._low) or len(chunk) < 1 or not np.isfinite(chunk).all():
             raise ActionError(f"a policy must return finite [{len(self._low)}] or [k >= 1, {len(self._low)}], got "
-                              f"{list(told.shape)}{'' if np.isfinite(told).all() else ' with NaN or infinity'}")
+                              f"{list(answer.shape)}{'' if np.isfinite(answer).all() else ' with NaN or infinity'}")
         half = (self._high - self._low) / 2
         if self._unit:
             chunk = chunk * half + (0.0 if self._hold else self._low + half)

@@ -21,6 +21,7 @@ from wcsim.agents.proposals import Propose
 from wcsim.agents.search import Plan, Settings
 from wcsim.errors import ConfigError
 from wcsim.estimate import Episode, Goal
+from wcsim.track.budget import Budget
 from wcsim.track.clock import Latency, SimulatedClock, TimedCost
 from wcsim.track.governor import Governor, Pace
 from wcsim.types import CostFn, Fidelity, WorldState
@@ -150,17 +151,7 @@ class PlannedChunks:
         config = self.config.model_copy(update={
             "candidates": effort.candidates, "elites": min(effort.elites or self.config.elites, effort.candidates)})
         budget = config.budget(self._clock)
-        rest = self._ahead[min(self._tick - self._made, len(self._ahead) - 1) :]
-        mean = np.array(rest[np.minimum(np.arange(length), len(rest) - 1)], dtype=np.float64)
-        low, high = (np.array(np.broadcast_to(bound, mean.shape)) for bound in (self._low, self._high))
-        std = np.array(np.broadcast_to(config.std_fraction * (self._high - self._low), mean.shape))
-        mean[:decided] = low[:decided] = high[:decided] = prefix
-        std[:decided] = 0.0
-        settings = Settings(
-            low=low, high=high, rng=np.random.default_rng([config.seed, self._episode.number, self._tick]),
-            rounds=config.rounds, candidates=config.candidates, budget=budget,
-            knots=min(config.knots or length, length),
-        )
+        mean, std, settings = self._around(prefix, config, budget)
         if self._propose is not None:
             settings["proposals"] = self._propose(state, observation, length, self._episode)
         cost = self._cost(state, effort.fidelity, self._latencies[self.pace.level])
@@ -173,6 +164,22 @@ class PlannedChunks:
             _, imagined, _ = self.world.advance(state, plan.actions[None, : config.replan_every], effort.fidelity)
             self._imagined = imagined[0]
         return plan.actions
+
+    def _around(self, prefix: np.ndarray, config: MPCConfig, budget: Budget) -> tuple[np.ndarray, np.ndarray, Settings]:
+        """Mean and std `[H, A]` of the search, what is left of the last plan, the prefix frozen; and the settings."""
+        length, decided = config.horizon, len(prefix)
+        rest = self._ahead[min(self._tick - self._made, len(self._ahead) - 1) :]
+        mean = np.array(rest[np.minimum(np.arange(length), len(rest) - 1)], dtype=np.float64)
+        low, high = (np.array(np.broadcast_to(bound, mean.shape)) for bound in (self._low, self._high))
+        std = np.array(np.broadcast_to(config.std_fraction * (self._high - self._low), mean.shape))
+        mean[:decided] = low[:decided] = high[:decided] = prefix
+        std[:decided] = 0.0
+        settings = Settings(
+            low=low, high=high, rng=np.random.default_rng([config.seed, self._episode.number, self._tick]),
+            rounds=config.rounds, candidates=config.candidates, budget=budget,
+            knots=min(config.knots or length, length),
+        )
+        return mean, std, settings
 
     def _begun(self, observation: Observation) -> WorldState:
         """Where the world stands; the observation that opens an episode begins it."""

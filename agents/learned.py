@@ -210,8 +210,8 @@ def shipped_policies() -> dict[str, Path]:
 
 def save_policy(path: Path, network: ChunkNetwork) -> None:
     """Write weights and settings as one safetensors file."""
-    told = {"format": FORMAT, "settings": json.dumps(asdict(network.settings))}
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path, metadata=told)
+    description = {"format": FORMAT, "settings": json.dumps(asdict(network.settings))}
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path, metadata=description)
 
 
 def find_policy(name: str | Path) -> Path:
@@ -228,10 +228,11 @@ def load_policy(name: str | Path) -> ChunkNetwork:
     path = find_policy(name)
     try:
         with safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
-            if told.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is not a policy of format {FORMAT}, it says {told.get('format')!r}")
-            settings = json.loads(told["settings"])
+            description = file.metadata() or {}
+            if description.get("format") != FORMAT:
+                raise CheckpointError(f"{path} is not a policy of format {FORMAT}, it says "
+                                      f"{description.get('format')!r}")
+            settings = json.loads(description["settings"])
             bounds = {key: tuple(settings[key]) for key in ("low", "high")}
             network = ChunkNetwork(PolicySettings(**{**settings, **bounds}))
             network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  no mapping

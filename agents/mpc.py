@@ -158,24 +158,29 @@ class MPCAgent:
             self._intent = self._plan(observation, length, budget, traces)
             self._age, self._came = 0, []
         assert self._intent is not None
-        plan = self._intent.plan
         act_ms = budget.elapsed_ms
-        self.report = ActReport(
+        timing = ActTiming(act_ms, act_ms - planning_ms if reason else 0.0,
+                           None if budget.deadline_ms is None else act_ms <= budget.deadline_ms)
+        self.report = self._report(self._intent.plan, reason, error, timing, traces, realised)
+        self._action = self._intent.plan.actions[self._age]
+        self._age += 1
+        self._tick += 1
+        return np.array(self._action)
+
+    def _report(
+        self, plan: Plan, reason: Reason | None, error: PredictionError | None, timing: ActTiming,
+        traces: Sequence[Trace], realised: tuple[float, float] | None,
+    ) -> ActReport:
+        """What this `act` did."""
+        return ActReport(
             tick=self._tick, reason=reason, error=error,
             cost=_known(plan.cost), cost_of_mean=_known(plan.cost_of_mean),
             rounds=plan.rounds if reason else 0, calls=plan.calls if reason else 0,
-            exhausted=plan.exhausted and reason is not None,
-            timing=ActTiming(act_ms, act_ms - planning_ms if reason else 0.0,
-                             None if budget.deadline_ms is None else act_ms <= budget.deadline_ms),
-            traces=tuple(traces),
+            exhausted=plan.exhausted and reason is not None, timing=timing, traces=tuple(traces),
             rank_agreement=_average([half.rank_agreement for half in self._halvings]),
             regret=_average([half.regret for half in self._halvings]),
             realised=realised,
         )
-        self._action = plan.actions[self._age]
-        self._age += 1
-        self._tick += 1
-        return np.array(self._action)
 
     def _observe(self, frame: np.ndarray) -> PredictionError | None:
         """Take in the frame that the last action led to, and compare it with what was imagined; the frame that opens an

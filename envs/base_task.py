@@ -101,7 +101,8 @@ class BaseTask:
         del frame
         low, high = np.asarray(self.action.low), np.asarray(self.action.high)
         absolute = [name in self.action.absolute for name in self.action.names]
-        return np.where(absolute, (low + high) / 2, np.clip(0.0, low, high))
+        action: np.ndarray = np.where(absolute, (low + high) / 2, np.clip(0.0, low, high))
+        return action
 
     def explore(self, rng: np.random.Generator, truth: Truth) -> Iterator[np.ndarray]:
         """Random actions, each held for 1 to 8 ticks."""

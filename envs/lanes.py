@@ -282,5 +282,7 @@ def lane_of(trace: Trace, lane: int) -> Trace:
 
 def part_of(trace: Trace, part: Any) -> Trace:
     """A part of the tables `[K, S, N]` of a trace, read-only."""
-    tables = {name: read_only(getattr(trace, name)[part]) for name in ("hit", "drift", "threshold", "gain", "blocks")}
-    return replace(trace, **tables, by_branch={name: read_only(hit[part]) for name, hit in trace.by_branch.items()})
+    hit, drift, threshold, gain, blocks = (
+        read_only(table[part]) for table in (trace.hit, trace.drift, trace.threshold, trace.gain, trace.blocks))
+    return replace(trace, hit=hit, drift=drift, threshold=threshold, gain=gain, blocks=blocks,
+                   by_branch={name: read_only(hit[part]) for name, hit in trace.by_branch.items()})

@@ -38,8 +38,8 @@ def action_space(action: ActionSpec) -> gym.spaces.Box:
 
 def observation_space(state: StateSpec, cameras: Cameras) -> gym.spaces.Dict:
     """The space of one lane's observation."""
-    views = {camera.name: gym.spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
-             for camera in cameras.cameras}
+    views: dict[str, gym.Space[Any]] = {
+        camera.name: gym.spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8) for camera in cameras.cameras}
     pixels = next(iter(views.values())) if len(views) == 1 else gym.spaces.Dict(views)
     low, high = robot_bounds(state)
     return gym.spaces.Dict({"pixels": pixels, "agent_pos": gym.spaces.Box(low, high, dtype=np.float32)})

@@ -107,7 +107,8 @@ class Pendulum(BaseTask):
     description = "Swing the pendulum up and keep it upright."
     action = ActionSpec(low=(-2.0,), high=(2.0,), names=("torque",), units="N m")
     state = StateSpec((
-        Quantity("tip", 2, "px", "position", role="robot", goal=True, low=0.0, high=float(SCREEN_PX)),
+        Quantity("tip", 2, "px", "position", role="robot", goal=True, low=0.0, high=float(SCREEN_PX),
+                 lost=20.0),
         Quantity("angle", 1, "rad", "angle", role="robot", goal=True, low=-np.pi, high=np.pi),
     ))
     cameras = Cameras.single(FRAME_PX, FRAME_PX)

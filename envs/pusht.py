@@ -76,9 +76,9 @@ class PushT(BaseTask):
                         units="simulator px", fourier_octaves=4)
     state = StateSpec((
         Quantity("agent", 2, "px", "position", role="robot", low=0.0, high=TABLE_PX),
-        Quantity("block", 2, "px", "position", goal=True),
+        Quantity("block", 2, "px", "position", goal=True, low=0.0, high=TABLE_PX, moved=2.0, lost=20.0),
         # One degree costs as much as one pixel: the rim of the block is about that far away.
-        Quantity("block_angle", 1, "rad", "angle", goal=True, weight=60.0),
+        Quantity("block_angle", 1, "rad", "angle", goal=True, weight=60.0, moved=2.0),
     ), progress="coverage")
     cameras = Cameras.single(SCENE.frame_size, SCENE.frame_size)
     fps = 10.0
@@ -145,7 +145,8 @@ class PushT(BaseTask):
         seen = self.estimate(frame[None])
         if not seen.found["agent"][0]:
             return np.full(2, TABLE_PX / 2)
-        return np.clip(seen.values["agent"][0], self.action.low, self.action.high)
+        target: np.ndarray = np.clip(seen.values["agent"][0], self.action.low, self.action.high)
+        return target
 
     def explore(self, rng: np.random.Generator, truth: Truth) -> Iterator[np.ndarray]:
         """See `wcsim.envs.pusht_exploration`."""

@@ -42,6 +42,10 @@ def test_joined_lanes_are_the_estimate(seed, count):
     mask = np.arange(count) % 2 == 0
     assert_equal(whole.select(mask), Estimate.join([whole.select(lane) for lane in np.flatnonzero(mask)]))
     assert_equal(whole.select(slice(None)), whole)
+    other = estimate_of(seed + 1, count)
+    mixed = whole.put(np.flatnonzero(mask), other.select(mask))
+    assert_equal(mixed.select(mask), other.select(mask))
+    assert_equal(mixed.select(~mask), whole.select(~mask))
 
 
 @given(st.tuples(place, place), st.tuples(place, place), place, place, st.floats(0.1, 60.0), st.floats(0.1, 180.0))

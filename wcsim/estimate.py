@@ -9,7 +9,7 @@ Shapes: N lanes or frames, `...` any leading axes, A action, H W frame.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Self
 
@@ -41,9 +41,9 @@ class Estimate:
     def select(self, lanes: Any) -> Self:
         """Some of the N, by an index, a slice or a mask; one number keeps its axis."""
         at = np.atleast_1d(lanes) if isinstance(lanes, int | np.integer) else lanes
-        return replace(self, progress=self.progress[at], success=self.success[at], shape_ok=self.shape_ok[at],
-                       **{name: {key: value[at] for key, value in getattr(self, name).items()}
-                          for name in ("values", "found", "fit")})
+        values, found, fit = ({key: value[at] for key, value in table.items()}
+                              for table in (self.values, self.found, self.fit))
+        return type(self)(values, found, self.progress[at], self.success[at], self.shape_ok[at], fit)
 
     def put(self, lanes: np.ndarray, other: Self) -> Self:
         """This estimate with the given lanes replaced by those of `other`."""
@@ -52,20 +52,19 @@ class Estimate:
             result[lanes] = new
             return result
 
-        tables = {name: {key: placed(value, getattr(other, name)[key]) for key, value in getattr(self, name).items()}
-                  for name in ("values", "found", "fit")}
-        return replace(self, **tables, **{name: placed(getattr(self, name), getattr(other, name))
-                                          for name in ("progress", "success", "shape_ok")})
+        values, found, fit = ({key: placed(value, getattr(other, name)[key])
+                               for key, value in getattr(self, name).items()} for name in ("values", "found", "fit"))
+        return type(self)(values, found, placed(self.progress, other.progress), placed(self.success, other.success),
+                          placed(self.shape_ok, other.shape_ok), fit)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """Several estimates one after the other."""
-        first = parts[0]
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts])
-                  for name in ("progress", "success", "shape_ok")}
-        tables = {name: {key: np.concatenate([getattr(part, name)[key] for part in parts])
-                         for key in getattr(first, name)} for name in ("values", "found", "fit")}
-        return cls(**arrays, **tables)
+        progress, success, shape_ok = (np.concatenate([getattr(part, name) for part in parts])
+                                       for name in ("progress", "success", "shape_ok"))
+        values, found, fit = ({key: np.concatenate([getattr(part, name)[key] for part in parts])
+                               for key in getattr(parts[0], name)} for name in ("values", "found", "fit"))
+        return cls(values, found, progress, success, shape_ok, fit)
 
     @classmethod
     def exact(cls, values: Values, *, progress: np.ndarray, success: np.ndarray) -> Self:
@@ -106,7 +105,9 @@ class Goal:
         missing = set(by_unit) - set(within)
         if missing:
             raise ConfigError(f"a tolerance is needed for {', '.join(sorted(missing))}, given {dict(within)}")
-        return np.all([np.sqrt(np.square(errors).sum(0)) < within[unit] for unit, errors in by_unit.items()], axis=0)
+        reached: np.ndarray = np.all([np.sqrt(np.square(errors).sum(0)) < within[unit]
+                                      for unit, errors in by_unit.items()], axis=0)
+        return reached
 
 
 @dataclass(frozen=True, slots=True)

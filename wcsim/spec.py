@@ -93,12 +93,14 @@ class Quantity:
 
 
 def _turn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.degrees(np.abs(np.mod((a - b)[..., 0] + np.pi, 2.0 * np.pi) - np.pi))
+    turn: np.ndarray = np.degrees(np.abs(np.mod((a - b)[..., 0] + np.pi, 2.0 * np.pi) - np.pi))
+    return turn
 
 
 def _rotation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = (q / np.linalg.norm(q, axis=-1, keepdims=True) for q in (a, b))
-    return np.degrees(2.0 * np.arccos(np.clip(np.abs((a * b).sum(-1)), 0.0, 1.0)))
+    turn: np.ndarray = np.degrees(2.0 * np.arccos(np.clip(np.abs((a * b).sum(-1)), 0.0, 1.0)))
+    return turn
 
 
 def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -189,8 +191,9 @@ class StateSpec:
         """What `to_json` made."""
         rows = [{key: value for key, value in row.items() if key != "metric"} for row in told["quantities"]]
         unbounded = {"low": -inf, "high": inf, "lost": inf}
-        return cls(tuple(Quantity(**{key: unbounded[key] if value is None else value for key, value in row.items()})
-                         for row in rows), told["progress"])
+        whole: list[dict[str, Any]] = [
+            {key: unbounded[key] if value is None else value for key, value in row.items()} for row in rows]
+        return cls(tuple(Quantity(**row) for row in whole), told["progress"])
 
 
 def wrap_angle(angle: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -95,6 +96,27 @@ def test_a_recurrent_predictor_keeps_a_state_per_lane_and_episode() -> None:
     assert [policy.act(seen)[:, 0].tolist() for _ in range(2)] == [[0.0, 0.0], [1.0, 1.0]]
     policy.reset(np.array([True, False]), [Episode(1, 0)] * 2)
     assert policy.act(seen)[:, 0].tolist() == [0.0, 2.0]
+
+
+def test_a_stable_baselines3_model_acts_in_every_lane_as_alone() -> None:
+    sb3 = pytest.importorskip("stable_baselines3")
+
+    class Room(gym.Env[np.ndarray, np.ndarray]):
+        observation_space = gym.spaces.Box(-9.0, 9.0, (2,), np.float32)
+        action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    model = sb3.PPO("MlpPolicy", Room(), seed=0, n_steps=8, batch_size=8, device="cpu")
+    places = np.array([[1.0, 2.0], [-3.0, 0.5]], np.float32)
+    for options in ({}, {"deterministic": False}):
+        acted = []
+        for lanes in ([0, 1], [0], [1]):
+            policy = sb3_policy(model, SPEC.action, num_lanes=len(lanes), read=lambda seen: seen["agent_pos"],
+                                **options)
+            policy.reset(np.ones(len(lanes), bool), [Episode(lane, 0) for lane in lanes])
+            acted.append([policy.act({"agent_pos": places[lanes]}) for _ in range(2)])
+        both = np.array(acted[0])
+        assert np.array_equal(both, np.concatenate([np.array(one) for one in acted[1:]], axis=1))
+        assert np.array_equal(both[0], both[1]) == (not options)
 
 
 def test_third_party_draws_follow_from_seed_episode_and_step_and_disturb_nobody() -> None:

@@ -5,7 +5,6 @@ import pytest
 
 from wcsim.cache import preset
 from wcsim.envs.tasks import make_task, play_exploration
-from wcsim.track import metrics
 from wcsim.types import Fidelity
 from wcsim.world.checkpoints import load_parts, read_description, shipped_worlds
 from wcsim.world.world import World
@@ -25,15 +24,14 @@ def episodes(name):
 
 
 def replay(world, episodes, actions):
-    """Poses and frames at the end of `TICKS` cached steps from a context of four frames."""
+    """The robot's first quantity and frames at the end of `TICKS` cached steps from a context of four frames."""
     task, played = episodes
     frames = np.array([[look.pixels for look in seen[:4]] for seen, _ in played])
     past = np.array([done[:3] for _, done in played])
     fidelity = Fidelity(world.spec.default_steps, preset("wcsim").build())
     _, latents, trace = world.advance(world.init(frames, past, SEEDS), actions, fidelity)
     pictures = world.decode(latents[:, -1])
-    judged = task.judge(pictures)
-    return np.concatenate([judged.agent, judged.block], axis=1), pictures, trace
+    return task.estimate(pictures).values[task.state.robot[0].name], pictures, trace
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -51,14 +49,14 @@ def test_follows_the_actions_with_the_cache_on(name, episodes):
     world = World.load(name)
     task, played = episodes
     true = np.array([done[3:] for _, done in played])
-    truth = np.array([np.concatenate([seen[-1].judgement.agent[0], seen[-1].judgement.block[0]]) for seen, _ in played])
-    start = np.array([np.concatenate([seen[3].judgement.agent[0], seen[3].judgement.block[0]]) for seen, _ in played])
+    robot = task.state.robot[0]
+    truth, start = (np.array([seen[tick].estimate.values[robot.name][0] for seen, _ in played]) for tick in (-1, 3))
 
-    poses, frames, trace = replay(world, episodes, true)
+    places, frames, trace = replay(world, episodes, true)
     assert trace.hit_rate > 0.2
-    error = np.nan_to_num(metrics.agent_px(poses, truth), nan=np.inf)  # an agent that was lost
-    assert np.median(error) < 0.5 * np.median(metrics.agent_px(start, truth)), "no better than standing still"
+    error = np.nan_to_num(robot.error(places, truth), nan=np.inf)  # a robot that was lost
+    assert np.median(error) < 0.5 * np.median(robot.error(start, truth)), "no better than standing still"
     for wrong in (np.roll(true, 1, axis=0), np.zeros_like(true)):
         other, pictures, _ = replay(world, episodes, wrong)
         assert not np.array_equal(frames, pictures)
-        assert np.median(np.nan_to_num(metrics.agent_px(other, truth), nan=512.0)) > WRONG[task.name] * np.median(error)
+        assert np.median(np.nan_to_num(robot.error(other, truth), nan=512.0)) > WRONG[task.name] * np.median(error)

@@ -58,6 +58,7 @@ def measure(config: RaceConfig, out: Path, progress: Progress) -> dict[str, Any]
     return {
         "world": race.world.spec.name, "episodes": config.episodes, "first_seed": config.first_seed,
         "horizon": config.horizon, "solver": config.solver, "steps": config.steps,
+        "labels": getattr(race.world.spec, "labels", "none"),
         "losses": ["psnr", *race.task.state.metrics],
         "official_errors": {name: float(values.mean()) for name, values in official.errors.items()},
         "floor": floor(race), "absent": gone, "rows": rows, "phases": phases,

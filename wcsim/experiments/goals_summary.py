@@ -57,7 +57,7 @@ def _policy(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
         rate = wilson(sum(row[key] for row in rows), len(rows))
         told |= {f"{name}_rate": rate.value, f"{name}_interval": [rate.low, rate.high]}
     for name in (*metrics, "steps", "clipped"):
-        told |= _mean(name, [row[name] for row in rows if row[name] is not None])
+        told |= _mean(name, [row[name] for row in rows if row.get(name) is not None])
     steps, plans = sum(row["steps"] for row in rows), sum(row["plans"] for row in rows)
     told |= {"plans": plans, "calls_per_action": sum(row["calls"] for row in rows) / steps}
     gaps = [float(np.mean(np.subtract(row["came"], row["promised"]))) for row in rows if row["promised"]]

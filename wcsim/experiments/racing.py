@@ -202,7 +202,7 @@ def losses(mine: Imagined, plain: Imagined) -> dict[str, Any]:
     """
     table: dict[str, Any] = {}
     for name in (name for name in mine.errors if name != "shape_ok"):
-        ours, theirs = mine.errors[name].mean(1), plain.errors[name].mean(1)
+        ours, theirs = bounded(mine.errors[name], plain.errors[name])
         sign = -1.0 if name == "psnr_db" else 1.0
         rows = np.arange(len(ours))
 
@@ -215,6 +215,13 @@ def losses(mine: Imagined, plain: Imagined) -> dict[str, Any]:
         table[name.removesuffix("_db")] = interval.value
         table[f"{name.removesuffix('_db')}_interval"] = [interval.low, interval.high]
     return table
+
+
+def bounded(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means `[N]` over chunk ends of errors `[N, E]`; what was lost counts as the largest error that either has."""
+    both = np.concatenate([mine, theirs])
+    most = both[np.isfinite(both)].max(initial=0.0)
+    return np.minimum(mine, most).mean(1), np.minimum(theirs, most).mean(1)
 
 
 def sharpness(frames: np.ndarray) -> float:

@@ -1,6 +1,6 @@
-"""Measure the pixel judge against the simulator's state on held-out frames.
+"""Measure PushT's pixel estimator against the simulator's state on held-out frames.
 
-    python scripts/judge_accuracy.py configs/train_pusht96.yaml --codec wcsim/assets/pusht-96/vae --out judge.json
+    python scripts/estimator_accuracy.py configs/train_pusht96.yaml --codec wcsim/assets/pusht-96/vae --out out.json
 
 Prints a table per condition (the simulator's frames; with noise; blurred; through the codec) and group of frames
 (docs/history/judge.md says what they are), and writes the same numbers as JSON.  Frames near the goal are rendered
@@ -22,10 +22,10 @@ import shapely
 
 from dataset import Episodes
 from recipe import Recipe
-from wcsim.envs.judge import Judgement, PixelJudge
-from wcsim.envs.pusht import AGENT_RADIUS_PX, SCENE, block_gap
-from wcsim.envs.scene import wrap
-from wcsim.envs.truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, TruthFrame, start_at
+from wcsim.envs.pusht import AGENT_RADIUS_PX, SCENE, PushT, block_gap
+from wcsim.envs.pusht_estimator import PushTEstimator
+from wcsim.envs.pusht_truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, TruthFrame, start_at, values_of
+from wcsim.estimate import Estimate
 
 NOISE_SIGMA = 4.0
 """Standard deviation of the added noise in grey levels: 36 dB."""
@@ -99,18 +99,16 @@ def groups_of(states: np.ndarray) -> dict[str, np.ndarray]:
     return {"in view": in_view, "of these touching": in_view & touching, "mostly hidden": ~in_view}
 
 
-def errors_of(found: Judgement, states: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
-    """Counts and error quantiles over the `chosen` frames; errors only where the judge found something."""
+def errors_of(found: Estimate, states: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+    """Counts and error quantiles over the `chosen` frames; errors only where the estimator found something."""
     coverage = SCENE.coverage(states[:, 2:5])
-    errors = {
-        "block_px": (np.linalg.norm(found.block[:, :2] - states[:, 2:4], axis=1), found.block_found),
-        "block_deg": (np.degrees(np.abs(wrap(found.block[:, 2] - states[:, 4]))), found.block_found),
-        "agent_px": (np.linalg.norm(found.agent - states[:, :2], axis=1), found.agent_found),
-        "coverage": (np.abs(found.coverage - coverage), np.ones(len(states), dtype=bool)),
-    }
+    apart = PushT.state.errors(found.values, values_of(states[:, :2], states[:, 2:5]))
+    errors = {quantity.metric: (apart[quantity.metric], found.found[quantity.name]) for quantity in PushT.state}
+    errors["coverage"] = np.abs(found.progress - coverage), np.ones(len(states), dtype=bool)
+    shown = {"block_found": found.found["block"], "agent_found": found.found["agent"], "shape_ok": found.shape_ok}
     row: dict[str, Any] = {"frames": int(chosen.sum())}
-    for name in ("block_found", "agent_found", "shape_ok"):
-        row[name] = float(getattr(found, name)[chosen].mean()) if chosen.any() else None
+    for name, yes in shown.items():
+        row[name] = float(yes[chosen].mean()) if chosen.any() else None
     for name, (error, known) in errors.items():
         values = error[chosen & known]
         row[name] = dict(zip((f"p{q}" for q in QUANTILES), np.percentile(values, QUANTILES).tolist(), strict=True)
@@ -120,25 +118,25 @@ def errors_of(found: Judgement, states: np.ndarray, chosen: np.ndarray) -> dict[
     wrong = (found.success != solved) & chosen
     row["success_wrong"] = int(wrong.sum())
     row["success_wrong_clear"] = int((wrong & (np.abs(coverage - SUCCESS_COVERAGE) > CLEAR)).sum())
-    row["fit_p1"] = {name: float(np.percentile(getattr(found, name)[chosen], 1)) if chosen.any() else None
-                     for name in ("block_fit", "agent_fit")}
+    row["fit_p1"] = {name: float(np.percentile(found.fit[name][chosen], 1)) if chosen.any() else None
+                     for name in ("block", "agent")}
     return row
 
 
-def milliseconds(judge: PixelJudge, frames: np.ndarray, batch: int) -> float:
+def milliseconds(estimator: PushTEstimator, frames: np.ndarray, batch: int) -> float:
     """Processor time per frame, over a few hundred of them."""
     frames = frames[:: max(1, len(frames) // 256)]
-    judge(frames[:batch])
+    estimator(frames[:batch])
     started = time.process_time()
     for first in range(0, len(frames), batch):
-        judge(frames[first : first + batch])
+        estimator(frames[first : first + batch])
     return 1e3 * (time.process_time() - started) / len(frames)
 
 
 def row_text(row: dict[str, Any]) -> str:
     """One line of the printed table, also valid in Markdown."""
     cells = [f"{row['frames']}"]
-    for name, digits in (("block_px", 2), ("block_deg", 2), ("agent_px", 2), ("coverage", 3)):
+    for name, digits in (("block_px", 2), ("block_angle_deg", 2), ("agent_px", 2), ("coverage", 3)):
         cells.append(" / ".join(f"{value:.{digits}f}" for value in row[name].values()) if row[name] else "-")
     cells += [f"{100 * row[name]:.2f}" if row["frames"] else "-" for name in ("block_found", "agent_found", "shape_ok")]
     return " | ".join([*cells, str(row["successes"]), f"{row['success_wrong']} ({row['success_wrong_clear']})"])
@@ -147,9 +145,9 @@ def row_text(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="training recipe (YAML) that names the data")
-    parser.add_argument("--split", default="test", help="which of its splits to judge (default: test)")
-    parser.add_argument("--codec", type=Path, help="also judge frames that went through this codec")
-    parser.add_argument("--every", type=int, default=1, help="judge every n-th frame (codec: every 8th of them)")
+    parser.add_argument("--split", default="test", help="which of its splits to read (default: test)")
+    parser.add_argument("--codec", type=Path, help="also read frames that went through this codec")
+    parser.add_argument("--every", type=int, default=1, help="read every n-th frame (codec: every 8th of them)")
     parser.add_argument("--out", type=Path, help="write the numbers here as JSON")
     arguments = parser.parse_args()
 
@@ -162,20 +160,20 @@ def main() -> None:
     if arguments.codec:
         conditions["codec"] = through_codec(arguments.codec, recipe.codec.looks), 8
 
-    judge, goal = PixelJudge(SCENE), near_goal()
+    estimator, goal = PushTEstimator(SCENE), near_goal()
     result: dict[str, Any] = {"split": arguments.split, "every": arguments.every, "conditions": {}}
     print("condition | group | frames | block px | block deg | agent px | coverage | "
           "block found % | agent found % | shape ok % | successes | called wrong (clear ones)")
     for condition, (change, thinned) in conditions.items():
         known = states[::thinned]
-        found = judge(change(frames[::thinned]))
+        found = estimator(change(frames[::thinned]))
         rows = {group: errors_of(found, known, chosen) for group, chosen in groups_of(known).items()}
-        found, known = judge(change(goal[0][::thinned])), goal[1][::thinned]
+        found, known = estimator(change(goal[0][::thinned])), goal[1][::thinned]
         rows["near goal"] = errors_of(found, known, np.ones(len(known), dtype=bool))
         result["conditions"][condition] = rows
         for group, row in rows.items():
             print(f"{condition} | {group} | {row_text(row)}")
-    result["ms_per_frame"] = {str(batch): milliseconds(judge, frames, batch) for batch in (64, 1)}
+    result["ms_per_frame"] = {str(batch): milliseconds(estimator, frames, batch) for batch in (64, 1)}
     print(f"processor ms per frame: {result['ms_per_frame']['64']:.2f} in batches of 64, "
           f"{result['ms_per_frame']['1']:.2f} one by one")
     if arguments.out:
