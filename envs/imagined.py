@@ -70,9 +70,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         truncate: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            known = ", ".join(self.metadata["render_modes"])
-            raise ConfigError(f"render_mode {render_mode!r} is unknown; known: {known}")
+        check_render_mode(render_mode)
         config = parse_fidelity(fidelity, cache="wcsim")
         self.played = make_task(task, **(task_options or {}))
         self.task = self.played.name
@@ -84,8 +82,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         self.imagination = Imagination(self.played, self.world, self.fidelity)
         self.caption = CAPTIONS[config.cache.kind == "none"]
         self._fingerprint = fingerprint(world)
-        fps = self.world.spec.fps
-        self.metadata = {**self.metadata, "render_fps": int(fps) if float(fps).is_integer() else fps}
+        self.metadata = {**self.metadata, "render_fps": whole(self.world.spec.fps)}
         self.render_mode = render_mode
         self.action_space = self.played.action_space
         self.observation_space = self.played.observation_space
@@ -192,6 +189,11 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         other._forget()
         return other
 
+    def as_lane(self, number: int) -> Self:
+        """This environment, from now on known as a lane of a vector environment."""
+        self.number = number
+        return self
+
     def branch(self, count: int) -> list[Self]:
         """`count` environments that go on from here, independently; they share the world and what has passed."""
         snapshot, branches = self.snapshot(), []
@@ -248,3 +250,15 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         """The frames that nobody has asked for yet, as copies."""
         shown, self._shown = self._shown, []
         return [frame.copy() for frame in shown]
+
+
+def check_render_mode(mode: str | None) -> None:
+    """ConfigError unless an environment can render so."""
+    known = ImaginedEnv.metadata["render_modes"]
+    if mode is not None and mode not in known:
+        raise ConfigError(f"render_mode {mode!r} is unknown; known: {', '.join(known)}")
+
+
+def whole(fps: float) -> float:
+    """A rate as an integer where it is whole, which writers of videos ask for."""
+    return int(fps) if float(fps).is_integer() else fps

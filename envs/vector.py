@@ -53,9 +53,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         first = ImaginedEnv(**settings)
         first._max_episode_steps = first.horizon = max_episode_steps or first._max_episode_steps
         self.envs = [first, *(first.sibling() for _ in range(num_envs - 1))]
-        for number, env in enumerate(self.envs):
-            env.number = number
-        self.lanes = [wrap(env, lane_wrappers) for env in self.envs]
+        self.lanes = [wrap(env.as_lane(number), lane_wrappers) for number, env in enumerate(self.envs)]
         self._action_shape = check_actions(self.lanes[0].action_space, first.played.action_space)
         self._seen: list[Any] = [None] * num_envs
         self.num_envs = num_envs

@@ -10,6 +10,7 @@ import torch
 import wcsim  # noqa: F401  registers the ids
 from sameness import assert_same
 from wcsim.envs.paired import PairedTruth
+from wcsim.envs.pusht import PushT
 from wcsim.envs.recorder import Recorder
 from wcsim.envs.vector import ImaginedVectorEnv
 from wcsim.envs.wrappers import ChunkAction
@@ -74,6 +75,22 @@ def test_all_lanes_share_a_pass(folder, passes):
     assert passes == [(LANES, TICKS)]
     assert info["rewards"].shape == (LANES, TICKS)
     env.close()
+
+
+def test_all_lanes_share_a_call_of_the_estimator(folder, monkeypatch):
+    estimate, seen = PushT.estimate, []
+
+    def counted(self, frames):
+        seen.append(len(frames))
+        return estimate(self, frames)
+
+    plain, chunked = make(folder), make(folder, CHUNK)
+    plain.reset(seed=0)
+    chunked.reset(seed=0)
+    monkeypatch.setattr(PushT, "estimate", counted)
+    plain.step(actions(LANES))
+    chunked.step(actions(LANES, TICKS))
+    assert seen == [LANES, LANES * TICKS]
 
 
 def test_tick_by_tick_a_chunk_is_single_steps(folder, passes):
