@@ -125,7 +125,7 @@ class PlannedChunks:
 
     def see(self, observation: Observation, action: np.ndarray) -> None:
         """Take the frame in, and compare it with what was imagined where the plan was followed."""
-        seen = self.world.encode(observation["pixels"][None], self.config.looks)
+        seen = self.world.encode(observation["pixels"][None], self.config.refine_steps)
         age = self._tick - self._made
         self._followed &= age < len(self._ahead) and np.array_equal(self._ahead[age], action)
         if self._imagined is not None and self._followed and age < len(self._imagined):

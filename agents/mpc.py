@@ -57,8 +57,8 @@ class MPCConfig(BaseModel):
     """Ticks at which noise is drawn, linear between them; None: every tick."""
     max_lanes: int = Field(64, ge=1)
     """Most candidates imagined in one batch."""
-    looks: int | None = Field(None, ge=0)
-    """How often the codec looks again at a seen frame (`World.encode`); None: the world's own number."""
+    refine_steps: int | None = Field(None, ge=0)
+    """Refinements of a seen frame's latents (`World.encode`); None: the world's own number."""
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -174,7 +174,7 @@ class MPCAgent:
         """Take in the frame that the last action led to, and compare it with what was imagined."""
         assert self._state is not None
         assert self._intent is not None
-        seen = self.world.encode(frame[None], self.config.looks)
+        seen = self.world.encode(frame[None], self.config.refine_steps)
         self._state = self.world.observe(self._state, seen, self._action[None])
         self._came.append(seen[0])
         if self._intent.imagined is None:

@@ -38,7 +38,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     """A task played inside a world.
 
     task, task_options: what to play (`wcsim.envs.tasks`).  world: a shipped world's name or a folder.  cache: a
-    preset's name or its settings.  steps, solver, context, guidance, guidance_until, decide, context_hold: the other
+    preset's name or its settings.  steps, solver, context, guidance, guidance_until, decide, context_refresh: the other
     parts of the fidelity (`wcsim.types.Fidelity`); None takes the world's default.  compiled: whether `torch.compile`
     makes graphs of what every step runs; the first steps wait for them, and they round otherwise.  The attribute
     `task` is the task's name, as LeRobot wants it; the task itself is `played`.
@@ -69,7 +69,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         guidance: float = 0.0,
         guidance_until: float = 0.0,
         decide: Decide = "together",
-        context_hold: float = 0.0,
+        context_refresh: float = 0.0,
         task_options: Mapping[str, Any] | None = None,
         device: str = "cpu",
         compiled: bool = False,
@@ -88,7 +88,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
                               f"{task!r} at {list(self.played.frame_size)}")
         fidelity = FidelityConfig(steps=steps, solver=solver, context=context, cache=parse_cache(cache),
                                   guidance=guidance, guidance_until=guidance_until, decide=decide,
-                                  context_hold=context_hold)
+                                  context_refresh=context_refresh)
         self.fidelity = fidelity.build(spec)
         self.imagination = Imagination(self.played, self.world, self.fidelity)
         self.caption = CAPTIONS[fidelity.cache.kind == "none"]

@@ -85,7 +85,7 @@ def imagine(arguments: argparse.Namespace) -> None:
         size=(height, width), frames=arguments.frames, steps=arguments.steps, guidance=arguments.guidance,
         guidance_until=arguments.guidance_until,
         seed=arguments.seed, decide=arguments.decide, batched=not arguments.in_turn,
-        context_hold=arguments.context_hold,
+        context_refresh=arguments.context_refresh,
     )
     frames, decisions = imagine_clip(
         (transformer.to(arguments.device), codec.to(arguments.device)), request, preset(arguments.cache).build(),
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=7.0, help="0: the prompt alone, at half the cost")
     parser.add_argument("--guidance-until", type=float, default=0.0,
                         help="noise level below which the prompt goes on alone, at half the cost")
-    parser.add_argument("--context-hold", type=float, default=0.0,
+    parser.add_argument("--context-refresh", type=float, default=0.0,
                         help="fall of the noise level's root within which what was read of the given frames is kept")
     parser.add_argument("--cache", default="none", help="a preset")
     parser.add_argument("--decide", choices=["together", "apart"], default="together",

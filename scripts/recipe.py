@@ -126,7 +126,7 @@ class CodecTraining(Strict):
     shift_weight: float = Field(0.05, ge=0)
     """Loss weight of the latents' failure to move with the picture."""
     kl_weight: float = Field(1e-4, ge=0)
-    looks: int = Field(0, ge=0)
+    refine_steps: int = Field(0, ge=0)
     """How often, once trained, an encoded frame is compared with what the decoder draws of it."""
     mending: Mending | None = None
     """Without it the codec stays as `scripts/train_codec.py` leaves it."""

@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("recipe", type=Path, help="training recipe (YAML)")
     recipe = Recipe.load(parser.parse_args().recipe)
     training = training_of(recipe)
-    codec = Codec.load(recipe.codec_folder, recipe.codec.looks).eval()
+    codec = Codec.load(recipe.codec_folder, recipe.codec.refine_steps).eval()
     splits = {split: LatentEpisodes.load(recipe, split, codec) for split in ("train", "validation")}
     size = make_task(recipe.task).frame_size[1]
     torch.manual_seed(training.estimator.seed)

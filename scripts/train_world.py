@@ -132,7 +132,7 @@ def spec_of(recipe: Recipe, codec: Codec) -> WorldSpec:
         latent_shape=(codec.latent_channels, height // codec.compression, width // codec.compression),
         fps=task.fps, action=task.action, max_context=training.max_context, max_chunk=training.max_chunk,
         flow_shift=training.shift, context_sigma=training.context_sigma, default_steps=35,
-        looks=codec.looks,
+        refine_steps=codec.refine_steps,
     )
 
 
@@ -142,7 +142,7 @@ def main() -> None:
     recipe = Recipe.load(parser.parse_args().recipe)
     training, schedule = recipe.transformer, recipe.transformer.schedule
     checkpoint = recipe.output / "transformer.pt"
-    codec = Codec.load(recipe.codec_folder, recipe.codec.looks).eval()
+    codec = Codec.load(recipe.codec_folder, recipe.codec.refine_steps).eval()
     spec = spec_of(recipe, codec)
     train, held_out = (LatentEpisodes.load(recipe, split, codec) for split in ("train", "validation"))
 

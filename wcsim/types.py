@@ -58,7 +58,7 @@ class WorldSpec:
     frames_per_latent: 1, or how many frames share a latent after the first of a clip; then max_context counts latents,
     and every pass generates a whole chunk.  carry: what one chunk hands to the next, its last `latents`, or `pixels`,
     its last frame as a decoder shows it.  reads: whose actions a latent frame sees, those of its own `frames` or those
-    of the whole `chunk`.  looks: how often an encoded frame is compared with what the decoder draws of it
+    of the whole `chunk`.  refine_steps: how often the latents of an encoded frame are refined
     (`wcsim.world.codec.Codec`).
     """
 
@@ -76,7 +76,7 @@ class WorldSpec:
     frames_per_latent: int = 1
     carry: Literal["latents", "pixels"] = "latents"
     reads: Literal["frames", "chunk"] = "frames"
-    looks: int = 0
+    refine_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class BlockStack(Protocol):
     ordered so.  branches: how many guided branches share the tokens: of every frame first the one, then the next, so
     that `grid[0]` counts each frame once per branch.  conditional: which of the branches is that with the prompt.
     context: how many of those leading frames are clean history, constant over the denoise steps; 0 where what was read
-    of it is kept (`Fidelity.context_hold`), since the tokens are then those of the other frames alone.
+    of it is kept (`Fidelity.context_refresh`), since the tokens are then those of the other frames alone.
     sigma, next_sigma: noise level of the other frames at this step and after it, in [0, 1].
     """
 
@@ -231,9 +231,9 @@ class Fidelity:
     level in [0, 1] below which the branch with the prompt goes on alone (Kynkaanniemi et al. 2024, arXiv 2404.07724,
     whose interval it ends); 0 guides to the end.  decide: whether the cache
     skips in both branches or in neither (`together`), or each branch has a cache of its own (`apart`).  batched:
-    whether branches that decide together share a batch; where memory is short they do not.  context_hold: how far, of
-    1, the root of the noise level may fall while the blocks look back on what they last read of the context instead of
-    reading it again (`wcsim.world.context`); 0 reads it in every pass, 1 once per chunk.
+    whether branches that decide together share a batch; where memory is short they do not.  context_refresh: how
+    far, of 1, the root of the noise level may fall before the blocks read the context again; until then they attend to
+    its cached keys and values (`wcsim.world.context`).  0 reads it in every pass, 1 once per chunk.
     """
 
     steps: int
@@ -245,7 +245,7 @@ class Fidelity:
     decide: Decide = "together"
     batched: bool = True
     guidance_until: float = 0.0
-    context_hold: float = 0.0
+    context_refresh: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,10 @@ class LinearWorld:
         self.gain, self.noise = gain, noise
         self.batches: list[int] = []
         self.decoded = 0
-        self.looks: list[int | None] = []
+        self.refine_steps: list[int | None] = []
 
-    def encode(self, frames: np.ndarray, looks: int | None = None) -> Tensor:
-        self.looks.append(looks)
+    def encode(self, frames: np.ndarray, refine_steps: int | None = None) -> Tensor:
+        self.refine_steps.append(refine_steps)
         return torch.from_numpy(frames[..., 0, 0, :2].astype(np.float64))[..., None, None]
 
     def decode(self, latents: Tensor) -> np.ndarray:

@@ -77,10 +77,10 @@ def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, hold, th
     torch.set_num_threads(threads)
     try:
         moves, seeds = actions(5), [3, 1, 4, 15, 9]
-        whole = make(folder, cache=cache, context_hold=hold, max_episode_steps=99)
+        whole = make(folder, cache=cache, context_refresh=hold, max_episode_steps=99)
         expected = rollout(whole, seeds, moves)
         for lanes in ([0], [4, 2], [3, 1, 0]):
-            part = make(folder, cache=cache, context_hold=hold, max_episode_steps=99, num_envs=len(lanes))
+            part = make(folder, cache=cache, context_refresh=hold, max_episode_steps=99, num_envs=len(lanes))
             seen = rollout(part, [seeds[lane] for lane in lanes], moves[:, lanes])
             for pictures, latents, expected_pictures, expected_latents in zip(*seen, *expected, strict=True):
                 np.testing.assert_array_equal(pictures, expected_pictures[lanes])

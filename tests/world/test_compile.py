@@ -47,7 +47,7 @@ def test_a_kept_context_makes_two_graphs_and_the_numbers_stay(make):
     state = world.init(frames, np.zeros((2, 0, spec.action.dim), np.float32), np.arange(2))
     chunk = (2, spec.max_chunk, spec.action.dim)
     actions = rng.uniform(spec.action.low, spec.action.high, chunk).astype(np.float32)
-    held = Fidelity(6, NoCache(), "unipc", context_hold=0.3)
+    held = Fidelity(6, NoCache(), "unipc", context_refresh=0.3)
     _, plain, _ = world.advance(state, actions, held)
     compile_world(world, backend=counter)
     _, compiled, _ = world.advance(state, actions, held)

@@ -75,12 +75,12 @@ def test_the_estimate_holds_and_is_not_wild(model, cache, scale, decide, dtype, 
     set_precision(model, dtype)
     noise, prompt = torch.randn(lanes, frames, 16, side, side), torch.randn(2, 1, texts, 16)
     policy = parse_cache(cache).build() if cache else NoCache()
-    fidelity = Fidelity(4, policy, "unipc", guidance=scale, decide=decide, context_hold=hold)
+    fidelity = Fidelity(4, policy, "unipc", guidance=scale, decide=decide, context_refresh=hold)
     spec = replace(tiny_clip_world().spec, latent_shape=(16, side, side), max_chunk=12)
     need = rollout_memory(model.config, spec, fidelity, text_tokens=texts,
                           size=model.patch_embed.proj.weight.element_size())
     guidance = Guidance(scale, prompt[1], decide=decide) if scale else None
-    sampling = Sampling(4, "unipc", guidance=guidance, context_hold=hold)
+    sampling = Sampling(4, "unipc", guidance=guidance, context_refresh=hold)
     with LiveBytes(noise, prompt, *model.parameters()) as live:
         sample_clip(model, noise[:, :1], noise, prompt[0], sampling, policy)
     assert live.peak <= need.total(lanes) <= 4 * live.peak

@@ -22,12 +22,12 @@ class FidelityConfig(StrictConfig):
     guidance: float = Field(0.0, ge=0)
     guidance_until: float = Field(0.0, ge=0, le=1)
     decide: Decide = "together"
-    context_hold: float = Field(0.0, ge=0, le=1)
+    context_refresh: float = Field(0.0, ge=0, le=1)
 
     def build(self, spec: WorldSpec) -> Fidelity:
         """The fidelity for a world; ConfigError where the world cannot do it."""
         steps = self.steps or spec.default_steps
         fidelity = Fidelity(steps, self.cache.build(), self.solver, self.context, self.chunk, self.guidance,
-                            self.decide, guidance_until=self.guidance_until, context_hold=self.context_hold)
+                            self.decide, guidance_until=self.guidance_until, context_refresh=self.context_refresh)
         check_fidelity(spec, fidelity)
         return fidelity

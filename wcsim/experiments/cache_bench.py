@@ -70,7 +70,7 @@ def name_of(what: FidelityConfig) -> str:
 
 def plain_of(who: Contestant) -> FidelityConfig:
     """The uncached loop of the same solver and steps, which a speed-up is counted from."""
-    return who.fidelity.model_copy(update={"cache": NoCache.Config(), "context_hold": 0.0})
+    return who.fidelity.model_copy(update={"cache": NoCache.Config(), "context_refresh": 0.0})
 
 
 def _timed(

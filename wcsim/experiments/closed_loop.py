@@ -156,7 +156,7 @@ class ClosedLoop:
             config.task.name, config.world, cache=cache, steps=config.fidelity.steps, solver=config.fidelity.solver,
             context=config.fidelity.context, guidance=config.fidelity.guidance,
             guidance_until=config.fidelity.guidance_until, decide=config.fidelity.decide,
-            context_hold=config.fidelity.context_hold,
+            context_refresh=config.fidelity.context_refresh,
             task_options=config.task.options, device=config.device, compiled=config.compiled,
         )
         return env

@@ -66,24 +66,24 @@ class Timing:
 def bench_env(
     world: str, *, out: Path, lanes: int, rounds: int, steps: int | None, caches: Sequence[str], starts: int,
     ticks: int, fewer_steps: int, deadline_ms: float, solver: str = "euler", device: str = "cpu",
-    compiled: bool = False, context_hold: float = 0.0,
+    compiled: bool = False, context_refresh: float = 0.0,
 ) -> dict[str, Any]:
     """Measure a world's environment and write `summary.json` under `out`; the summary.
 
     caches: what to time, presets' names or settings in YAML.  starts: episodes whose chunks of `ticks` are compared
     with single steps.  fewer_steps: denoise steps at which single steps are held against `deadline_ms`, beside `steps`.
     compiled: time lanes and chunks in a compiled world, and hold single steps against the deadline both with and
-    without.  context_hold: the same for keeping the context; how well the blocks use the machine is then not told,
+    without.  context_refresh: the same for keeping the context; how well the blocks use the machine is then not told,
     since how many tokens they run on differs from step to step.
     """
     spec, _ = read_description(find_world(world))
     settings = {"task": spec.task, "world": world, "steps": steps, "solver": solver, "device": device,
-                "compiled": compiled, "context_hold": context_hold}
+                "compiled": compiled, "context_refresh": context_refresh}
     known = {name: yaml.safe_load(name) for name in caches}
     peak = matrix_peak(device)
     summary = {
         "world": spec.name, "device": device, "threads": torch.get_num_threads(), "lanes": lanes, "rounds": rounds,
-        "compiled": compiled, "context_hold": context_hold, "solver": solver,
+        "compiled": compiled, "context_refresh": context_refresh, "solver": solver,
         "denoise_steps": steps or spec.default_steps,
         "matrix_peak_gflops": peak,
         "caches": {name: bench_lanes({**settings, "cache": cache}, lanes, rounds, peak)
@@ -92,9 +92,9 @@ def bench_env(
         "deadline": {
             "ms": deadline_ms,
             "rows": bench_deadline(
-                [{**settings, "steps": number, "cache": cache, "compiled": graphs, "context_hold": hold}
+                [{**settings, "steps": number, "cache": cache, "compiled": graphs, "context_refresh": hold}
                  for number in (steps or spec.default_steps, fewer_steps) for cache in known.values()
-                 for graphs in sorted({False, compiled}) for hold in sorted({0.0, context_hold})],
+                 for graphs in sorted({False, compiled}) for hold in sorted({0.0, context_refresh})],
                 DEADLINE_ROUNDS, deadline_ms),
         },
     }
@@ -184,7 +184,7 @@ def operations_of(env: ImaginedEnv) -> float:
 
     As `wcsim.world.cost` counts them, but for cross-attention, which costs nothing where the text is a single token.
     """
-    if env.fidelity.context_hold:
+    if env.fidelity.context_refresh:
         return float("nan")
     config, spec = env.world.transformer.config, env.world.spec
     width = config.num_attention_heads * config.attention_head_dim
@@ -240,7 +240,7 @@ def bench_deadline(every: Sequence[dict[str, Any]], rounds: int, deadline_ms: fl
                 took[number, index] = 1e3 * (perf_counter() - began)
     percentiles = np.percentile(took, [50, 95, 99], axis=0)
     return [{"steps": settings["steps"], "cache": settings["cache"], "compiled": settings["compiled"],
-             "context_hold": settings["context_hold"], "hit_rate": env.last_trace.hit_rate,
+             "context_refresh": settings["context_refresh"], "hit_rate": env.last_trace.hit_rate,
              **dict(zip(("p50_ms", "p95_ms", "p99_ms"), percentiles[:, index].tolist(), strict=True)),
              "within": float((took[:, index] <= deadline_ms).mean())}
             for index, (settings, env) in enumerate(zip(every, envs, strict=True)) if env.last_trace is not None]
@@ -275,7 +275,7 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
                      "within", title=f"single steps against a deadline of {summary['deadline']['ms']:g} ms")
     for row in summary["deadline"]["rows"]:
         deadline.add_row(str(row["steps"]), str(row["cache"]), "yes" if row["compiled"] else "no",
-                         f"{row['context_hold']:g}", f"{row['hit_rate']:.2f}",
+                         f"{row['context_refresh']:g}", f"{row['hit_rate']:.2f}",
                          *(f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
                          f"{row['within']:.0%}")
     return [steps, ratios, apart, deadline]

@@ -145,7 +145,7 @@ def load_parts(folder: Path) -> tuple[WorldSpec, ActionCosmosTransformer, WanCod
     try:
         transformer = load_strictly(ActionCosmosTransformer, folder / "transformer")
         vae = load_strictly(WanCodec.autoencoder, folder / "vae")
-        codec = Codec(vae, spec.looks) if spec.frames_per_latent == 1 else ClipCodec(vae)
+        codec = Codec(vae, spec.refine_steps) if spec.frames_per_latent == 1 else ClipCodec(vae)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} does not load: {error}") from error
     check_spec(spec, transformer, codec)
@@ -214,7 +214,7 @@ def check_spec(spec: WorldSpec, transformer: ActionCosmosTransformer, codec: Wan
         "action features": (transformer.config.action_features, actions_read(spec) * spec.action.num_features),
         "frames per latent": (codec.frames_per_latent, spec.frames_per_latent),
         "frames of a chunk left over by latents": (spec.max_chunk % spec.frames_per_latent, 0),
-        "looks of an encoder of clips": (spec.looks if clips else 0, 0),
+        "refinements by an encoder of clips": (spec.refine_steps if clips else 0, 0),
         "octaves of an action, in a world of clips": (spec.action.fourier_octaves if clips else 0, 0),
         "frame height": (height * codec.compression, spec.frame_size[0]),
         "frame width": (width * codec.compression, spec.frame_size[1]),

@@ -34,9 +34,9 @@ from wcsim.world.world import World, check_frames
 class ClipWorld(World):
     """See the module."""
 
-    def encode(self, frames: np.ndarray, looks: int | None = None) -> Tensor:
-        """Pictures `[..., 3, H, W]` in [-1, 1] of uint8 frames `[..., H, W, 3]`; nothing is lost, so that there is
-        nothing to look for, however often."""
+    def encode(self, frames: np.ndarray, refine_steps: int | None = None) -> Tensor:
+        """Pictures `[..., 3, H, W]` in [-1, 1] of uint8 frames `[..., H, W, 3]`; nothing is lost, so there is
+        nothing to refine."""
         check_frames(self.spec, frames)
         pixels = to_pixels(torch.from_numpy(frames.reshape(-1, *frames.shape[-3:])).to(self.device))
         return pixels.view(*frames.shape[:-3], *pixels.shape[1:])
@@ -129,7 +129,7 @@ class ClipWorld(World):
         first = state.frame - (taken + count)
         noise = chunk_noise(state.seed, first, length + spec.max_chunk // spec.frames_per_latent, spec.latent_shape)
         sampling = Sampling(fidelity.steps, fidelity.solver, spec.flow_shift, spec.context_sigma,
-                            self.guidance(fidelity), fidelity.context_hold)
+                            self.guidance(fidelity), fidelity.context_refresh)
         latents, decisions, blocks = sample_clip(
             self.transformer, state.latents[:, -length:], noise.to(state.latents), self._texts[CONDITIONAL], sampling,
             fidelity.cache, actions=read, known=known, spans=spans,

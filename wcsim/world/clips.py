@@ -24,7 +24,7 @@ class Sampling:
     """How a clip is sampled.
 
     solver, flow_shift: see `wcsim.world.sampler.SOLVERS`.  context_sigma: noise level that given frames are said to
-    have; below 0, that of the new ones.  guidance: None for one branch.  context_hold: see `wcsim.types.Fidelity`.
+    have; below 0, that of the new ones.  guidance: None for one branch.  context_refresh: see `wcsim.types.Fidelity`.
     """
 
     steps: int
@@ -32,7 +32,7 @@ class Sampling:
     flow_shift: float = 1.0
     context_sigma: float = 1e-4
     guidance: Guidance | None = None
-    context_hold: float = 0.0
+    context_refresh: float = 0.0
 
 
 def sample_clip(
@@ -56,4 +56,4 @@ def sample_clip(
     window = Window(context, noise[:, given:], actions, known, text, sampling.guidance, noise[:, :given])
     scheduler = make_scheduler(sampling.solver, sampling.steps, sampling.flow_shift)
     return denoise(transformer, window, scheduler, policy, context_sigma=sampling.context_sigma,
-                   spans=spans or Spans(noise.device), hold=sampling.context_hold)
+                   spans=spans or Spans(noise.device), hold=sampling.context_refresh)

@@ -73,7 +73,7 @@ def rollout_memory(
     held = branches * (KEPT + (JOINED if at_once > 1 else 0)) * size
     per_lane = tokens * width * (held + at_once * max(attending, feeding)) + at_once * modulation
     per_lane += LATENTS * frames * channels * height * columns * 4
-    if fidelity.context_hold:
+    if fidelity.context_refresh:
         looked_back_on = tokens * (fidelity.context or spec.max_context) // frames
         per_lane += branches * (2 * config["num_layers"] + 1) * looked_back_on * width * size
     texts = branches * 2 * config["num_layers"] * text_tokens * width * size

@@ -137,7 +137,7 @@ class TransformerStack:
     def _check_inside(self) -> None:
         """ConfigError where the context is kept: what happens inside the blocks then changes its size."""
         if self._kept is not None:
-            raise ConfigError("fidelity.context_hold must be 0 for a cache that reaches inside the blocks")
+            raise ConfigError("fidelity.context_refresh must be 0 for a cache that reaches inside the blocks")
 
     def modulated(self, tokens: Tensor) -> Tensor:
         """See `wcsim.types.BlockStack`."""

@@ -98,11 +98,11 @@ class World:
             codec_width=self.codec.vae.config.base_dim if self.spec.frames_per_latent > 1 else 0,
         )
 
-    def encode(self, frames: np.ndarray, looks: int | None = None) -> Tensor:
-        """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`.  looks: how often the codec looks at what it has
-        encoded (`wcsim.world.codec.Codec`), for a decoding and an encoding each; None for the world's own number."""
+    def encode(self, frames: np.ndarray, refine_steps: int | None = None) -> Tensor:
+        """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`.  refine_steps: how often
+        the codec refines them (`wcsim.world.codec.Codec`), a decoding and an encoding each; None: its own number."""
         check_frames(self.spec, frames)
-        latents: Tensor = self.codec.encode(frames, looks)
+        latents: Tensor = self.codec.encode(frames, refine_steps)
         return latents
 
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -222,7 +222,7 @@ class World:
             scheduler = make_scheduler(fidelity.solver, fidelity.steps, self.spec.flow_shift)
             parts.append((lanes, *denoise(self.transformer, window, scheduler, fidelity.cache,
                                           context_sigma=self.spec.context_sigma, spans=spans,
-                                          hold=fidelity.context_hold)))
+                                          hold=fidelity.context_refresh)))
         latents, decisions, blocks = merge_lanes(parts)
         with spans("dynamics"):
             after = self._append(state, latents, actions, known, seen=False)
@@ -279,8 +279,8 @@ def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
     if not 0 <= fidelity.guidance_until <= 1 or (fidelity.guidance_until and not fidelity.guidance):
         raise ConfigError(f"fidelity.guidance_until is {fidelity.guidance_until:g} at guidance {fidelity.guidance:g}; "
                           "it must be a noise level from 0 to 1, and 0 where nothing is guided")
-    if not 0 <= fidelity.context_hold <= 1:
-        raise ConfigError(f"fidelity.context_hold is {fidelity.context_hold:g}; it must be from 0 to 1")
+    if not 0 <= fidelity.context_refresh <= 1:
+        raise ConfigError(f"fidelity.context_refresh is {fidelity.context_refresh:g}; it must be from 0 to 1")
     if spec.frames_per_latent > 1 and fidelity.chunk not in (None, spec.max_chunk):
         raise ConfigError(f"fidelity.chunk is {fidelity.chunk}; world {spec.name!r} makes chunks of {spec.max_chunk}")
     return fidelity.context or spec.max_context, fidelity.chunk or spec.max_chunk
