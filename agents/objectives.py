@@ -2,13 +2,13 @@
 
 All candidates branch from one lane, so they share its seed and therefore its noise: differences in cost come from the
 actions alone.  Easy to get wrong: planning in latents never decodes, and `Judged` decodes only the frames it reads.
-Where a world has dynamics, a cost may also ask them alone and look at no picture.
+Where a world has a state model, a cost may ask it alone and look at no frame.
 Shapes: N candidates, T imagined frames, C h w latent, H W frame, M judged frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -64,7 +64,7 @@ def imagined_cost(
 ) -> CostFn:
     """The cost of imagining actions `[N, T, A]` (in the world's units) from `state`, a single lane.
 
-    fidelity: None asks the world's dynamics alone, which takes a thousandth of the time; ConfigError where the world
+    fidelity: None asks the world's state model alone, which takes a thousandth of the time; ConfigError where the world
     has none or the objective reads pictures.  At most `max_lanes` candidates are imagined together: memory is bounded,
     costs stay the same to rounding.  `watch` gets the trace of each batch.
     """
@@ -73,7 +73,7 @@ def imagined_cost(
     if max_lanes < 1:
         raise ConfigError(f"max_lanes must be 1 or more, got {max_lanes}")
     if fidelity is None:
-        return foretold_cost(world, state, objective)
+        return predicted_cost(world, state, objective)
 
     def cost(actions: np.ndarray) -> np.ndarray:
         scores = []
@@ -87,15 +87,15 @@ def imagined_cost(
     return cost
 
 
-def foretold_cost(world: World, state: WorldState, objective: Objective) -> CostFn:
-    """The cost of what the world's dynamics foretell of actions `[N, T, A]` from `state`, a single lane."""
-    score = getattr(objective, "of_poses", None)
+def predicted_cost(world: World, state: WorldState, objective: Objective) -> CostFn:
+    """The cost of what the world's state model predicts of actions `[N, T, A]` from `state`, a single lane."""
+    score = getattr(objective, "of_quantities", None)
     if score is None:
-        raise ConfigError(f"{type(objective).__name__} reads latents; what dynamics foretell is poses: use the "
+        raise ConfigError(f"{type(objective).__name__} reads latents; a state model predicts quantities: use the "
                           "objective judged")
 
     def cost(actions: np.ndarray) -> np.ndarray:
-        return np.asarray(score(world.foretell(state, actions)))
+        return np.asarray(score(world.predict_state(state, actions)))
 
     return cost
 
@@ -129,7 +129,7 @@ class Judged:
     approach term is what draws the agent to a block that it does not yet touch.  A frame whose block or agent is not
     found costs `lost_px`.  goal: x, y, angle.  every: judge the last frame and every `every`-th before it.
     discount: as in `LatentGoal`.  agent_goal: where the agent should be, if anywhere; a pixel off costs `reach`.
-    judge_poses: what the judge says of poses `[M, P]` over the frame, instead of frames.
+    judge_quantities: what the judge says of quantities `[M, size]` by name, instead of frames.
     """
 
     judge: Judge
@@ -142,7 +142,7 @@ class Judged:
     lost_px: float = 1000.0
     agent_goal: tuple[float, ...] | None = None
     reach: float = 0.0
-    judge_poses: Judge | None = None
+    judge_quantities: Callable[[Mapping[str, np.ndarray]], Poses] | None = None
 
     def __post_init__(self) -> None:
         _check_discount(self.discount)
@@ -156,13 +156,15 @@ class Judged:
         costs = self.frame_costs(self.judge(frames.reshape(-1, *frames.shape[2:])))
         return np.asarray(costs.reshape(len(latents), -1) @ weights)
 
-    def of_poses(self, poses: np.ndarray) -> np.ndarray:
-        """Costs `[N]` of bodies at poses `[N, T, P]` (`wcsim.world.poses`); ConfigError for a judge of frames alone."""
-        if self.judge_poses is None:
-            raise ConfigError("this task's judge reads frames alone and cannot score what dynamics foretell")
-        ticks, weights = frame_weights(poses.shape[1], every=self.every, discount=self.discount)
-        costs = self.frame_costs(self.judge_poses(poses[:, ticks].reshape(-1, poses.shape[2])))
-        return np.asarray(costs.reshape(len(poses), -1) @ weights)
+    def of_quantities(self, quantities: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Costs `[N]` of quantities `[N, T, size]` (`World.predict_state`); ConfigError for a judge of frames alone."""
+        if self.judge_quantities is None:
+            raise ConfigError("this task's judge reads frames alone and cannot score what a state model predicts")
+        count, length = next(iter(quantities.values())).shape[:2]
+        ticks, weights = frame_weights(length, every=self.every, discount=self.discount)
+        some = {name: value[:, ticks].reshape(-1, value.shape[-1]) for name, value in quantities.items()}
+        costs = self.frame_costs(self.judge_quantities(some))
+        return np.asarray(costs.reshape(count, -1) @ weights)
 
     def frame_costs(self, poses: Poses) -> np.ndarray:
         """Costs `[M]` of judged frames."""

@@ -6,6 +6,7 @@ a fine one.  Easy to get wrong: what the agent or the frame's border hides is un
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -121,11 +122,10 @@ class PixelJudge:
             parts = [self._judge(frames[first : first + BATCH]) for first in range(0, max(1, len(frames)), BATCH)]
         return Judgement(*(np.concatenate([getattr(part, name) for part in parts]) for name in Judgement.__slots__))
 
-    def of_poses(self, poses: np.ndarray) -> Judgement:
-        """What a faultless look would say of agent and block at poses `[N, 5]` over the frame (`wcsim.world.poses`)."""
-        places = (poses[:, :4].astype(np.float64) + 1) / 2 * self.scene.table
-        block = np.concatenate([places[:, 2:], poses[:, 4:].astype(np.float64)], axis=1)
-        return Judgement.of_state(places[:, :2], block, self.scene.coverage(block), self.scene.success_coverage)
+    def of_quantities(self, quantities: Mapping[str, np.ndarray]) -> Judgement:
+        """What a faultless look would say of `agent` and `block` `[N, 2]` px and `block_angle` `[N, 1]` rad."""
+        block = np.concatenate([quantities["block"], quantities["block_angle"]], axis=1)
+        return Judgement.of_state(quantities["agent"], block, self.scene.coverage(block), self.scene.success_coverage)
 
     def _judge(self, frames: np.ndarray) -> Judgement:
         scene, pixels = self.scene, frames.astype(np.float32)

@@ -6,7 +6,7 @@ half a pixel up and left; `SCENE` holds those habits, so that the judge's poses 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import gymnasium as gym
 import numpy as np
@@ -112,9 +112,9 @@ class PushT:
         """Frames `[N, 96, 96, 3]` uint8 to poses and coverage."""
         return self._judge(frames)
 
-    def judge_poses(self, poses: np.ndarray) -> Judgement:
-        """What the judge would say of poses `[N, 5]` over the frame, as a world's dynamics foretell them."""
-        return self._judge.of_poses(poses)
+    def judge_quantities(self, quantities: Mapping[str, np.ndarray]) -> Judgement:
+        """What the judge would say of the quantities that a world's state model predicts, `[N, size]` by name."""
+        return self._judge.of_quantities(quantities)
 
     def reward(self, judgement: Judgement) -> np.ndarray:
         """The benchmark's own: coverage as a share of what counts as success, at most 1."""

@@ -97,8 +97,8 @@ class Task(Protocol):
     """What to do, on what table, and how well it went.
 
     frame_size: H, W.  fps: frames and actions per second.  goal: the goal pose of the block, x, y and angle; the block
-    is whatever the task is to bring there, and the agent what acts.  A task may also have `judge_poses`, its judge of
-    poses `[N, P]` over the frame (`wcsim.world.poses`): planners then score what a world's dynamics foretell.
+    is whatever the task is to bring there, and the agent what acts.  A task may also have `judge_quantities`, its
+    judge of quantities `[N, size]` by name: planners then score what a world's state model predicts.
     """
 
     name: str

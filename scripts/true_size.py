@@ -65,7 +65,7 @@ class Enough(Exception):
 
 
 @dataclass(slots=True)
-class Watch:
+class Watch(CachePolicy):
     """A policy that times denoise steps, from the beginning of one to that of the next.
 
     tell: is told the seconds of every step, on the wall and of this process.  until: when the wall clock has passed

@@ -34,11 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def foretelling_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same with dynamics."""
+def predicting_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same with a state model."""
     from wcsim.world.checkpoints import save_world
-    from wcsim.world.tiny import tiny_dynamics, tiny_parts
+    from wcsim.world.tiny import tiny_parts, tiny_state_model
 
     path = tmp_path_factory.mktemp("worlds") / "tiny"
-    save_world(path, *tiny_parts(control_channels=4), dynamics=tiny_dynamics())
+    save_world(path, *tiny_parts(control_channels=4), state_model=tiny_state_model())
     return str(path)

@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MAPPED = {"agents": "wcsim.agents", "configs": "wcsim.configs", "envs": "wcsim.envs"}
 
-FLOOR = {"types", "errors", "spans", "config", "actions"}
+FLOOR = {"types", "errors", "spans", "config", "actions", "registry"}
 ENGINE = FLOOR | {"world", "cache", "track", "report"}
 MAY_IMPORT = {
     "floor": FLOOR,

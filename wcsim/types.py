@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -60,6 +60,11 @@ class WorldSpec:
     its last frame as a decoder shows it.  reads: whose actions a latent frame sees, those of its own `frames` or those
     of the whole `chunk`.  refine_steps: how often the latents of an encoded frame are refined
     (`wcsim.world.codec.Codec`).
+
+    labels: which labels, beside frames and actions, any part of the world was trained on: `none`, `robot state`, or
+    `privileged: ...` with what only a simulator knows.  cameras: name, height and width of each camera; the frame is
+    their mosaic, side by side from left to right, shorter ones padded with zeros at the bottom.  Empty: one camera,
+    which fills the frame.
     """
 
     name: str
@@ -77,6 +82,8 @@ class WorldSpec:
     carry: Literal["latents", "pixels"] = "latents"
     reads: Literal["frames", "chunk"] = "frames"
     refine_steps: int = 0
+    labels: str = "none"
+    cameras: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +91,15 @@ class WorldState:
     """Where every lane's rollout stands: all that the future depends on, indexable by lane.
 
     As here for worlds of single frames; `wcsim.world.clip_world` says what the fields hold in a world of clips.
-    latents: `[N, past, C, h, w]` of the newest `max_context` frames, the newest last.  poses: `[N, past, P]` of the
-    bodies in them, as the world's dynamics estimate them; P is 0 without dynamics.  actions: `[N, past, F]` features of
-    the action that led to each frame, zero where none is known.  known: `[N, past]` bool, whether an action is known.
-    length: `[N]` how many of the frames are real (the newest ones).  frame: `[N]` episode index of
-    the newest frame, which numbers the noise.  seed: `[N]`.  All integers are int64.
+    latents: `[N, past, C, h, w]` of the newest `max_context` frames, the newest last.  model_memory: `[N, past, P]`,
+    what the world's state model remembers of each; only the state model reads it, and P is 0 without one.  actions:
+    `[N, past, F]` features of the action that led to each frame, zero where none is known.  known: `[N, past]` bool,
+    whether an action is known.  length: `[N]` how many of the frames are real (the newest ones).  frame: `[N]` episode
+    index of the newest frame, which numbers the noise.  seed: `[N]`.  All integers are int64.
     """
 
     latents: Tensor
-    poses: Tensor
+    model_memory: Tensor
     actions: Tensor
     known: Tensor
     length: Tensor
@@ -200,7 +207,9 @@ class Decision:
 
 class CachePolicy(Protocol):
     """When to skip deep blocks, and what to use instead.  Immutable: one object serves every lane and rollout; what it
-    remembers travels in the state."""
+    remembers travels in the state.  Inherit from it: `static_schedule` has a default."""
+
+    __slots__ = ()
 
     def init(self, num_lanes: int, num_steps: int) -> Any:
         """Fresh state for one denoise loop of `num_steps` over `num_lanes`."""
@@ -210,15 +219,12 @@ class CachePolicy(Protocol):
         """The velocity `[N, b, k, C, h, w]` at this denoise step, by all blocks or by an approximation."""
         ...
 
-
-@runtime_checkable
-class Foreseen(Protocol):
-    """A cache policy whose decisions follow from the noise levels alone, and which asks the transformer for nothing at
-    the steps that it skips, so that nothing need be made ready for them."""
-
-    def passes(self, sigmas: Sequence[float]) -> Sequence[int]:
-        """The steps at which it runs the transformer, of a denoise loop over these noise levels."""
-        ...
+    def static_schedule(self, sigmas: Sequence[float]) -> Sequence[int] | None:
+        """The steps at which it runs the transformer, in a denoise loop over these noise levels: of a policy that
+        decides by them alone and asks the transformer for nothing at the steps that it skips.  None: it decides as it
+        goes."""
+        del sigmas
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class LinearWorld:
         latents[:, -1] = self.encode(frames)[:, -1]
         ones = torch.ones(lanes, dtype=torch.int64)
         return WorldState(
-            latents=latents, poses=torch.zeros(lanes, 2, 0), actions=torch.zeros(lanes, 2, 2),
+            latents=latents, model_memory=torch.zeros(lanes, 2, 0), actions=torch.zeros(lanes, 2, 2),
             known=torch.zeros(lanes, 2, dtype=torch.bool), length=ones, frame=0 * ones, seed=torch.as_tensor(seeds),
         )
 

@@ -16,14 +16,14 @@ from torch import Tensor
 from wcsim.cache import NoCache, parse_cache, preset, presets
 from wcsim.cache.policy import KINDS
 from wcsim.spans import Spans
-from wcsim.types import CachePolicy, Decision, Fidelity, Foreseen
+from wcsim.types import CachePolicy, Decision, Fidelity
 from wcsim.world.stack import Shown, TransformerStack
 from wcsim.world.tiny import tiny_world
 from wcsim.world.transformer import ActionCosmosTransformer
 
 STEPS, LANES, CONTEXT, FRAMES = 12, 3, 1, 3
 ACTING = [name for name in presets() if name != "none"]
-FORESEEING = [name for name in presets() if isinstance(preset(name).build(), Foreseen)]
+STATIC = [name for name in presets() if preset(name).build().static_schedule([1.0, 0.5]) is not None]
 INSIDE = [name for name in ACTING if preset(name).saves_inside]
 GENTLE = (0.01, 0.02, 0.03, 0.05, 0.08, 0.13, 0.2, 0.3)
 """Thresholds to find one in at which a policy is torn."""
@@ -164,13 +164,13 @@ def test_skipping_happens_and_stays_near(name):
     assert (cached - plain).norm() / plain.norm() < 0.5
 
 
-@pytest.mark.parametrize("name", FORESEEING)
+@pytest.mark.parametrize("name", STATIC)
 @pytest.mark.parametrize("steps", [3, STEPS, 40])
-def test_what_is_foreseen_is_what_runs(name, steps):
+def test_the_static_schedule_is_what_runs(name, steps):
     policy = torn(name)
     _, decisions, blocks = roll(policy, [0, 1], steps=steps)
     ran = [step for step, spent in enumerate(blocks) if spent.any()]
-    assert list(policy.passes([1 - step / steps for step in range(steps)])) == ran
+    assert list(policy.static_schedule([1 - step / steps for step in range(steps)])) == ran
     assert hits(decisions).any(1).sum() == steps - len(ran)
 
 
@@ -195,7 +195,7 @@ def test_policies_are_immutable_values(name):
 def test_states_are_not_mutated(name):
     policy = torn(name)
 
-    class Twice:
+    class Twice(CachePolicy):
         """Takes every step two times over."""
 
         init = policy.init
@@ -231,7 +231,7 @@ def test_nothing_is_left_behind_by_a_failure_or_by_other_steps(name):
     policy = torn(name)
     before, _, _ = roll(policy, [0, 1, 2])
 
-    class Fails:
+    class Fails(CachePolicy):
         init = policy.init
 
         def forward(self, stack: Any, step: int, state: Any) -> tuple[Tensor, Any, Decision]:

@@ -12,6 +12,7 @@ from wcsim.errors import ConfigError, WcsimError
 from wcsim.experiments.foreign import FOREIGN, foreign, missing
 from wcsim.experiments.hooked import Model, held
 from wcsim.spans import Spans
+from wcsim.types import CachePolicy
 from wcsim.world.stack import Shown, TransformerStack
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache '.*' skipped nothing")
@@ -26,7 +27,7 @@ def eager(origin, policy):
     return foreign(origin, policy, EAGER.get(policy, {})).build()
 
 
-class Bare:
+class Bare(CachePolicy):
     """The modules with no cache on them."""
 
     def __init__(self, opened):

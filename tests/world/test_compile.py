@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounter
 from wcsim.cache import NoCache, parse_cache
 from wcsim.types import Fidelity
 from wcsim.world.compiled import compile_world
-from wcsim.world.tiny import tiny_clip_world, tiny_dynamics, tiny_parts, tiny_world
+from wcsim.world.tiny import tiny_clip_world, tiny_parts, tiny_state_model, tiny_world
 from wcsim.world.world import World
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
@@ -57,9 +57,9 @@ def test_a_kept_context_makes_two_graphs_and_the_numbers_stay(make):
     assert counter.frame_count == 3
 
 
-def test_dynamics_and_decoder_are_a_graph_each_and_the_numbers_stay():
+def test_state_model_and_decoder_are_a_graph_each_and_the_numbers_stay():
     torch.compiler.reset()
-    world, counter = World(*tiny_parts(control_channels=4), dynamics=tiny_dynamics()), CompileCounter()
+    world, counter = World(*tiny_parts(control_channels=4), state_model=tiny_state_model()), CompileCounter()
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (2, 3, *world.spec.frame_size, 3), dtype=np.uint8)
     known = rng.uniform(0, 512, (2, 2, 2)).astype(np.float32)
@@ -71,6 +71,6 @@ def test_dynamics_and_decoder_are_a_graph_each_and_the_numbers_stay():
     for _ in range(2):
         compiled, again, _ = world.advance(state, action, fidelity)
         torch.testing.assert_close(again, latents, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(compiled.poses, after.poses, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(compiled.model_memory, after.model_memory, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(world.decode(latents).astype(int), pictures, atol=1)
         assert counter.frame_count == 5, "all blocks; their modulation; what is foretold; what is read; the decoder"

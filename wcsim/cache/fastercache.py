@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wcsim.cache.gate import StepConfig
 from wcsim.cache.reuse import full_pass
-from wcsim.types import BlockStack, Decision
+from wcsim.types import BlockStack, CachePolicy, Decision
 from wcsim.world.guidance import beside
 
 Answers = tuple[Tensor, ...]
@@ -84,7 +84,7 @@ def raised(difference_NLD: Tensor, grid: tuple[int, int, int], low: float, high:
 
 
 @dataclass(frozen=True, slots=True)
-class FasterCache:
+class FasterCache(CachePolicy):
     """The policy.  Its decisions are the same for all lanes; as drift and threshold it reports steps since the
     attentions were computed and their interval."""
 

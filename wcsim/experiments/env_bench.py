@@ -27,7 +27,7 @@ from wcsim.track import files
 from wcsim.track.stats import bootstrap
 from wcsim.world.checkpoints import find_world, read_description
 
-INSIDE = ("dynamics", "embed", "probe", "deep", "policy", "head", "solver", "decode", "judge")
+INSIDE = ("state_model", "embed", "probe", "deep", "policy", "head", "solver", "decode", "judge")
 """Spans of the transformer (with its cache), the codec and the judge; all else is outside."""
 
 DEADLINE_ROUNDS = 60

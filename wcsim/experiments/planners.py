@@ -36,8 +36,8 @@ class JudgedConfig(StrictConfig):
 
     def build(self, world: World, task: Task) -> Objective:
         """The objective for a task."""
-        agent_goal, judge_poses = getattr(task, "agent_goal", None), getattr(task, "judge_poses", None)
-        return Judged(task.judge, task.goal, agent_goal=agent_goal, judge_poses=judge_poses,
+        agent_goal, judge = getattr(task, "agent_goal", None), getattr(task, "judge_quantities", None)
+        return Judged(task.judge, task.goal, agent_goal=agent_goal, judge_quantities=judge,
                       **self.model_dump(exclude={"kind"}))
 
 

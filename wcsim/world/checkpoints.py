@@ -1,7 +1,7 @@
 """Worlds on disk: diffusers' `save_pretrained` folders beside a `world.json` that describes and hashes them.
 
     NAME/world.json  NAME/transformer/{config.json, *.safetensors}  NAME/vae/{config.json, *.safetensors}
-    NAME/dynamics/{config.json, dynamics.safetensors}    where the transformer is told what bodies will do
+    NAME/state_model/{config.json, *.safetensors}    where it predicts quantities beside the pixels
     NAME/text/embeddings.safetensors     where the world reads a prompt: `conditional`, and `unconditional` to guide by
 
 Our own weights are stored in float16, converted ones as they came; they are computed with in float32 (or whatever the
@@ -30,13 +30,13 @@ from wcsim.errors import CheckpointError
 from wcsim.types import WorldSpec
 from wcsim.world.codec import ClipCodec, Codec, WanCodec
 from wcsim.world.cosmos import RELEASES, released_world
-from wcsim.world.dynamics import Dynamics
+from wcsim.world.state_model import StateModel, load_state_model
 from wcsim.world.transformer import ActionCosmosTransformer
 
 FORMAT = 1
 """Version of `world.json`; another one is refused."""
 
-PARTS = ("transformer", "vae", "dynamics", "text")
+PARTS = ("transformer", "vae", "state_model", "text")
 TEXTS = Path("text", "embeddings.safetensors")
 
 
@@ -68,12 +68,12 @@ def save_world(
     *,
     dtype: torch.dtype | None = torch.float16,
     texts: Mapping[str, Tensor] | None = None,
-    dynamics: Dynamics | None = None,
+    state_model: StateModel | None = None,
     source: Mapping[str, str] | None = None,
 ) -> None:
     """Write a complete world; `world.json` comes last, so that a folder with one is whole.
 
-    dtype: of the weights on disk; None keeps theirs; those of the dynamics, which are few, stay as they are.  texts:
+    dtype: of the weights on disk; None keeps theirs; those of the state model, which are few, stay as they are.  texts:
     prompt features `[1, S, E]` by branch.  source: where the parts came from, part by part, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +86,8 @@ def save_world(
     if texts:
         (folder / TEXTS).parent.mkdir(exist_ok=True)
         save_file({name: text.contiguous() for name, text in texts.items()}, folder / TEXTS)
-    if dynamics is not None:
-        dynamics.save(folder / "dynamics")
+    if state_model is not None:
+        state_model.save(folder / "state_model")
     description = {"format": FORMAT, "spec": asdict(spec), "sha256": hash_files(folder)}
     description |= {"source": dict(source)} if source else {}
     (folder / "world.json").write_text(json.dumps(description, indent=2) + "\n")
@@ -163,27 +163,24 @@ def load_texts(folder: Path) -> dict[str, Tensor]:
     return texts
 
 
-def load_dynamics(folder: Path, spec: WorldSpec, transformer: ActionCosmosTransformer) -> Dynamics | None:
-    """The dynamics of a world, which its transformer must have been trained with; None where it has none."""
-    dynamics = None
-    if (folder / "dynamics").is_dir():
+def load_state(folder: Path, spec: WorldSpec, transformer: ActionCosmosTransformer) -> StateModel | None:
+    """The state model of a world, which its transformer must have been trained with; None where it has none."""
+    model = None
+    if (folder / "state_model").is_dir():
         try:
-            dynamics = Dynamics.load(folder / "dynamics")
+            model = load_state_model(folder / "state_model")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{folder / 'dynamics'} does not load: {error}") from error
-    if dynamics is not None and spec.frames_per_latent > 1:
-        raise CheckpointError(f"world {spec.name!r}: dynamics foretell frame by frame; here {spec.frames_per_latent} "
-                              "frames share a latent")
-    told = 0 if dynamics is None else dynamics.config.control_channels
-    if told != transformer.config.control_channels:
+            raise CheckpointError(f"{folder / 'state_model'} does not load: {error}") from error
+    if model is not None and spec.frames_per_latent > 1:
+        raise CheckpointError(f"world {spec.name!r}: a state model predicts frame by frame; here "
+                              f"{spec.frames_per_latent} frames share a latent")
+    drawn = 0 if model is None else model.control_channels
+    if drawn != transformer.config.control_channels:
         raise CheckpointError(f"world {spec.name!r}: control channels: the transformer has "
-                              f"{transformer.config.control_channels}, the dynamics draw {told}")
-    if dynamics is not None and (dynamics.config.latent_shape, dynamics.config.actions) != (
-            spec.latent_shape, spec.action.dim):
-        raise CheckpointError(f"world {spec.name!r}: the dynamics read latents {dynamics.config.latent_shape} and "
-                              f"{dynamics.config.actions} coordinates of an action, the spec has {spec.latent_shape} "
-                              f"and {spec.action.dim}")
-    return dynamics
+                              f"{transformer.config.control_channels}, the state model draws {drawn}")
+    if model is not None:
+        model.check(spec.latent_shape, spec.action.dim)
+    return model
 
 
 def load_strictly(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **config: Any) -> Any:

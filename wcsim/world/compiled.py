@@ -20,7 +20,7 @@ GRAPHS = 64
 
 def compile_world(world: World, **options: Any) -> None:
     """Let `torch.compile` (which takes the options) make graphs of whatever a rollout runs at every step: block
-    ranges and what modulates them, the dynamics, and the decoder of a codec of single frames.
+    ranges and what modulates them, the state model, and the decoder of a codec of single frames.
 
     The cache and the sampler, which read the host, stay outside, and blocks of which a cache reaches inside run as
     they are.  Each block range, each number of lanes and each way to treat the context compiles once, which is more
@@ -50,6 +50,6 @@ def compile_world(world: World, **options: Any) -> None:
     transformer.make_modulations = graph(transformer.make_modulations)
     if world.spec.frames_per_latent == 1:
         world.codec.reconstruct = graph(world.codec.reconstruct)
-    if world.dynamics is not None:
-        dynamics: Any = world.dynamics
-        dynamics.control, dynamics.estimate = graph(dynamics.control), graph(dynamics.estimate)
+    if world.state_model is not None:
+        model: Any = world.state_model
+        model.control, model.update = graph(model.control), graph(model.update)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
-from wcsim.types import CachePolicy, Decision, Foreseen
+from wcsim.types import CachePolicy, Decision
 from wcsim.world.attention import Text
 from wcsim.world.context import Kept, renewals
 from wcsim.world.guidance import Group, Guidance, alone, groups_of, guide, merge_groups
@@ -111,9 +111,10 @@ def denoise(
     ladder = scheduler.sigmas.tolist()
     sigma_S1 = torch.tensor(ladder[:-1], device=x.device).unsqueeze(1)
     levels_ST = torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigma_S1, sigma_S1)
-    foreseen = policy.passes(ladder[:-1]) if isinstance(policy, Foreseen) else None
-    renewing = renewals(ladder[:-1], foreseen or range(len(ladder) - 1), hold) if keeps else frozenset[int]()
-    modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants, foreseen)
+    schedule = policy.static_schedule(ladder[:-1])
+    passes = range(len(ladder) - 1) if schedule is None else schedule
+    renewing = renewals(ladder[:-1], passes, hold) if keeps else frozenset[int]()
+    modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants, schedule)
     for step, timestep in enumerate(scheduler.timesteps):
         if guided and window.guidance and ladder[step] < window.guidance.until:
             guided, groups = False, groups_of(constants.text, None, None)

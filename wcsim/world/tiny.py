@@ -11,11 +11,11 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from wcsim.types import ActionSpec, WorldSpec
+from wcsim.world.body_dynamics import BodyDynamics, BodyDynamicsConfig
 from wcsim.world.checkpoints import actions_read
 from wcsim.world.clip_world import ClipWorld
 from wcsim.world.codec import ClipCodec, Codec
 from wcsim.world.cosmos import BRIDGE
-from wcsim.world.dynamics import Dynamics, DynamicsConfig
 from wcsim.world.transformer import ActionCosmosTransformer
 from wcsim.world.world import World
 
@@ -50,11 +50,12 @@ def tiny_world(seed: int = 0, *, layers: int = 3) -> World:
     return World(*tiny_parts(seed, layers=layers))
 
 
-def tiny_dynamics(seed: int = 0) -> Dynamics:
-    """Dynamics of agent and block for `tiny_parts(control_channels=4)`."""
+def tiny_state_model(seed: int = 0) -> BodyDynamics:
+    """A state model of an agent and a block for `tiny_parts(control_channels=4)`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Dynamics(DynamicsConfig((False, True), (4, 12, 12), 2, action_is_place=True, width=64)).eval()
+        return BodyDynamics(BodyDynamicsConfig(
+            (False, True), (4, 12, 12), 2, ("agent", "block"), (512.0, 512.0), action_is_place=True, width=64)).eval()
 
 
 def tiny_clip_world(seed: int = 0, **spec: Any) -> ClipWorld:

@@ -43,7 +43,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
     velocity follows (small worlds, whose few channels per token cannot carry the noise as well; Li & He 2025, arXiv
     2511.13720); `frame_summary`: whether every token is told where in its frame each latent channel is strong
     (`moments`), which tokens of a small world are too few and too narrow to find out together; `control_channels`: maps
-    beside the latents that say what is expected where (`wcsim.world.dynamics`); 0 for none.
+    beside the latents that say what is expected where (`wcsim.world.state_model`); 0 for none.
     """
 
     _keep_in_fp32_modules = None

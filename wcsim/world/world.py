@@ -19,15 +19,15 @@ from wcsim.actions import check_action, features
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.spans import Spans
 from wcsim.types import Decision, Fidelity, Trace, WorldSpec, WorldState
-from wcsim.world.checkpoints import find_world, load_dynamics, load_parts, load_texts
+from wcsim.world.checkpoints import find_world, load_parts, load_state, load_texts
 from wcsim.world.codec import WanCodec
 from wcsim.world.compiled import compile_world
-from wcsim.world.dynamics import Dynamics
 from wcsim.world.guardrail import Guardrail, default_guardrail
 from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL, Guidance
 from wcsim.world.memory import Need, lots, memory_limit, rollout_memory
 from wcsim.world.noise import chunk_noise
 from wcsim.world.sampler import Window, check_solver, denoise, make_scheduler
+from wcsim.world.state_model import StateModel
 from wcsim.world.traces import join_traces, merge_lanes, trace_of
 from wcsim.world.transformer import ActionCosmosTransformer, set_precision
 
@@ -44,16 +44,16 @@ class World:
         *,
         memory_limit: int | None = None,
         guardrail: Guardrail | None = None,
-        dynamics: Dynamics | None = None,
+        state_model: StateModel | None = None,
     ) -> None:
         """memory_limit: bytes that a rollout may need beside the weights; see `wcsim.world.memory` for None.
         guardrail: what watches the frames that are decoded; None for none, or that of `WCSIM_GUARDRAIL`.
-        dynamics: what foretells the bodies of a chunk, for a transformer that was trained with it."""
+        state_model: what predicts quantities beside the pixels, for a transformer that was trained with it."""
         self.spec, self.memory_limit = spec, memory_limit
         self._guardrail = guardrail or default_guardrail()
         self.transformer = transformer.eval().requires_grad_(False)
         self.codec: Any = codec.eval().requires_grad_(False)
-        self.dynamics = None if dynamics is None else dynamics.eval().requires_grad_(False)
+        self.state_model = None if state_model is None else state_model.eval().requires_grad_(False)
         self.device: torch.device = transformer.device  # where states and latents live, too; asking diffusers is slow
         nothing = torch.zeros(1, 1, transformer.text_width)
         self._texts = {name: transformer.read_text(text.to(self.device))
@@ -72,9 +72,9 @@ class World:
         spec, transformer, codec = load_parts(folder)
         set_precision(transformer, dtype)
         kind = cls if spec.frames_per_latent == 1 else ClipWorld
-        dynamics = load_dynamics(folder, spec, transformer)
+        state_model = load_state(folder, spec, transformer)
         world = kind(spec, transformer.to(device), codec.to(device), load_texts(folder), memory_limit=memory_limit,
-                     guardrail=guardrail, dynamics=None if dynamics is None else dynamics.to(device))
+                     guardrail=guardrail, state_model=None if state_model is None else state_model.to(device))
         if compiled:
             compile_world(world)
         return world
@@ -153,18 +153,18 @@ class World:
                 join_traces([trace for _, _, trace in parts]))
 
     @torch.no_grad()
-    def foretell(self, state: WorldState, actions: np.ndarray) -> np.ndarray:
-        """Poses `[N, k, P]` (`wcsim.world.poses`) of the bodies under actions `[N, k, A]`, by the dynamics alone: a
-        thousandth of the cost of `advance`, and no picture.  state: of N lanes, or of one from which all N go on.
-        ConfigError for a world without dynamics."""
-        if self.dynamics is None:
-            raise ConfigError(f"world {self.spec.name!r} has no dynamics; its bodies are foretold by pictures alone")
+    def predict_state(self, state: WorldState, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Quantities under actions `[N, k, A]`: name to float64 `[N, k, size]` in the task's own units.  By the state
+        model alone, which imagines no frame and takes a thousandth of the time of `advance`.
+
+        state: of N lanes, or of one from which all N go on.  ConfigError for a world without a state model.
+        """
+        if self.state_model is None:
+            raise ConfigError(f"world {self.spec.name!r} has no state model; it predicts frames alone")
         taken = self._features(actions, len(actions) if state.num_lanes == 1 else state.num_lanes)
-        poses, before, known = (each.expand(len(taken), *each.shape[1:]) for each in (
-            state.poses, state.actions, state.known))
-        told = self.dynamics.foretell(poses, torch.cat([before, taken], dim=1), known)
-        foretold: np.ndarray = told[:, poses.shape[1] :].cpu().numpy()
-        return foretold
+        memory, before, known = (each.expand(len(taken), *each.shape[1:]) for each in (
+            state.model_memory, state.actions, state.known))
+        return self.state_model.values(self.state_model.predict(memory, torch.cat([before, taken], dim=1), known))
 
     def _features(self, actions: np.ndarray, lanes: int) -> Tensor:
         """Features `[N, k, F]` of actions `[N, k, A]` for N lanes; WcsimError for another shape."""
@@ -206,10 +206,8 @@ class World:
         for length in lengths.unique().tolist():
             lanes = (lengths == length).nonzero().squeeze(1)
             some, taken = state.select(lanes), actions[lanes]
-            with spans("dynamics"):
-                control = None if self.dynamics is None else (
-                    self.dynamics.control(some.poses, torch.cat([some.actions, taken], dim=1), some.known)
-                    [:, :, -length - count :])
+            with spans("state_model"):
+                control = self._control(some, taken, length)
             window = Window(
                 context=some.latents[:, -length:],
                 noise=noise[lanes].to(some.latents),
@@ -224,9 +222,18 @@ class World:
                                           context_sigma=self.spec.context_sigma, spans=spans,
                                           hold=fidelity.context_refresh)))
         latents, decisions, blocks = merge_lanes(parts)
-        with spans("dynamics"):
+        with spans("state_model"):
             after = self._append(state, latents, actions, known, seen=False)
         return after, latents, decisions, blocks
+
+    def _control(self, state: WorldState, actions: Tensor, length: int) -> Tensor | None:
+        """What the state model draws of the last `length` frames and those that follow under action features
+        `[N, k, F]`: maps `[N, K, length + k, h, w]`; None where it draws nothing."""
+        model = self.state_model
+        if model is None or not model.control_channels:
+            return None
+        maps = model.control(state.model_memory, torch.cat([state.actions, actions], dim=1), state.known)
+        return maps[:, :, -length - actions.shape[1] :]
 
     def _empty(self, seeds: Tensor) -> WorldState:
         """Lanes without any frame yet; the next frame has index 0."""
@@ -236,8 +243,8 @@ class World:
         zeros = torch.zeros(lanes, dtype=torch.int64)
         return WorldState(
             latents=torch.zeros(lanes, past, *self.spec.latent_shape, device=self.device),
-            poses=torch.zeros(lanes, past, 0 if self.dynamics is None else self.dynamics.config.pose_size,
-                              device=self.device),
+            model_memory=torch.zeros(lanes, past, 0 if self.state_model is None else self.state_model.memory_size,
+                                     device=self.device),
             actions=torch.zeros(lanes, past, self.spec.action.num_features, device=self.device),
             known=torch.zeros(lanes, past, dtype=torch.bool, device=self.device),
             length=zeros, frame=zeros - 1, seed=seeds,
@@ -247,12 +254,12 @@ class World:
         """The state after `[N, k]` more frames, `seen` or imagined."""
         past, count = self.spec.max_context, latents.shape[1]
         actions, known = torch.cat([state.actions, actions], dim=1), torch.cat([state.known, known], dim=1)
-        poses = (latents.new_zeros(*latents.shape[:2], 0) if self.dynamics is None
-                 else self.dynamics.estimate(state.poses, latents, actions, known, seen=seen))
+        memory = (latents.new_zeros(*latents.shape[:2], 0) if self.state_model is None
+                  else self.state_model.update(state.model_memory, latents, actions, known, seen=seen))
         return replace(
             state,
             latents=torch.cat([state.latents, latents], dim=1)[:, -past:],
-            poses=torch.cat([state.poses, poses], dim=1)[:, -past:],
+            model_memory=torch.cat([state.model_memory, memory], dim=1)[:, -past:],
             actions=actions[:, -past:],
             known=known[:, -past:],
             length=(state.length + count).clamp(max=past),

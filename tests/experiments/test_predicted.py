@@ -1,4 +1,4 @@
-"""Candidates scored by what a world's dynamics foretell of the bodies, without a picture."""
+"""Candidates scored by what a world's state model predicts, without a frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wcsim.envs.tasks import make_task
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.experiments.planners import JudgedConfig, LatentGoalConfig, MPCAgentConfig
 from wcsim.types import Fidelity, WorldState
-from wcsim.world.tiny import tiny_dynamics, tiny_parts, tiny_world
+from wcsim.world.tiny import tiny_parts, tiny_state_model, tiny_world
 from wcsim.world.world import World
 
 
@@ -29,7 +29,7 @@ def task() -> PushT:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World(*tiny_parts(control_channels=4), dynamics=tiny_dynamics())
+    return World(*tiny_parts(control_channels=4), state_model=tiny_state_model())
 
 
 def began(world: World, task: PushT) -> WorldState:
@@ -43,43 +43,50 @@ def plans(count: int, ticks: int) -> np.ndarray:
 
 def test_one_state_serves_all_candidates(world: World, task: PushT) -> None:
     state, actions = began(world, task), plans(5, 6)
-    told = world.foretell(state, actions)
-    assert told.shape == (5, 6, 5)
-    np.testing.assert_array_equal(told, world.foretell(state.branch(5), actions))
-    np.testing.assert_array_equal(told[2:3], world.foretell(state, actions[2:3]))
-    np.testing.assert_array_equal(told[:, :3], world.foretell(state, actions[:, :3]))
+    predicted = world.predict_state(state, actions)
+    assert {name: value.shape for name, value in predicted.items()} == {
+        "agent": (5, 6, 2), "block": (5, 6, 2), "block_angle": (5, 6, 1)}
+    assert world.state_model is not None
+    assert world.state_model.quantities == tuple(predicted)
+    for name, value in predicted.items():
+        assert value.dtype == np.float64
+        np.testing.assert_array_equal(value, world.predict_state(state.branch(5), actions)[name])
+        np.testing.assert_array_equal(value[2:3], world.predict_state(state, actions[2:3])[name])
+        np.testing.assert_array_equal(value[:, :3], world.predict_state(state, actions[:, :3])[name])
 
 
-def test_what_is_foretold_is_what_the_transformer_is_told(
+def test_what_is_predicted_is_what_the_transformer_reads(
     world: World, task: PushT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, actions = began(world, task), plans(1, 3)
-    told: list[np.ndarray] = []
-    assert world.dynamics is not None
-    maps = world.dynamics.maps
+    drawn: list[Tensor] = []
+    assert world.state_model is not None
+    maps = world.state_model.maps
 
     def watched(poses: Tensor) -> Tensor:
-        told.append(poses.numpy())
+        drawn.append(poses)
         return maps(poses)
 
-    monkeypatch.setattr(world.dynamics, "maps", watched)
+    monkeypatch.setattr(world.state_model, "maps", watched)
     world.advance(state, actions, Fidelity(1, NoCache()))
-    np.testing.assert_array_equal(told[0][:, -3:], world.foretell(state, actions))
+    values, predicted = world.state_model.values(drawn[0][:, -3:]), world.predict_state(state, actions)
+    for name, value in values.items():
+        np.testing.assert_array_equal(value, predicted[name])
 
 
-def test_a_world_without_dynamics_foretells_nothing(task: PushT) -> None:
+def test_a_world_without_a_state_model_predicts_none(task: PushT) -> None:
     bare = tiny_world()
-    with pytest.raises(ConfigError, match="has no dynamics"):
-        bare.foretell(began(bare, task), plans(1, 2))
+    with pytest.raises(ConfigError, match="has no state model"):
+        bare.predict_state(began(bare, task), plans(1, 2))
 
 
 @pytest.mark.parametrize(("lanes", "shape"), [(2, (3, 4, 2)), (1, (3, 0, 2)), (1, (4, 2))])
 def test_actions_of_another_shape_are_refused(world: World, task: PushT, lanes: int, shape: tuple[int, ...]) -> None:
     with pytest.raises(WcsimError, match=r"need \[\d, k >= 1, 2\]"):
-        world.foretell(began(world, task).branch(lanes), np.full(shape, 100.0))
+        world.predict_state(began(world, task).branch(lanes), np.full(shape, 100.0))
 
 
-def test_poses_are_judged_as_the_simulator_has_them(task: PushT) -> None:
+def test_quantities_are_judged_as_the_simulator_has_them(task: PushT) -> None:
     truth = task.make_truth()
     try:
         look = truth.restore(task.start(5).truth)
@@ -88,21 +95,20 @@ def test_poses_are_judged_as_the_simulator_has_them(task: PushT) -> None:
         true = look.judgement
     finally:
         truth.close()
-    over_frame = np.concatenate([true.agent / 256 - 1, true.block[:, :2] / 256 - 1, true.block[:, 2:]], axis=1)
-    told = task.judge_poses(over_frame)
+    told = task.judge_quantities({"agent": true.agent, "block": true.block[:, :2], "block_angle": true.block[:, 2:]})
     for name in ("agent", "block", "coverage"):
         np.testing.assert_allclose(getattr(told, name), getattr(true, name), atol=2e-2)
 
 
-def test_the_objective_scores_what_was_foretold_as_it_scores_what_is_seen(world: World, task: PushT) -> None:
+def test_the_objective_scores_what_is_predicted_as_it_scores_what_is_seen(world: World, task: PushT) -> None:
     objective = JudgedConfig(every=2, discount=0.5).build(world, task)
     assert isinstance(objective, Judged)
     state, actions = began(world, task), plans(4, 5)
     cost = imagined_cost(world, state, fidelity=None, objective=objective, max_lanes=2)
-    poses = world.foretell(state, actions)
+    predicted = world.predict_state(state, actions)
     by_hand = np.zeros(4)
     for tick, weight in ((4, 16 / 21), (2, 4 / 21), (0, 1 / 21)):
-        seen: Judgement = task.judge_poses(poses[:, tick])
+        seen: Judgement = task.judge_quantities({name: value[:, tick] for name, value in predicted.items()})
         by_hand += weight * objective.frame_costs(seen)
     np.testing.assert_allclose(cost(actions), by_hand)
 
@@ -113,7 +119,7 @@ def test_an_objective_of_pictures_is_refused(world: World, task: PushT) -> None:
         imagined_cost(world, began(world, task), fidelity=None, objective=objective, max_lanes=2)
 
 
-def test_a_planner_foretells_many_and_imagines_few(world: World, task: PushT) -> None:
+def test_a_planner_predicts_many_and_imagines_few(world: World, task: PushT) -> None:
     settings: dict[str, Any] = {
         "horizon": 4, "rounds": 2, "candidates": 40, "elites": 6, "replan_every": 2, "fidelity": {"steps": 1},
         "screens": [{"survivors": 3}],
@@ -164,7 +170,7 @@ def test_what_needs_pictures_needs_a_fidelity(world: World, task: PushT, changes
         MPCAgentConfig(fidelity=None, **changes).build(world, task)
 
 
-def test_chunks_are_planned_on_what_is_foretold(world: World, task: PushT) -> None:
+def test_chunks_are_planned_on_what_is_predicted(world: World, task: PushT) -> None:
     config = MPCConfig(horizon=4, rounds=2, candidates=4, elites=2, replan_every=2)
     source = PlannedChunks(world, JudgedConfig().build(world, task), config, efforts=[Effort(None, 40, elites=6)])
     pixels = task.start(3).frames[-1]
