@@ -19,10 +19,10 @@ import gymnasium as gym
 import numpy as np
 
 from wcsim.actions import check_action
+from wcsim.backbones.cosmos2.releases import CONVENTIONS
 from wcsim.envs.judge import Judgement
 from wcsim.envs.tasks import Start, Truth, action_box, observed
 from wcsim.errors import ConfigError
-from wcsim.world.cosmos import CONVENTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Footage:
     """The task.
 
     folder: of the recordings, in the order of their names; seed s starts recording s modulo their number.  convention:
-    what the actions mean (`wcsim.world.cosmos.CONVENTIONS`).  frame_size: H, W of every frame.
+    what the actions mean (`wcsim.backbones.cosmos2.releases.CONVENTIONS`).  frame_size: H, W of every frame.
     """
 
     name = "footage"

@@ -22,15 +22,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from convert_cosmos import fetch
+from wcsim.backbones.cosmos2.base_clips import ClipRequest, imagine_clip
+from wcsim.backbones.cosmos2.convert import load_base
+from wcsim.backbones.cosmos2.prompts import PARTS, encode_prompts, load_encoder
+from wcsim.backbones.cosmos2.releases import BASE_PARTS, BASE_REPOSITORIES, BASE_REVISION
+from wcsim.backbones.cosmos2.transformer import set_precision
 from wcsim.cache import preset
 from wcsim.errors import ConfigError, WcsimError
-from wcsim.world.base import ClipRequest, imagine_clip
-from wcsim.world.convert import load_base
-from wcsim.world.cosmos import BASE_PARTS, BASE_REPOSITORIES, BASE_REVISION
 from wcsim.world.guardrail import default_guardrail
 from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL
-from wcsim.world.prompts import PARTS, encode_prompts, load_encoder
-from wcsim.world.transformer import set_precision
 
 FPS = 16
 

@@ -25,12 +25,12 @@ from tqdm import tqdm
 from dataset import LatentEpisodes, save_atomically
 from muon import Muon
 from recipe import Recipe, WorldTraining
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.envs.tasks import make_task
 from wcsim.types import WorldSpec
 from wcsim.world.body_dynamics import BodyDynamics
 from wcsim.world.checkpoints import save_world
 from wcsim.world.codec import Codec
-from wcsim.world.transformer import ActionCosmosTransformer
 from world_losses import StateReader, Window, control_of, losses_of
 
 

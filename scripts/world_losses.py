@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recipe import WorldTraining
-from wcsim.world.attention import Position
+from wcsim.backbones.cosmos2.attention import Position
+from wcsim.backbones.cosmos2.conditioning import Conditioning
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.world.body_dynamics import BodyDynamics
-from wcsim.world.conditioning import Conditioning
-from wcsim.world.transformer import ActionCosmosTransformer
 
 
 @dataclass(frozen=True, slots=True)

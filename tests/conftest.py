@@ -25,8 +25,8 @@ pytest_plugins = ["fabricated_run"]
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A world of random weights, on disk."""
+    from wcsim.backbones.cosmos2.tiny import tiny_parts
     from wcsim.world.checkpoints import save_world
-    from wcsim.world.tiny import tiny_parts
 
     path = tmp_path_factory.mktemp("worlds") / "tiny"
     save_world(path, *tiny_parts())
@@ -36,8 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def predicting_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same with a state model."""
+    from wcsim.backbones.cosmos2.tiny import tiny_parts, tiny_state_model
     from wcsim.world.checkpoints import save_world
-    from wcsim.world.tiny import tiny_parts, tiny_state_model
 
     path = tmp_path_factory.mktemp("worlds") / "tiny"
     save_world(path, *tiny_parts(control_channels=4), state_model=tiny_state_model())

@@ -20,10 +20,11 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MAPPED = {"agents": "wcsim.agents", "configs": "wcsim.configs", "envs": "wcsim.envs"}
 
 FLOOR = {"types", "errors", "spans", "config", "actions", "registry"}
-ENGINE = FLOOR | {"world", "cache", "track", "report"}
+ENGINE = FLOOR | {"backbones", "world", "cache", "track", "report"}
 MAY_IMPORT = {
     "floor": FLOOR,
-    "world": FLOOR,
+    "backbones": FLOOR | {"world"},
+    "world": FLOOR | {"backbones"},
     "cache": FLOOR | {"world"},
     "track": FLOOR | {"world", "cache"},
     "report": ENGINE,

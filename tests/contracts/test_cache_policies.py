@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.tiny import tiny_world
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.cache import NoCache, parse_cache, preset, presets
 from wcsim.cache.policy import KINDS
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision, Fidelity
 from wcsim.world.stack import Shown, TransformerStack
-from wcsim.world.tiny import tiny_world
-from wcsim.world.transformer import ActionCosmosTransformer
 
 STEPS, LANES, CONTEXT, FRAMES = 12, 3, 1, 3
 ACTING = [name for name in presets() if name != "none"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.envs.pendulum import Pendulum
 from wcsim.world.checkpoints import save_world
-from wcsim.world.tiny import tiny_parts
-from wcsim.world.transformer import ActionCosmosTransformer
 
 
 def save_pendulum_world(folder: Path) -> str:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from scripted import hits, play, scalars
+from wcsim.backbones.cosmos2.tiny import tiny_world
 from wcsim.cache import NoCache
 from wcsim.experiments.across import Across
 from wcsim.types import Fidelity
-from wcsim.world.tiny import tiny_world
 
 
 def policy(**settings):

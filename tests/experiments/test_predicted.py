@@ -11,6 +11,7 @@ from torch import Tensor
 from wcsim.agents.chunks import Effort, PlannedChunks
 from wcsim.agents.mpc import MPCConfig
 from wcsim.agents.objectives import Judged, imagined_cost
+from wcsim.backbones.cosmos2.tiny import tiny_parts, tiny_state_model, tiny_world
 from wcsim.cache.none import NoCache
 from wcsim.envs.judge import Judgement
 from wcsim.envs.pusht import PushT
@@ -18,7 +19,6 @@ from wcsim.envs.tasks import make_task
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.experiments.planners import JudgedConfig, LatentGoalConfig, MPCAgentConfig
 from wcsim.types import Fidelity, WorldState
-from wcsim.world.tiny import tiny_parts, tiny_state_model, tiny_world
 from wcsim.world.world import World
 
 

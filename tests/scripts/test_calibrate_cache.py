@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from calibrate_cache import fit, record
-from wcsim.world.tiny import tiny_world
+from wcsim.backbones.cosmos2.tiny import tiny_world
 
 
 def test_the_fit_finds_a_polynomial():

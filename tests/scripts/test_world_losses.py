@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts, tiny_state_model
 from wcsim.world.body_dynamics import BodyDynamicsConfig, Estimator
-from wcsim.world.tiny import tiny_parts, tiny_state_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts, tiny_state_model
 from wcsim.cache.none import NoCache
 from wcsim.errors import CheckpointError
 from wcsim.types import Fidelity
@@ -17,7 +18,6 @@ from wcsim.world.body_dynamics import BodyDynamics, BodyDynamicsConfig, ForwardM
 from wcsim.world.body_poses import columns, difference, turn, wrap
 from wcsim.world.checkpoints import hash_files, save_world
 from wcsim.world.steady import steady
-from wcsim.world.tiny import tiny_parts, tiny_state_model
 from wcsim.world.world import World
 
 BODIES = BodyDynamicsConfig(angled=(False, True), latent_shape=(4, 12, 12), actions=2, action_is_place=True, width=16)

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts
 from wcsim.errors import CheckpointError
 from wcsim.world.checkpoints import find_world, hash_files, load_parts, save_world, verify_hashes
-from wcsim.world.tiny import tiny_parts
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts
 from wcsim.world.codec import Codec, to_frames, to_pixels
-from wcsim.world.tiny import tiny_parts
 
 
 @pytest.fixture

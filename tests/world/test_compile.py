@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_parts, tiny_state_model, tiny_world
 from wcsim.cache import NoCache, parse_cache
 from wcsim.types import Fidelity
 from wcsim.world.compiled import compile_world
-from wcsim.world.tiny import tiny_clip_world, tiny_parts, tiny_state_model, tiny_world
 from wcsim.world.world import World
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_world
 from wcsim.cache import NoCache, parse_cache, preset, presets
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity
 from wcsim.world.context import renewals, rows_of
 from wcsim.world.steady import steady
-from wcsim.world.tiny import tiny_clip_world, tiny_world
 from wcsim.world.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache '.*' (skipped nothing|has no effect)")

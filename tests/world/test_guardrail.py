@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from wcsim.backbones.cosmos2.base_clips import ClipRequest, imagine_clip
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_cosmos, tiny_world
 from wcsim.cache import NoCache
 from wcsim.errors import ConfigError, GuardrailError
-from wcsim.world.base import ClipRequest, imagine_clip
 from wcsim.world.clip_world import ClipWorld
 from wcsim.world.guardrail import VARIABLE, Guardrail
-from wcsim.world.tiny import tiny_clip_world, tiny_cosmos, tiny_world
 from wcsim.world.world import World
 
 BLACK = Guardrail(frames=np.zeros_like)

@@ -9,6 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_world
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer, set_precision
 from wcsim.cache import NoCache, parse_cache
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity
@@ -16,8 +18,6 @@ from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.guidance import Guidance
 from wcsim.world.memory import VARIABLE, Need, lots, memory_limit, rollout_memory
 from wcsim.world.steady import steady
-from wcsim.world.tiny import tiny_clip_world, tiny_world
-from wcsim.world.transformer import ActionCosmosTransformer, set_precision
 from wcsim.world.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache .* skipped nothing")

@@ -182,7 +182,8 @@ def operations_of(env: ImaginedEnv) -> float:
     """Operations of one block on one lane with a full context, a multiply-accumulate counting as two; NaN where the
     context is not always read.
 
-    As `wcsim.world.cost` counts them, but for cross-attention, which costs nothing where the text is a single token.
+    As `wcsim.backbones.cosmos2.cost` counts them, but for cross-attention, which costs nothing where the text is a
+    single token.
     """
     if env.fidelity.context_refresh:
         return float("nan")

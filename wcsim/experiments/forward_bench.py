@@ -22,15 +22,15 @@ from diffusers import CosmosTransformer3DModel
 from rich.table import Table
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.conditioning import Conditioning, Constants
+from wcsim.backbones.cosmos2.modulation import Modulation
+from wcsim.backbones.cosmos2.releases import PREDICT_2B
+from wcsim.backbones.cosmos2.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 from wcsim.cache.none import NoCache
 from wcsim.errors import ConfigError, RunError
 from wcsim.world.clips import Sampling, sample_clip
-from wcsim.world.conditioning import Conditioning, Constants
-from wcsim.world.cosmos import PREDICT_2B
 from wcsim.world.guidance import Guidance
-from wcsim.world.modulation import Modulation
 from wcsim.world.sampler import make_scheduler
-from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 
 GUIDANCE = 7.0
 SAVINGS = {

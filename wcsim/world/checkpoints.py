@@ -26,12 +26,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.releases import RELEASES, released_world
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.errors import CheckpointError
 from wcsim.types import WorldSpec
 from wcsim.world.codec import ClipCodec, Codec, WanCodec
-from wcsim.world.cosmos import RELEASES, released_world
 from wcsim.world.state_model import StateModel, load_state_model
-from wcsim.world.transformer import ActionCosmosTransformer
 
 FORMAT = 1
 """Version of `world.json`; another one is refused."""
@@ -47,7 +47,7 @@ def shipped_worlds() -> dict[str, Path]:
 
 
 def find_world(name: str) -> Path:
-    """The folder of a world given by path, by name, or as a released model (`wcsim.world.cosmos`)."""
+    """The folder of a world given by path, by name, or as a released model (`wcsim.backbones.cosmos2.releases`)."""
     if (Path(name) / "world.json").is_file():
         return Path(name)
     if name in RELEASES:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.attention import Text
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision
-from wcsim.world.attention import Text
 from wcsim.world.guidance import Guidance
 from wcsim.world.sampler import Window, denoise, make_scheduler
-from wcsim.world.transformer import ActionCosmosTransformer
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.conditioning import Conditioning
 from wcsim.types import Attend
-from wcsim.world.conditioning import Conditioning
 
 if TYPE_CHECKING:
     from wcsim.world.world import World

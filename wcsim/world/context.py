@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from wcsim.world.attention import Read
+from wcsim.backbones.cosmos2.attention import Read
 
 Rows = slice | Tensor
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.attention import Text, join_texts
 from wcsim.errors import ConfigError
 from wcsim.types import Decide, Decision
-from wcsim.world.attention import Text, join_texts
 
 CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 

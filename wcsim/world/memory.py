@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from wcsim.backbones.cosmos2.modulation import ROWS
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity, WorldSpec
-from wcsim.world.modulation import ROWS
 
 VARIABLE = "WCSIM_MEMORY_GB"
 """Environment variable with the limit for worlds that were given none."""

@@ -15,14 +15,14 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.attention import Text
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision
-from wcsim.world.attention import Text
 from wcsim.world.context import Kept, renewals
 from wcsim.world.guidance import Group, Guidance, alone, groups_of, guide, merge_groups
 from wcsim.world.stack import Shown, TransformerStack
-from wcsim.world.transformer import ActionCosmosTransformer
 
 SOLVERS: dict[str, Callable[[float], Any]] = {
     "euler": lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift),

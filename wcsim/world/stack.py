@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.attention import Read
+from wcsim.backbones.cosmos2.conditioning import Conditioning, Constants
+from wcsim.backbones.cosmos2.modulation import Modulation
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
 from wcsim.types import Attend
-from wcsim.world.attention import Read
-from wcsim.world.conditioning import Conditioning, Constants
 from wcsim.world.context import Kept, Rows, repeated, rows_of
 from wcsim.world.guidance import CONDITIONAL, Group, apart, beside
-from wcsim.world.modulation import Modulation
-from wcsim.world.transformer import ActionCosmosTransformer
 
 
 @dataclass

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wcsim.actions import check_action, features
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer, set_precision
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.spans import Spans
 from wcsim.types import Decision, Fidelity, Trace, WorldSpec, WorldState
@@ -29,7 +30,6 @@ from wcsim.world.noise import chunk_noise
 from wcsim.world.sampler import Window, check_solver, denoise, make_scheduler
 from wcsim.world.state_model import StateModel
 from wcsim.world.traces import join_traces, merge_lanes, trace_of
-from wcsim.world.transformer import ActionCosmosTransformer, set_precision
 
 
 class World:

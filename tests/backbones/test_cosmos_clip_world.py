@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world
+from wcsim.backbones.cosmos2.transformer import set_precision
 from wcsim.cache import NoCache, parse_cache
 from wcsim.cache.drift import mean_size, relative_drift
 from wcsim.errors import ConfigError, WcsimError
@@ -11,8 +13,6 @@ from wcsim.types import Fidelity
 from wcsim.world.clip_world import ClipWorld
 from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.noise import chunk_noise
-from wcsim.world.tiny import tiny_clip_world
-from wcsim.world.transformer import set_precision
 
 TOLERANCE = {"atol": 2e-2, "rtol": 1e-3}  # pictures are rounded to 1/127.5, which may fall either way
 PLAIN = Fidelity(3, NoCache(), "unipc")

@@ -4,7 +4,7 @@
 robot/action-cond checkpoints (chunk-conditioned form: one vector per latent frame, added inside the time embedding).
 The forward pass is open: `embed`, then blocks in any range, then `unembed`, so that a cache policy decides which blocks
 run without anybody re-implementing the model.  Modulation is computed per latent frame and broadcast to its tokens; the
-stock forward expands it to every token first, for the same numbers (`wcsim.world.modulation`).
+stock forward expands it to every token first, for the same numbers (`wcsim.backbones.cosmos2.modulation`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_cosmos import CosmosPatchEmbed
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.attention import Position, Read, Text, cross_attention, read_text, self_attention
+from wcsim.backbones.cosmos2.conditioning import Conditioning, Constants
+from wcsim.backbones.cosmos2.embedders import ActionEmbedder, moments
+from wcsim.backbones.cosmos2.modulation import Modulation, Modulations, modulation_of
 from wcsim.types import Attend
-from wcsim.world.attention import Position, Read, Text, cross_attention, read_text, self_attention
-from wcsim.world.conditioning import Conditioning, Constants
-from wcsim.world.embedders import ActionEmbedder, moments
-from wcsim.world.modulation import Modulation, Modulations, modulation_of
 
 IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "summary_embedder", "norm1", "norm2",
               "norm3", "norm_out")
@@ -125,8 +125,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         position: Position,
         control_NKThw: Tensor | None = None,
     ) -> Constants:
-        """The constants of a denoise loop.  text: one per group of lanes, see `wcsim.world.attention.Text`, or read
-        already.  control: maps of the latents' size; None in a model without."""
+        """The constants of a denoise loop.  text: one per group of lanes, see `attention.Text`, or read already.  control: maps of the
+        latents' size; None in a model without."""
         action = None
         if self.config.action_features:
             assert actions_NTF is not None
@@ -186,7 +186,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         return Modulations(self.time_and_action, self.make_modulations, sigma_SNT, constants.action, foreseen)
 
     def make_modulations(self, time: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
-        """See `wcsim.world.modulation.Make`."""
+        """See `wcsim.backbones.cosmos2.modulation.Make`."""
         norms = [norm for block in self.transformer_blocks for norm in (block.norm1, block.norm2, block.norm3)]
         made = torch.stack([modulation_of(norm, time, shared) for norm in norms])
         return made, modulation_of(self.norm_out, time, shared)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from wcsim.world.attention import Position, Text
-from wcsim.world.modulation import Modulation
+from wcsim.backbones.cosmos2.attention import Position, Text
+from wcsim.backbones.cosmos2.modulation import Modulation
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ from diffusers import UniPCMultistepScheduler
 from typer.testing import CliRunner
 
 from official import stock_transformer
+from wcsim.backbones.cosmos2.convert import action_form, build, load_base, read_checkpoint, read_embedding, rename
+from wcsim.backbones.cosmos2.releases import PREDICT_2B, PREDICT_14B, RELEASES
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_cosmos
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.cache import NoCache, parse_cache
 from wcsim.cli import app
 from wcsim.errors import CheckpointError, ConfigError
 from wcsim.types import Fidelity
 from wcsim.world.checkpoints import find_world, load_parts, save_world
-from wcsim.world.convert import action_form, build, load_base, read_checkpoint, read_embedding, rename
-from wcsim.world.cosmos import PREDICT_2B, PREDICT_14B, RELEASES
-from wcsim.world.tiny import tiny_clip_world, tiny_cosmos
-from wcsim.world.transformer import ActionCosmosTransformer
 from wcsim.world.verify import verify_world
 from wcsim.world.world import World, check_fidelity
 

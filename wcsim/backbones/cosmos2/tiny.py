@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan
 
+from wcsim.backbones.cosmos2.releases import BRIDGE
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.types import ActionSpec, WorldSpec
 from wcsim.world.body_dynamics import BodyDynamics, BodyDynamicsConfig
 from wcsim.world.checkpoints import actions_read
 from wcsim.world.clip_world import ClipWorld
 from wcsim.world.codec import ClipCodec, Codec
-from wcsim.world.cosmos import BRIDGE
-from wcsim.world.transformer import ActionCosmosTransformer
 from wcsim.world.world import World
 
 PUSHT_ACTION = ActionSpec((0.0, 0.0), (512.0, 512.0), ("target_x", "target_y"), "simulator px", 1)

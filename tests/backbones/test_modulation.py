@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wcsim.world.modulation import Modulation, Modulations, steps_at_once
-from wcsim.world.tiny import tiny_world
+from wcsim.backbones.cosmos2.modulation import Modulation, Modulations, steps_at_once
+from wcsim.backbones.cosmos2.tiny import tiny_world
 
 
 def transformer():

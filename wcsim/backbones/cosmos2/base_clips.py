@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.errors import ConfigError
 from wcsim.types import CachePolicy, Decide, Decision
 from wcsim.world.clips import Sampling, sample_clip
@@ -19,7 +20,6 @@ from wcsim.world.codec import ClipCodec
 from wcsim.world.guardrail import Guardrail
 from wcsim.world.guidance import Guidance
 from wcsim.world.noise import chunk_noise
-from wcsim.world.transformer import ActionCosmosTransformer
 
 GIVEN = (0, 1, 5)
 """Frames that are read: none, an image, or the last of a video."""
