@@ -26,7 +26,6 @@ from wcsim.backbones.cosmos2.base_clips import ClipRequest, imagine_clip
 from wcsim.backbones.cosmos2.convert import load_base
 from wcsim.backbones.cosmos2.prompts import PARTS, encode_prompts, load_encoder
 from wcsim.backbones.cosmos2.releases import BASE_PARTS, BASE_REPOSITORIES, BASE_REVISION
-from wcsim.backbones.cosmos2.transformer import set_precision
 from wcsim.cache import preset
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.world.guardrail import default_guardrail
@@ -79,7 +78,7 @@ def imagine(arguments: argparse.Namespace) -> None:
         folder = fetch(arguments.model, arguments.revision, *BASE_PARTS, *(PARTS if arguments.prompt else ()))
     texts = read_texts(arguments, folder)
     transformer, codec = load_base(folder)
-    set_precision(transformer, torch.bfloat16 if arguments.device != "cpu" else torch.float32)
+    transformer.set_precision(torch.bfloat16 if arguments.device != "cpu" else torch.float32)
     height, width = arguments.size
     request = ClipRequest(
         size=(height, width), frames=arguments.frames, steps=arguments.steps, guidance=arguments.guidance,

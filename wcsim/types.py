@@ -148,8 +148,8 @@ class BlockStack(Protocol):
     lanes: number of lanes N.  depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are
     ordered so.  branches: how many guided branches share the tokens: of every frame first the one, then the next, so
     that `grid[0]` counts each frame once per branch.  conditional: which of the branches is that with the prompt.
-    context: how many of those leading frames are clean history, constant over the denoise steps; 0 where what was read
-    of it is kept (`Fidelity.context_refresh`), since the tokens are then those of the other frames alone.
+    context: how many of those leading frames are clean history, constant over the denoise steps; 0 where its keys and
+    values are cached (`Fidelity.context_refresh`), since the tokens are then those of the other frames alone.
     sigma, next_sigma: noise level of the other frames at this step and after it, in [0, 1].
     """
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from wcsim.backbones.cosmos2.tiny import tiny_clip_world
-from wcsim.backbones.cosmos2.transformer import set_precision
 from wcsim.cache import NoCache, parse_cache
 from wcsim.cache.drift import mean_size, relative_drift
 from wcsim.errors import ConfigError, WcsimError
@@ -163,7 +162,7 @@ def test_frames_stand_for_themselves_and_a_seen_one_begins_a_chunk(world):
 @torch.no_grad()
 def test_in_bfloat16_norms_noise_levels_and_actions_stay_in_float32(world):
     full, half = world.transformer, tiny_clip_world().transformer
-    set_precision(half, torch.bfloat16)
+    half.set_precision(torch.bfloat16)
     block = half.transformer_blocks[0]
     assert block.attn1.to_q.weight.dtype == block.ff.net[2].weight.dtype == torch.bfloat16
     for kept in ("norm1.linear_1.weight", "norm3.linear_2.weight"):

@@ -19,7 +19,7 @@ def pieces(model, *, steps=6, lanes=2, frames=5):
     actions = torch.randn(lanes, frames, model.config.action_features, generator=generator)
     latents = torch.randn(lanes, 4, frames, 12, 12, generator=generator)
     known = torch.ones(lanes, frames, dtype=torch.bool)
-    return sigma, model.settle(actions, known, torch.zeros(1, 1, model.text_width), model.position(latents))
+    return sigma, model.prepare(latents, actions, known, torch.zeros(1, 1, model.text_width))
 
 
 def test_ahead_is_step_by_step():

@@ -19,7 +19,7 @@ from wcsim.cache import NoCache, parse_cache, preset, presets
 from wcsim.cache.policy import KINDS
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision, Fidelity
-from wcsim.world.stack import Shown, TransformerStack
+from wcsim.world.stack import DenoiseStep, TransformerStack
 
 STEPS, LANES, CONTEXT, FRAMES = 12, 3, 1, 3
 ACTING = [name for name in presets() if name != "none"]
@@ -49,15 +49,15 @@ def roll(
     actions = actions_scale * torch.randn(LANES, FRAMES, 2, generator=torch.Generator().manual_seed(2))
     latents, count = noise[lanes], len(lanes)
     clean = torch.tensor([1.0] * CONTEXT + [0.0] * (FRAMES - CONTEXT))
-    constants = model().settle(
-        actions[lanes], torch.ones(count, FRAMES, dtype=torch.bool), torch.zeros(1, 1, 8), model().position(latents))
+    constants = model().prepare(
+        latents, actions[lanes], torch.ones(count, FRAMES, dtype=torch.bool), torch.zeros(1, 1, 8))
     state, decisions, blocks = policy.init(count, steps), [], []
     with torch.inference_mode():
         for step in range(steps):
             now, after = 1 - step / steps, 1 - (step + 1) / steps
             levels = now * (1 - clean).unsqueeze(0)
             modulations = model().modulations(levels.expand(1, count, -1), constants)
-            stack = TransformerStack(Shown(
+            stack = TransformerStack(DenoiseStep(
                 model(), latents, levels, clean, constants, modulations, 0, CONTEXT, (now, after), Spans()))
             velocity, state, decision = policy.forward(stack, step, state)
             assert velocity.shape == (count, 1, FRAMES - CONTEXT, 4, 4, 4)

@@ -13,7 +13,7 @@ from wcsim.experiments.foreign import FOREIGN, foreign, missing
 from wcsim.experiments.hooked import Model, held
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy
-from wcsim.world.stack import Shown, TransformerStack
+from wcsim.world.stack import DenoiseStep, TransformerStack
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache '.*' skipped nothing")
 
@@ -125,10 +125,10 @@ def test_dbcache_with_one_block_in_front_is_our_first_block_cache(threshold):
 
 def test_one_loop_at_a_time():
     cache, latents = eager("diffusers", "firstblock"), torch.zeros(1, 4, 3, 4, 4)
-    constants = model().settle(
-        torch.zeros(1, 3, 2), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 1, 8), model().position(latents))
+    constants = model().prepare(
+        latents, torch.zeros(1, 3, 2), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 1, 8))
     levels = torch.ones(1, 3)
-    stack = TransformerStack(Shown(
+    stack = TransformerStack(DenoiseStep(
         model(), latents, levels, torch.zeros(3), constants, model().modulations(levels[None], constants), 0, 0,
         (1.0, 0.5), Spans()))
     _, one, _ = cache.forward(stack, 0, cache.init(1, STEPS))

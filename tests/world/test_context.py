@@ -12,7 +12,7 @@ from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_world
 from wcsim.cache import NoCache, parse_cache, preset, presets
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity
-from wcsim.world.context import renewals, rows_of
+from wcsim.world.context import refresh_steps, rows_of
 from wcsim.world.steady import steady
 from wcsim.world.world import World
 
@@ -39,10 +39,10 @@ def guided():
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=40), st.floats(0, 1))
-def test_renewals_are_as_far_apart_as_told(levels, hold):
+def test_refresh_steps_are_as_far_apart_as_told(levels, hold):
     levels.sort(reverse=True)
     steps = range(0, len(levels), 2)
-    found = sorted(renewals(levels, steps, hold))
+    found = sorted(refresh_steps(levels, steps, hold))
     assert found[0] == 0
     assert set(found) <= set(steps)
     roots = [level**0.5 for level in levels]
@@ -51,12 +51,12 @@ def test_renewals_are_as_far_apart_as_told(levels, hold):
         assert fallen == 0 or fallen < hold
 
 
-def test_renewals_of_a_straight_root():
+def test_refresh_steps_of_a_straight_root():
     levels = [(1 - step / 10) ** 2 for step in range(10)]
-    assert renewals(levels, range(10), 0.0) == set(range(10))
-    assert renewals(levels, range(10), 0.25) == {0, 3, 6, 9}
-    assert renewals(levels, [1, 2, 7, 9], 0.25) == {1, 7}
-    assert renewals(levels, range(10), 1.0) == {0}
+    assert refresh_steps(levels, range(10), 0.0) == set(range(10))
+    assert refresh_steps(levels, range(10), 0.25) == {0, 3, 6, 9}
+    assert refresh_steps(levels, [1, 2, 7, 9], 0.25) == {1, 7}
+    assert refresh_steps(levels, range(10), 1.0) == {0}
 
 
 def test_rows_of_branches():

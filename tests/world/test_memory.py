@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_world
-from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer, set_precision
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.cache import NoCache, parse_cache
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity
@@ -72,12 +72,12 @@ def model():
 def test_the_estimate_holds_and_is_not_wild(model, cache, scale, decide, dtype, hold):
     lanes, frames, side, texts = 3, 4, 32, 16
     model = model.float()
-    set_precision(model, dtype)
+    model.set_precision(dtype)
     noise, prompt = torch.randn(lanes, frames, 16, side, side), torch.randn(2, 1, texts, 16)
     policy = parse_cache(cache).build() if cache else NoCache()
     fidelity = Fidelity(4, policy, "unipc", guidance=scale, decide=decide, context_refresh=hold)
     spec = replace(tiny_clip_world().spec, latent_shape=(16, side, side), max_chunk=12)
-    need = rollout_memory(model.config, spec, fidelity, text_tokens=texts,
+    need = rollout_memory(model.geometry, spec, fidelity, text_tokens=texts,
                           size=model.patch_embed.proj.weight.element_size())
     guidance = Guidance(scale, prompt[1], decide=decide) if scale else None
     sampling = Sampling(4, "unipc", guidance=guidance, context_refresh=hold)

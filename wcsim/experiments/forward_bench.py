@@ -99,10 +99,10 @@ class Undone(ActionCosmosTransformer):
         return tokens, given
 
     def modulations(
-        self, sigma_SNT: Tensor, constants: Constants, foreseen: Sequence[int] | None = None
+        self, sigma_SNT: Tensor, constants: Constants, schedule: Sequence[int] | None = None
     ) -> Sequence[Modulation]:
         if not {"modulation_per_frame", "modulation_ahead"} & set(self.redo):
-            return super().modulations(sigma_SNT, constants, foreseen)
+            return super().modulations(sigma_SNT, constants, schedule)
         return [Modulation(*self.time_and_action(sigma_NT, constants.action)) for sigma_NT in sigma_SNT]
 
 

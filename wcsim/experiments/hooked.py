@@ -18,8 +18,7 @@ from diffusers.models.cache_utils import CacheMixin
 from torch import Tensor, nn
 
 from wcsim.backbones.cosmos2.attention import cross_attention, self_attention
-from wcsim.backbones.cosmos2.conditioning import Conditioning
-from wcsim.backbones.cosmos2.transformer import add_gated, modulate
+from wcsim.backbones.cosmos2.conditioning import Conditioning, add_gated, modulate
 from wcsim.errors import ConfigError
 from wcsim.world.stack import TransformerStack
 

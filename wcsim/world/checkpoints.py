@@ -26,8 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wcsim.backbones.cosmos2.releases import RELEASES, released_world
-from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
+from wcsim.backbones.backbone import BACKBONES, Backbone, releases
 from wcsim.errors import CheckpointError
 from wcsim.types import WorldSpec
 from wcsim.world.codec import ClipCodec, Codec, WanCodec
@@ -47,23 +46,23 @@ def shipped_worlds() -> dict[str, Path]:
 
 
 def find_world(name: str) -> Path:
-    """The folder of a world given by path, by name, or as a released model (`wcsim.backbones.cosmos2.releases`)."""
+    """The folder of a world given by path, by name, or as a released model."""
     if (Path(name) / "world.json").is_file():
         return Path(name)
-    if name in RELEASES:
-        return released_world(name)
-    worlds = shipped_worlds()
+    worlds, released = shipped_worlds(), releases()
+    if name in released:
+        return released[name].find(name)
     if name not in worlds:
         known = ", ".join(worlds) or "none"
         raise CheckpointError(f"world {name!r} is neither a folder with a world.json nor shipped; shipped: {known}; "
-                              f"released elsewhere: {', '.join(RELEASES)}")
+                              f"released elsewhere: {', '.join(released)}")
     return worlds[name]
 
 
 def save_world(
     folder: Path,
     spec: WorldSpec,
-    transformer: ActionCosmosTransformer,
+    transformer: Backbone,
     codec: WanCodec,
     *,
     dtype: torch.dtype | None = torch.float16,
@@ -138,18 +137,27 @@ def verify_hashes(folder: Path) -> None:
             raise CheckpointError(f"{folder / path} has sha256 {present[path]}, recorded is {recorded[path]}")
 
 
-def load_parts(folder: Path) -> tuple[WorldSpec, ActionCosmosTransformer, WanCodec]:
+def load_parts(folder: Path) -> tuple[WorldSpec, Backbone, WanCodec]:
     """Verify a world and load it in float32 on the CPU."""
     verify_hashes(folder)
     spec, _ = read_description(folder)
     try:
-        transformer = load_strictly(ActionCosmosTransformer, folder / "transformer")
+        transformer = load_strictly(backbone_of(folder / "transformer"), folder / "transformer")
         vae = load_strictly(WanCodec.autoencoder, folder / "vae")
         codec = Codec(vae, spec.refine_steps) if spec.frames_per_latent == 1 else ClipCodec(vae)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} does not load: {error}") from error
     check_spec(spec, transformer, codec)
     return spec, transformer.eval(), codec.eval()
+
+
+def backbone_of(folder: Path) -> Any:
+    """The class that wrote the weights in a folder.  CheckpointError for an unknown one: a world may come from
+    anywhere, so its files name no module to import."""
+    name, known = json.loads((folder / "config.json").read_text()).get("_class_name"), BACKBONES.names()
+    if name not in known:
+        raise CheckpointError(f"{folder}: _class_name is {name!r}; known backbones: {', '.join(known)}")
+    return BACKBONES.load(name)
 
 
 def load_texts(folder: Path) -> dict[str, Tensor]:
@@ -163,7 +171,7 @@ def load_texts(folder: Path) -> dict[str, Tensor]:
     return texts
 
 
-def load_state(folder: Path, spec: WorldSpec, transformer: ActionCosmosTransformer) -> StateModel | None:
+def load_state(folder: Path, spec: WorldSpec, transformer: Backbone) -> StateModel | None:
     """The state model of a world, which its transformer must have been trained with; None where it has none."""
     model = None
     if (folder / "state_model").is_dir():
@@ -175,9 +183,9 @@ def load_state(folder: Path, spec: WorldSpec, transformer: ActionCosmosTransform
         raise CheckpointError(f"world {spec.name!r}: a state model predicts frame by frame; here "
                               f"{spec.frames_per_latent} frames share a latent")
     drawn = 0 if model is None else model.control_channels
-    if drawn != transformer.config.control_channels:
+    if drawn != transformer.geometry.control_channels:
         raise CheckpointError(f"world {spec.name!r}: control channels: the transformer has "
-                              f"{transformer.config.control_channels}, the state model draws {drawn}")
+                              f"{transformer.geometry.control_channels}, the state model draws {drawn}")
     if model is not None:
         model.check(spec.latent_shape, spec.action.dim)
     return model
@@ -199,24 +207,22 @@ def actions_read(spec: WorldSpec) -> int:
     return spec.max_chunk if spec.reads == "chunk" else spec.frames_per_latent
 
 
-def check_spec(spec: WorldSpec, transformer: ActionCosmosTransformer, codec: WanCodec) -> None:
+def check_spec(spec: WorldSpec, transformer: Backbone, codec: WanCodec) -> None:
     """Raise CheckpointError where the weights cannot do what the spec says."""
     channels, height, width = spec.latent_shape
-    _, patch_h, patch_w = transformer.config.patch_size
-    clips = spec.frames_per_latent > 1
+    geometry, clips = transformer.geometry, spec.frames_per_latent > 1
     expected = {
         "latent channels of the codec": (codec.latent_channels, channels),
-        "latent channels out of the transformer": (transformer.config.out_channels, channels),
-        "transformer in_channels (latents and condition mask)": (transformer.config.in_channels, channels + 1),
-        "action features": (transformer.config.action_features, actions_read(spec) * spec.action.num_features),
+        "latent channels of the transformer": (geometry.latent_channels, channels),
+        "action features": (geometry.action_features, actions_read(spec) * spec.action.num_features),
         "frames per latent": (codec.frames_per_latent, spec.frames_per_latent),
         "frames of a chunk left over by latents": (spec.max_chunk % spec.frames_per_latent, 0),
         "refinements by an encoder of clips": (spec.refine_steps if clips else 0, 0),
         "octaves of an action, in a world of clips": (spec.action.fourier_octaves if clips else 0, 0),
         "frame height": (height * codec.compression, spec.frame_size[0]),
         "frame width": (width * codec.compression, spec.frame_size[1]),
-        "latent height left over by patches": (height % patch_h, 0),
-        "latent width left over by patches": (width % patch_w, 0),
+        "latent height left over by patches": (height % geometry.patch[0], 0),
+        "latent width left over by patches": (width % geometry.patch[1], 0),
     }
     for what, (found, wanted) in expected.items():
         if found != wanted:

@@ -1,4 +1,4 @@
-"""Clips as the official Cosmos pipelines sample them: all latent frames together, the first few given.
+"""Clips as the official pipelines of video models sample them: all latent frames together, the first few given.
 
 Given frames enter every denoise step clean; their own noise is walked to them beside the new frames, as the official
 loops do.  Easy to get wrong: the walk ends only near the given frames (the first noise level is not quite 1), and the
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from wcsim.backbones.cosmos2.attention import Text
-from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
+from wcsim.backbones.backbone import Backbone, Text
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision
 from wcsim.world.guidance import Guidance
@@ -36,7 +35,7 @@ class Sampling:
 
 
 def sample_clip(
-    transformer: ActionCosmosTransformer,
+    transformer: Backbone,
     context: Tensor,
     noise: Tensor,
     text: Tensor | Text,
@@ -56,4 +55,4 @@ def sample_clip(
     window = Window(context, noise[:, given:], actions, known, text, sampling.guidance, noise[:, :given])
     scheduler = make_scheduler(sampling.solver, sampling.steps, sampling.flow_shift)
     return denoise(transformer, window, scheduler, policy, context_sigma=sampling.context_sigma,
-                   spans=spans or Spans(noise.device), hold=sampling.context_refresh)
+                   spans=spans or Spans(noise.device), refresh=sampling.context_refresh)

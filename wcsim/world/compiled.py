@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from wcsim.backbones.cosmos2.conditioning import Conditioning
 from wcsim.types import Attend
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def compile_world(world: World, **options: Any) -> None:
     compiled = graph(plain)
 
     def run_blocks(
-        tokens_BLD: Tensor, first: int, last: int, given: Conditioning, attend: Attend | None = None, **context: Any
+        tokens_BLD: Tensor, first: int, last: int, given: Any, attend: Attend | None = None, **context: Any
     ) -> Tensor:
         if attend is not None:
             return plain(tokens_BLD, first, last, given, attend, **context)
@@ -47,7 +46,8 @@ def compile_world(world: World, **options: Any) -> None:
         return out
 
     transformer.run_blocks = run_blocks
-    transformer.make_modulations = graph(transformer.make_modulations)
+    for part in transformer.compiled_parts:
+        setattr(transformer, part, graph(getattr(transformer, part)))
     if world.spec.frames_per_latent == 1:
         world.codec.reconstruct = graph(world.codec.reconstruct)
     if world.state_model is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wcsim.actions import check_action, features
-from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer, set_precision
+from wcsim.backbones.backbone import Backbone
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.spans import Spans
 from wcsim.types import Decision, Fidelity, Trace, WorldSpec, WorldState
@@ -33,12 +33,12 @@ from wcsim.world.traces import join_traces, merge_lanes, trace_of
 
 
 class World:
-    """An action-conditioned Cosmos transformer and its codec, behind a functional interface."""
+    """An action-conditioned video model and its codec, behind a functional interface."""
 
     def __init__(
         self,
         spec: WorldSpec,
-        transformer: ActionCosmosTransformer,
+        transformer: Backbone,
         codec: WanCodec,
         texts: Mapping[str, Tensor] | None = None,
         *,
@@ -70,7 +70,7 @@ class World:
 
         folder = find_world(str(name))
         spec, transformer, codec = load_parts(folder)
-        set_precision(transformer, dtype)
+        transformer.set_precision(dtype)
         kind = cls if spec.frames_per_latent == 1 else ClipWorld
         state_model = load_state(folder, spec, transformer)
         world = kind(spec, transformer.to(device), codec.to(device), load_texts(folder), memory_limit=memory_limit,
@@ -91,10 +91,9 @@ class World:
 
     def memory(self, fidelity: Fidelity) -> Need:
         """Bytes that `advance` needs beside the weights, estimated from the geometry."""
-        config = self.transformer.config
         return rollout_memory(
-            config, self.spec, fidelity, text_tokens=self._texts[CONDITIONAL].tokens,
-            size=self.transformer.patch_embed.proj.weight.element_size(),
+            self.transformer.geometry, self.spec, fidelity, text_tokens=self._texts[CONDITIONAL].tokens,
+            size=self.transformer.compute_dtype.itemsize,
             codec_width=self.codec.vae.config.base_dim if self.spec.frames_per_latent > 1 else 0,
         )
 
@@ -220,7 +219,7 @@ class World:
             scheduler = make_scheduler(fidelity.solver, fidelity.steps, self.spec.flow_shift)
             parts.append((lanes, *denoise(self.transformer, window, scheduler, fidelity.cache,
                                           context_sigma=self.spec.context_sigma, spans=spans,
-                                          hold=fidelity.context_refresh)))
+                                          refresh=fidelity.context_refresh)))
         latents, decisions, blocks = merge_lanes(parts)
         with spans("state_model"):
             after = self._append(state, latents, actions, known, seen=False)
