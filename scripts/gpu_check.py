@@ -148,7 +148,7 @@ class Checks:
         world = self._world()
         plain, _ = self._imagine(world)
         seconds = self._seconds(lambda: self._imagine(world))
-        compile_world(world)
+        compile_world(world.parts)
         compiled, _ = self._imagine(world)  # the first call compiles
         faster = self._seconds(lambda: self._imagine(world))
         return {"speedup": seconds / faster, "largest_difference": float((compiled - plain).abs().max())}

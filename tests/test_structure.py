@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -116,6 +117,15 @@ def test_arrows(path: Path) -> None:
     rooms = {room_of(name) for name in imported(path) if name.startswith("wcsim.")}
     allowed = MAY_IMPORT.get("floor" if room in FLOOR else room, set())
     assert rooms - allowed - {room} == set()
+
+
+def test_no_circle_of_imports() -> None:
+    """Between the modules of world, backbones and cache, whatever the condition of an import."""
+    names = {module_name(path): path for path in PACKAGED}
+    rooms = {name: path for name, path in names.items() if re.match(r"wcsim\.(world|backbones|cache)\.", name)}
+    graph = {name: {module for found in imported(path) for module in (found, found.rpartition(".")[0])
+                    if module in rooms and module != name} for name, path in rooms.items()}
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
 def test_the_arrows_know_every_room() -> None:

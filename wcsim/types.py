@@ -90,7 +90,7 @@ class WorldSpec:
 class WorldState:
     """Where every lane's rollout stands: all that the future depends on, indexable by lane.
 
-    As here for worlds of single frames; `wcsim.world.clip_world` says what the fields hold in a world of clips.
+    As here for worlds of single frames; `wcsim.world.clip_rollout` says what the fields hold in a world of clips.
     latents: `[N, past, C, h, w]` of the newest `max_context` frames, the newest last.  model_memory: `[N, past, P]`,
     what the world's state model remembers of each; only the state model reads it, and P is 0 without one.  actions:
     `[N, past, F]` features of the action that led to each frame, zero where none is known.  known: `[N, past]` bool,

@@ -9,9 +9,9 @@ from wcsim.cache import NoCache, parse_cache
 from wcsim.cache.drift import mean_size, relative_drift
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.types import Fidelity
-from wcsim.world.clip_world import ClipWorld
 from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.noise import chunk_noise
+from wcsim.world.world import World
 
 TOLERANCE = {"atol": 2e-2, "rtol": 1e-3}  # pictures are rounded to 1/127.5, which may fall either way
 PLAIN = Fidelity(3, NoCache(), "unipc")
@@ -177,7 +177,7 @@ def test_in_bfloat16_norms_noise_levels_and_actions_stay_in_float32(world):
     one, other = full(**given), half(**given)
     assert other.dtype == torch.bfloat16
     assert 0 < (one - other).norm() / one.norm() < 0.02
-    told = ClipWorld(world.spec, half, world.codec)
+    told = World(world.spec, half, world.codec)
     _, shown, _ = told.advance(begin(told)[0], draw_actions(told, 2, 12), PLAIN)
     assert torch.isfinite(shown).all()
 

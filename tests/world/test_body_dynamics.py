@@ -17,7 +17,6 @@ from wcsim.types import Fidelity
 from wcsim.world.body_dynamics import BodyDynamics, BodyDynamicsConfig, ForwardModel, previous_action
 from wcsim.world.body_poses import columns, difference, turn, wrap
 from wcsim.world.checkpoints import hash_files, save_world
-from wcsim.world.steady import steady
 from wcsim.world.world import World
 
 BODIES = BodyDynamicsConfig(angled=(False, True), latent_shape=(4, 12, 12), actions=2, action_is_place=True, width=16)
@@ -257,7 +256,6 @@ def test_angles_differ_the_short_way_round(one, other, x):
 
 def test_a_world_is_told_and_keeps_its_lanes_apart(tmp_path):
     world = told_world()
-    steady(world.transformer)
     frames = torch.randint(256, (3, 2, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     past, actions = torch.full((3, 1, 2), 100.0).numpy(), torch.full((3, 4, 2), 300.0).numpy()
     state = world.init(frames.numpy(), past, [1, 2, 3])
@@ -268,7 +266,6 @@ def test_a_world_is_told_and_keeps_its_lanes_apart(tmp_path):
     spec, transformer, codec = tiny_parts(control_channels=BODIES.control_channels)
     save_world(tmp_path / "told", spec, transformer, codec, state_model=tiny_state_model(), dtype=None)
     again = World.load(tmp_path / "told")
-    steady(again.transformer)
     _, loaded, _ = again.advance(state, actions, Fidelity(cache=NoCache(), steps=3))
     assert loaded.equal(together)
 

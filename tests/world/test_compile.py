@@ -26,7 +26,7 @@ def test_every_range_is_one_graph_and_the_numbers_stay(make):
     cache = parse_cache({"preset": "worldcache", "threshold": 9.0, "max_skips": 1}).build()
     fidelities = [Fidelity(6, NoCache(), "unipc"), Fidelity(6, cache, "unipc")]
     plain = [world.advance(state, actions, fidelity)[1:] for fidelity in fidelities]
-    compile_world(world, backend=counter)
+    compile_world(world.parts, backend=counter)
     for fidelity, (latents, trace) in zip(fidelities, plain, strict=True):
         _, compiled, told = world.advance(state, actions, fidelity)
         torch.testing.assert_close(compiled, latents, rtol=1e-4, atol=1e-4 if make is tiny_world else 2e-2)
@@ -49,7 +49,7 @@ def test_a_kept_context_makes_two_graphs_and_the_numbers_stay(make):
     actions = rng.uniform(spec.action.low, spec.action.high, chunk).astype(np.float32)
     held = Fidelity(6, NoCache(), "unipc", context_refresh=0.3)
     _, plain, _ = world.advance(state, actions, held)
-    compile_world(world, backend=counter)
+    compile_world(world.parts, backend=counter)
     _, compiled, _ = world.advance(state, actions, held)
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4 if make is tiny_world else 2e-2)
     assert counter.frame_count == 3, "reading the context; looking back on it; the modulation"
@@ -67,7 +67,7 @@ def test_state_model_and_decoder_are_a_graph_each_and_the_numbers_stay():
     action, fidelity = rng.uniform(0, 512, (2, 1, 2)).astype(np.float32), Fidelity(3, NoCache(), "unipc")
     after, latents, _ = world.advance(state, action, fidelity)
     pictures = world.decode(latents)
-    compile_world(world, backend=counter)
+    compile_world(world.parts, backend=counter)
     for _ in range(2):
         compiled, again, _ = world.advance(state, action, fidelity)
         torch.testing.assert_close(again, latents, rtol=1e-4, atol=1e-4)

@@ -13,7 +13,6 @@ from wcsim.cache import NoCache, parse_cache, preset, presets
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity
 from wcsim.world.context import refresh_steps, rows_of
-from wcsim.world.steady import steady
 from wcsim.world.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache '.*' (skipped nothing|has no effect)")
@@ -103,7 +102,6 @@ def test_held_it_moves_little_and_less_the_oftener_it_is_read():
 @pytest.mark.parametrize("name", [name for name in presets() if not preset(name).saves_inside])
 def test_a_lane_of_any_cache_does_not_notice_its_neighbours(name):
     world = tiny_world(layers=4)
-    steady(world.transformer)
     state, actions = begin(world)
     policy = parse_cache({"preset": name, **({"threshold": 0.1} if name == "worldcache" else {})}).build()
     fidelity = Fidelity(10, policy, "unipc", context_refresh=0.3)

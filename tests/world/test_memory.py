@@ -17,7 +17,7 @@ from wcsim.types import Fidelity
 from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.guidance import Guidance
 from wcsim.world.memory import VARIABLE, Need, lots, memory_limit, rollout_memory
-from wcsim.world.steady import steady
+from wcsim.world.rollout import Parts
 from wcsim.world.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
@@ -100,7 +100,6 @@ def test_what_fits():
 @pytest.mark.parametrize("make", [tiny_world, tiny_clip_world])
 def test_lots_of_lanes_are_all_lanes_together(make, monkeypatch):
     world = make()
-    steady(world.transformer)
     spec, rng = world.spec, np.random.default_rng(0)
     frames = rng.integers(0, 256, (5, 1, *spec.frame_size, 3), dtype=np.uint8)
     state = world.init(frames, np.zeros((5, 0, spec.action.dim), np.float32), np.arange(5))
@@ -136,8 +135,8 @@ def test_branches_share_a_batch_where_memory_allows(monkeypatch):
     state = told.init(frames, np.zeros((2, 0, 2), np.float32), np.arange(2))
     actions, fidelity = np.full((2, 2, 2), 256.0), Fidelity(3, NoCache(), guidance=2.0)
     seen = []
-    guidance = World.guidance
-    monkeypatch.setattr(World, "guidance", lambda *given: seen.append(given[-1].batched) or guidance(*given))
+    guidance = Parts.guidance
+    monkeypatch.setattr(Parts, "guidance", lambda *given: seen.append(given[-1].batched) or guidance(*given))
     _, together, _ = told.advance(state, actions, fidelity)
     assert seen[-1] is True
     told.memory_limit = told.memory(replace(fidelity, batched=False)).total(1)

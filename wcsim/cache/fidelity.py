@@ -8,7 +8,7 @@ from wcsim.cache.none import NoCache
 from wcsim.cache.policy import CacheConfig
 from wcsim.config import StrictConfig
 from wcsim.types import Decide, Fidelity, WorldSpec
-from wcsim.world.world import check_fidelity
+from wcsim.world.checks import check_fidelity
 
 
 class FidelityConfig(StrictConfig):

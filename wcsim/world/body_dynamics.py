@@ -28,9 +28,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wcsim.errors import CheckpointError
+from wcsim.world.batch_invariant import BatchInvariantConv2d, make_batch_invariant
 from wcsim.world.body_poses import bump_maps, columns, difference, turn, turn_places, wrap
 from wcsim.world.state_model import StateModel
-from wcsim.world.steady import SteadyConv2d, steady
 
 MAP_GAIN = 3.0
 """Height of a body's bump in its map."""
@@ -101,10 +101,10 @@ class Estimator(nn.Module):
         super().__init__()
         channels, height, width = config.latent_shape
         self.angled = config.angled
-        conv = [SteadyConv2d(before, config.channels, 3, padding=1)
+        conv = [BatchInvariantConv2d(before, config.channels, 3, padding=1)
                 for before in (channels, config.channels, config.channels)]
         self.features = nn.Sequential(*(layer for each in conv for layer in (each, nn.SiLU())))
-        self.keypoints = SteadyConv2d(config.channels, config.keypoints, 1)
+        self.keypoints = BatchInvariantConv2d(config.channels, config.keypoints, 1)
         read = 2 * config.keypoints
         self.places = nn.Linear(read, 2 * len(config.angled))
         self.angles = hidden([read, config.width // 2, config.width // 2], 2 * sum(config.angled))
@@ -219,7 +219,7 @@ class BodyDynamics(StateModel):
         self.quantities = tuple(name for body, angle in zip(config.bodies, config.angled, strict=True)
                                 for name in ((body, f"{body}_angle") if angle else (body,)))
         self.estimator, self.forward_model = Estimator(config), ForwardModel(config)
-        steady(self)
+        make_batch_invariant(self)
 
     def update(self, memory: Tensor, latents: Tensor, actions: Tensor, known: Tensor, *, seen: bool) -> Tensor:
         """See `StateModel`; of the features of an action its coordinates come first.

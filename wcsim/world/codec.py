@@ -3,8 +3,8 @@
 This is the only file that converts between uint8 `HWC` frames and floats.  A clip of one frame sees only the last
 temporal tap of each causal convolution (the others meet zero padding), so in `Codec` the taps that count run as 2-D
 convolutions: the same numbers as `AutoencoderKLWan.encode` and `decode`, at a third of the arithmetic (tested).  A
-frame comes out the same to the last bit whatever its batch (`wcsim.world.steady`).  Easy to get wrong: the first latent
-of a clip holds one frame, every other one four.
+frame comes out the same to the last bit whatever its batch (`wcsim.world.batch_invariant`).  Easy to get wrong: the
+first latent of a clip holds one frame, every other one four.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 from torch import Tensor
 
-from wcsim.world.steady import SteadyConv2d, convolve
+from wcsim.world.batch_invariant import BatchInvariantConv2d, convolve
 
 FRAMES_PER_BATCH, FRAMES_PER_CPU_BATCH = 256, 16
 """Frames that go through the autoencoder together; bounds memory, changes no number.  On a CPU more of them leave its
@@ -77,7 +77,7 @@ class Codec(WanCodec):
             if isinstance(module, WanCausalConv3d):
                 module.__class__ = SingleFrameConv
             elif type(module) is torch.nn.Conv2d:
-                module.__class__ = SteadyConv2d
+                module.__class__ = BatchInvariantConv2d
         super().__init__(vae)
         self.refine_steps = refine_steps
 

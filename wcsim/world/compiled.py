@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wcsim.types import Attend
-
-if TYPE_CHECKING:
-    from wcsim.world.world import World
+from wcsim.world.rollout import Parts
 
 GRAPHS = 64
 """Most graphs of one function that may be made in a process."""
 
 
-def compile_world(world: World, **options: Any) -> None:
+def compile_world(parts: Parts, **options: Any) -> None:
     """Let `torch.compile` (which takes the options) make graphs of whatever a rollout runs at every step: block
     ranges and what modulates them, the state model, and the decoder of a codec of single frames.
 
@@ -33,7 +31,7 @@ def compile_world(world: World, **options: Any) -> None:
         made: Callable[..., Any] = torch.compile(function, fullgraph=True, **options)
         return made
 
-    transformer: Any = world.transformer
+    transformer: Any = parts.transformer
     plain: Callable[..., Tensor] = transformer.run_blocks
     compiled = graph(plain)
 
@@ -48,8 +46,8 @@ def compile_world(world: World, **options: Any) -> None:
     transformer.run_blocks = run_blocks
     for part in transformer.compiled_parts:
         setattr(transformer, part, graph(getattr(transformer, part)))
-    if world.spec.frames_per_latent == 1:
-        world.codec.reconstruct = graph(world.codec.reconstruct)
-    if world.state_model is not None:
-        model: Any = world.state_model
+    if parts.spec.frames_per_latent == 1:
+        parts.codec.reconstruct = graph(parts.codec.reconstruct)
+    if parts.state_model is not None:
+        model: Any = parts.state_model
         model.control, model.update = graph(model.control), graph(model.update)

@@ -15,7 +15,6 @@ from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.types import ActionSpec, WorldSpec
 from wcsim.world.body_dynamics import BodyDynamics, BodyDynamicsConfig
 from wcsim.world.checkpoints import actions_read
-from wcsim.world.clip_world import ClipWorld
 from wcsim.world.codec import ClipCodec, Codec
 from wcsim.world.world import World
 
@@ -58,7 +57,7 @@ def tiny_state_model(seed: int = 0) -> BodyDynamics:
             (False, True), (4, 12, 12), 2, ("agent", "block"), (512.0, 512.0), action_is_place=True, width=64)).eval()
 
 
-def tiny_clip_world(seed: int = 0, **spec: Any) -> ClipWorld:
+def tiny_clip_world(seed: int = 0, **spec: Any) -> World:
     """A world of clips like those of the robot models: 12 Bridge actions to 3 latents behind 1.  spec: what differs."""
     whole = WorldSpec(**{
         "name": "tiny-clips", "task": "pusht", "frame_size": (32, 32), "latent_shape": (16, 4, 4), "fps": 4.0,
@@ -66,7 +65,7 @@ def tiny_clip_world(seed: int = 0, **spec: Any) -> ClipWorld:
         "default_steps": 4, "frames_per_latent": 4, "carry": "pixels", **spec,
     })
     transformer, codec = tiny_cosmos(seed, action_features=actions_read(whole) * whole.action.num_features)
-    return ClipWorld(whole, transformer, codec)
+    return World(whole, transformer, codec)
 
 
 def tiny_cosmos(seed: int = 0, *, action_features: int = 0) -> tuple[ActionCosmosTransformer, ClipCodec]:
