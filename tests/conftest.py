@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     from wcsim.world.checkpoints import save_world
 
     path = tmp_path_factory.mktemp("worlds") / "tiny"
-    save_world(path, *tiny_parts())
+    save_world(path, *tiny_parts(task="pusht"))
     return str(path)
 
 
@@ -40,5 +40,5 @@ def predicting_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     from wcsim.world.checkpoints import save_world
 
     path = tmp_path_factory.mktemp("worlds") / "tiny"
-    save_world(path, *tiny_parts(control_channels=4), state_model=tiny_state_model())
+    save_world(path, *tiny_parts(task="pusht", control_channels=4), state_model=tiny_state_model())
     return str(path)

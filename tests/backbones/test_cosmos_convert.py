@@ -219,6 +219,6 @@ def test_prompts_travel_with_the_world_and_guide_it(tmp_path):
     for wrong in (Fidelity(2, NoCache(), guidance_until=0.5), replace(guided, guidance_until=1.5)):
         with pytest.raises(ConfigError, match="a noise level from 0 to 1, and 0 where nothing is guided"):
             check_fidelity(told.spec, wrong)
-    assert told.guidance(Fidelity(2, NoCache())) is None
+    assert told.parts.guidance(Fidelity(2, NoCache())) is None
     read = told.transformer.read_text(texts["unconditional"])
     assert all(map(torch.equal, told.parts.guidance(guided).unconditional.values, read.values))

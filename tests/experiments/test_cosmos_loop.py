@@ -54,7 +54,7 @@ def test_recorded_actions_inside_a_world_of_clips(tmp_path, footage):
 def test_a_planner_pushes_the_block_inside_a_world_of_clips(tmp_path):
     target = PushT.action
     plain = ActionSpec(target.low, target.high, target.names, target.units, absolute=target.names)
-    world = save(tiny_clip_world(action=plain, **AS_PUSHT), tmp_path / "world")
+    world = save(tiny_clip_world(task="pusht", action=plain, **AS_PUSHT), tmp_path / "world")
     agent = {"kind": "mpc", "horizon": 2, "rounds": 1, "candidates": 3, "elites": 1, "replan_every": 1,
              "fidelity": {"steps": 2, "solver": "unipc"}}
     config = validate(ClosedLoopConfig, settings(world=world, agent=agent) | {"episodes": 1, "max_steps": 2})
