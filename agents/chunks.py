@@ -78,7 +78,7 @@ class PolicyChunks:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to plan: one level of a governor.  fidelity: of the scoring; None asks the world's dynamics alone, and
+    """How hard to plan: one level of a governor.  fidelity: of the scoring; None asks the state model alone, and
     nothing is rendered.  candidates: per round.  latency: of its scoring, under a simulated clock; None takes that of
     all.  elites: of the candidates; None takes those of the planner's configuration."""
 
@@ -134,7 +134,7 @@ class PlannedChunks:
         if self._state is None:
             raise ConfigError("a planner is asked for a chunk at the observation that opens an episode, before it sees "
                               "what an action led to")
-        seen = self.world.encode(self._frame_of(observation)[None], self.config.looks)
+        seen = self.world.encode(self._frame_of(observation)[None], self.config.refine_steps)
         age = self._tick - self._made
         self._followed &= age < len(self._ahead) and np.array_equal(self._ahead[age], action)
         if self._imagined is not None and self._followed and age < len(self._imagined):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One rung of the ladder: candidates are imagined at `fidelity` (None: predicted by the world's dynamics, see
+    """One rung of the ladder: candidates are imagined at `fidelity` (None: predicted by the state model, see
     `imagined_cost`), for the first `ticks` (None: all); `survivors` go on, and with 0 this rung has the last word."""
 
     fidelity: Fidelity | None

@@ -60,8 +60,8 @@ class MPCConfig(BaseModel):
     """Ticks at which noise is drawn, linear between them; None: every tick."""
     max_lanes: int = Field(64, ge=1)
     """Most candidates imagined in one batch."""
-    looks: int | None = Field(None, ge=0)
-    """How often the codec looks again at a seen frame (`World.encode`); None: the world's own number."""
+    refine_steps: int | None = Field(None, ge=0)
+    """Refinements of a seen frame's latents (`World.encode`); None: the world's own number."""
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -94,7 +94,7 @@ class MPCAgent:
     """A `LanePolicy` that plans at `fidelity`, follows the plan, and plans again on schedule or when it has been wrong.
 
     objective: of episodes without a goal of their own; aim: makes that of an episode's goal (see `objective_of`).
-    fidelity: None scores by the world's dynamics alone (see `imagined_cost`) and renders nothing, so that there is no
+    fidelity: None scores by the state model alone (see `imagined_cost`) and renders nothing, so that there is no
     prediction to be wrong; ConfigError with rungs or an error bound.  rungs: successive halving, the cheapest first.
     propose: ideas `[P, T, A]` for the first round; it is not told of deadlines.  estimator: adds the errors of the
     task's state to the reports.  hold: the action around which the first plan is searched (None: the centre of the
@@ -191,7 +191,7 @@ class MPCAgent:
             self._state = self.world.init(frame[None, None], np.zeros((1, 0, len(self._low))), seed)
             return None
         assert self._intent is not None
-        seen = self.world.encode(frame[None], self.config.looks)
+        seen = self.world.encode(frame[None], self.config.refine_steps)
         self._state = self.world.observe(self._state, seen, self._action[None])
         self._came.append(seen[0])
         if self._intent.imagined is None:

@@ -2,7 +2,7 @@
 
 All candidates branch from one lane, so they share its seed and therefore its noise: differences in cost come from the
 actions alone.  Easy to get wrong: planning in latents never decodes, and `StateGoal` decodes only the frames it reads.
-Where a world has dynamics, a cost may also ask them alone, and no frame is rendered.
+Where a world has a state model, a cost may ask it alone, and no frame is rendered.
 Shapes: N candidates, T imagined frames, C h w latent, H W frame, M frames that are read.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wcsim.errors import ConfigError
 from wcsim.estimate import Episode, Estimate, Goal
-from wcsim.spec import Quantity, StateSpec, Values, split
+from wcsim.spec import Quantity, StateSpec, Values
 from wcsim.types import CostFn, Fidelity, Trace, WorldState
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def imagined_cost(
 ) -> CostFn:
     """The cost of imagining actions `[N, T, A]` (in the world's units) from `state`, a single lane.
 
-    fidelity: None asks the world's dynamics alone, which takes a thousandth of the time; ConfigError where the world
+    fidelity: None asks the world's state model alone, which takes a thousandth of the time; ConfigError where the world
     has none or the objective reads latents.  At most `max_lanes` candidates are imagined together: memory is bounded,
     costs stay the same to rounding.  `watch` gets the trace of each batch.
     """
@@ -84,33 +84,15 @@ def imagined_cost(
 
 
 def predicted_cost(world: World, state: WorldState, objective: Objective) -> CostFn:
-    """The cost of what the world's dynamics predict of actions `[N, T, A]` from `state`, a single lane."""
+    """The cost of what the world's state model predicts of actions `[N, T, A]` from `state`, a single lane."""
     if not isinstance(objective, StateGoal):
-        raise ConfigError(f"{type(objective).__name__} reads latents; what dynamics predict is states: use the "
+        raise ConfigError(f"{type(objective).__name__} reads latents; a state model predicts states: use the "
                           "objective state_goal")
 
     def cost(actions: np.ndarray) -> np.ndarray:
-        return objective.of_states(predict_state(world, objective.task.state, state, actions))
+        return objective.of_states(world.predict_state(state, actions))
 
     return cost
-
-
-def predict_state(world: World, spec: StateSpec, state: WorldState, actions: np.ndarray) -> dict[str, np.ndarray]:
-    """Quantity name to float64 `[N, k, size]` in the task's units, as the world's dynamics predict them.
-
-    The dynamics speak of bodies over the frame: positions in [-1, 1], angles in radians.  The bounds of the first
-    position that has some say where the frame lies; ConfigError where none has.
-    """
-    values = split(spec.quantities, world.foretell(state, actions).astype(np.float64))
-    places = [quantity for quantity in spec if quantity.kind == "position"]
-    bounds = [(place.low, place.high) for place in places if np.isfinite([place.low, place.high]).all()]
-    if not bounds:
-        raise ConfigError(f"dynamics predict positions over the frame, and no position of {', '.join(spec.names)} has "
-                          "bounds that say where it lies")
-    low, high = bounds[0]
-    for place in places:
-        values[place.name] = (values[place.name] + 1) / 2 * (high - low) + low
-    return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from wcsim.actions import check_action
+from wcsim.backbones.cosmos2.releases import CONVENTIONS
 from wcsim.cameras import Cameras
 from wcsim.envs.base_task import BaseTask
 from wcsim.envs.tasks import Look, Start, Truth
 from wcsim.errors import ConfigError
 from wcsim.estimate import Estimate
 from wcsim.spec import StateSpec
-from wcsim.world.cosmos import CONVENTIONS
 
 Recording = tuple[np.ndarray, np.ndarray]
 """Frames `[T+1, H, W, 3]` and actions `[T, A]`, read-only."""
@@ -82,7 +82,7 @@ class Footage(BaseTask):
     """The task.
 
     folder: of the recordings, in the order of their names; seed s starts recording s modulo their number.  convention:
-    what the actions mean (`wcsim.world.cosmos.CONVENTIONS`).  frame_size: H, W of every frame.
+    what the actions mean (`wcsim.backbones.cosmos2.releases.CONVENTIONS`).  frame_size: H, W of every frame.
     """
 
     name = "footage"

@@ -2,7 +2,7 @@
 
 A `Lane` is an immutable value, so whoever keeps one has a snapshot, and branches share it without a copy.  Easy to get
 wrong: what one lane sees must not depend on its neighbours, to the last bit, or a cache would decide otherwise; so all
-products and convolutions on the CPU are steady (`wcsim.world.steady`).
+products and convolutions on the CPU are batch-invariant (`wcsim.world.batch_invariant`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,13 @@ from wcsim.estimate import Estimate
 from wcsim.spans import Spans
 from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world
-from wcsim.world.steady import steady
 from wcsim.world.world import World
 
 
 @lru_cache(maxsize=4)
 def load_world(name: str, *, device: str = "cpu", compiled: bool = False) -> World:
     """Worlds are immutable, so every environment of a process shares one copy."""
-    world = World.load(name, device=device, compiled=compiled)
-    steady(world.transformer)
-    return world
+    return World.load(name, device=device, compiled=compiled)
 
 
 @lru_cache(maxsize=4)

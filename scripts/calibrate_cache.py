@@ -19,7 +19,7 @@ from torch import Tensor
 from wcsim.cache.drift import relative_drift
 from wcsim.cache.reuse import full_pass
 from wcsim.envs.tasks import make_task, play_exploration
-from wcsim.types import BlockStack, Decision, Fidelity
+from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity
 from wcsim.world.world import World
 
 CONTEXT = 4
@@ -27,7 +27,7 @@ DEGREE = 4
 
 
 @dataclass(frozen=True)
-class Recorder:
+class Recorder(CachePolicy):
     """A policy that skips nothing and writes down, at every step after the first, `[3, N]`: the relative change of the
     modulated input, that of the output, and the mean over tokens of |r_s| / |r_{s-1}|; r: output minus input."""
 

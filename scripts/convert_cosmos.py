@@ -22,14 +22,14 @@ from huggingface_hub.errors import HfHubHTTPError
 from rich.console import Console
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.convert import action_form, build, read_checkpoint, read_embedding, rename
+from wcsim.backbones.cosmos2.prompts import PARTS, encode_prompts, load_encoder
+from wcsim.backbones.cosmos2.releases import BASE_REVISION, PREDICT_REPOSITORY, RELEASES, Release, fitted, world_home
 from wcsim.errors import CheckpointError, WcsimError
 from wcsim.world.checkpoints import check_spec, load_strictly, save_world
 from wcsim.world.codec import ClipCodec
-from wcsim.world.convert import action_form, build, read_checkpoint, read_embedding, rename
-from wcsim.world.cosmos import BASE_REVISION, PREDICT_REPOSITORY, RELEASES, Release, fitted, world_home
 from wcsim.world.guardrail import default_guardrail
 from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL
-from wcsim.world.prompts import PARTS, encode_prompts, load_encoder
 
 
 def convert(

@@ -89,7 +89,7 @@ def moves(states: np.ndarray, recipe: Recipe) -> np.ndarray:
 
 
 def poses_of(states: np.ndarray, recipe: Recipe, frame_px: int) -> Tensor:
-    """Poses `[..., P]` of the recipe's landmarks, as `wcsim.world.poses` has them, from recorded states."""
+    """Poses `[..., P]` of the recipe's landmarks, as `wcsim.world.body_poses` has them, from recorded states."""
     parts = []
     for landmark in recipe.codec.landmarks:
         parts.append(states[..., list(landmark.columns)] * recipe.codec.pixels_per_unit * 2 / frame_px - 1)

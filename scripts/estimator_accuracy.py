@@ -73,13 +73,13 @@ def blurred(frames: np.ndarray) -> np.ndarray:
     return np.array([cv2.GaussianBlur(frame, (0, 0), BLUR_SIGMA_PX) for frame in frames])
 
 
-def through_codec(folder: Path, looks: int) -> Callable[[np.ndarray], np.ndarray]:
+def through_codec(folder: Path, refine_steps: int) -> Callable[[np.ndarray], np.ndarray]:
     """Encode and decode, as imagined frames are decoded."""
     import torch
 
     from wcsim.world.codec import Codec
 
-    codec = Codec.load(folder, looks)
+    codec = Codec.load(folder, refine_steps)
 
     @torch.no_grad()
     def again(frames: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ def main() -> None:
     conditions: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
         "simulator": (np.asarray, 1), "noise": (noisy, 1), "blur": (blurred, 1)}
     if arguments.codec:
-        conditions["codec"] = through_codec(arguments.codec, recipe.codec.looks), 8
+        conditions["codec"] = through_codec(arguments.codec, recipe.codec.refine_steps), 8
 
     estimator, goal = PushTEstimator(SCENE), near_goal()
     result: dict[str, Any] = {"split": arguments.split, "every": arguments.every, "conditions": {}}

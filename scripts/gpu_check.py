@@ -148,7 +148,7 @@ class Checks:
         world = self._world()
         plain, _ = self._imagine(world)
         seconds = self._seconds(lambda: self._imagine(world))
-        compile_world(world)
+        compile_world(world.parts)
         compiled, _ = self._imagine(world)  # the first call compiles
         faster = self._seconds(lambda: self._imagine(world))
         return {"speedup": seconds / faster, "largest_difference": float((compiled - plain).abs().max())}
@@ -159,7 +159,7 @@ class Checks:
         frames = np.random.default_rng(0).integers(0, 256, (32, 4, *world.spec.frame_size, 3), dtype=np.uint8)
         state = world.init(frames, np.zeros((32, 3, world.spec.action.dim)), np.arange(32))
         exact = Fidelity(self.steps, NoCache(), chunk=1)
-        read, kept = (partial(world.advance, state, np.full((32, 1, 2), 256.0), replace(exact, context_hold=hold))
+        read, kept = (partial(world.advance, state, np.full((32, 1, 2), 256.0), replace(exact, context_refresh=hold))
                       for hold in (0.0, CONTEXT_HOLD))
         apart = (kept()[1] - read()[1]).norm() / read()[1].norm()
         return {"speedup": self._seconds(read) / self._seconds(kept), "relative_difference": float(apart)}
@@ -213,7 +213,7 @@ def converted_loop(folder: Path, device: str, steps: int, seconds: Callable[[Cal
         actions = rng.uniform(spec.action.low, spec.action.high, (1, 2 * spec.max_chunk, spec.action.dim))
         state = world.init(frames, np.zeros((1, 0, spec.action.dim)), [0])
 
-        roll = partial(world.advance, state, actions, Fidelity(steps, policy, "unipc", context_hold=hold))
+        roll = partial(world.advance, state, actions, Fidelity(steps, policy, "unipc", context_refresh=hold))
         last = world.decode(roll()[1][:, -1]).astype(int)
         reference = last if reference is None else reference
         found[name] = {"seconds": seconds(roll), "mean_difference": float(np.abs(last - reference).mean())}

@@ -22,15 +22,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from convert_cosmos import fetch
+from wcsim.backbones.cosmos2.base_clips import ClipRequest, imagine_clip
+from wcsim.backbones.cosmos2.convert import load_base
+from wcsim.backbones.cosmos2.prompts import PARTS, encode_prompts, load_encoder
+from wcsim.backbones.cosmos2.releases import BASE_PARTS, BASE_REPOSITORIES, BASE_REVISION
 from wcsim.cache import preset
 from wcsim.errors import ConfigError, WcsimError
-from wcsim.world.base import ClipRequest, imagine_clip
-from wcsim.world.convert import load_base
-from wcsim.world.cosmos import BASE_PARTS, BASE_REPOSITORIES, BASE_REVISION
 from wcsim.world.guardrail import default_guardrail
 from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL
-from wcsim.world.prompts import PARTS, encode_prompts, load_encoder
-from wcsim.world.transformer import set_precision
 
 FPS = 16
 
@@ -79,13 +78,13 @@ def imagine(arguments: argparse.Namespace) -> None:
         folder = fetch(arguments.model, arguments.revision, *BASE_PARTS, *(PARTS if arguments.prompt else ()))
     texts = read_texts(arguments, folder)
     transformer, codec = load_base(folder)
-    set_precision(transformer, torch.bfloat16 if arguments.device != "cpu" else torch.float32)
+    transformer.set_precision(torch.bfloat16 if arguments.device != "cpu" else torch.float32)
     height, width = arguments.size
     request = ClipRequest(
         size=(height, width), frames=arguments.frames, steps=arguments.steps, guidance=arguments.guidance,
         guidance_until=arguments.guidance_until,
         seed=arguments.seed, decide=arguments.decide, batched=not arguments.in_turn,
-        context_hold=arguments.context_hold,
+        context_refresh=arguments.context_refresh,
     )
     frames, decisions = imagine_clip(
         (transformer.to(arguments.device), codec.to(arguments.device)), request, preset(arguments.cache).build(),
@@ -113,7 +112,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=7.0, help="0: the prompt alone, at half the cost")
     parser.add_argument("--guidance-until", type=float, default=0.0,
                         help="noise level below which the prompt goes on alone, at half the cost")
-    parser.add_argument("--context-hold", type=float, default=0.0,
+    parser.add_argument("--context-refresh", type=float, default=0.0,
                         help="fall of the noise level's root within which what was read of the given frames is kept")
     parser.add_argument("--cache", default="none", help="a preset")
     parser.add_argument("--decide", choices=["together", "apart"], default="together",

@@ -5,7 +5,7 @@
 From `OUTPUT/codec`: it is given more residual blocks, which begin as the identity, and both halves learn together once
 more, on whole frames, many of them with the recipe's first landmark, a disc, crowded or at the border.  (Crops have
 borders of their own, which no frame has.)  Latents are held to what the codec said before, so that whatever was trained
-on them still reads them.  With `looks` in the recipe, the loss is of latents that were looked at again.  Exports, in
+on them still reads them.  With `refine_steps` in the recipe, the loss is of refined latents.  Exports, in
 diffusers' layout, the running mean of the weights, `OUTPUT/mended/`.  Resumes from `OUTPUT/mended.pt`.
 """
 
@@ -156,15 +156,15 @@ def normalised(codec: Codec, mean: Tensor) -> Tensor:
 
 
 def loss_of(
-    codec: Codec, before: Codec, views: Views, mending: Mending, looks: int, generator: torch.Generator
+    codec: Codec, before: Codec, views: Views, mending: Mending, refine_steps: int, generator: torch.Generator
 ) -> Tensor:
     """Reconstruction, the disc's displacement, and the latents' distance from what the codec said `before`.
 
-    looks: how often the latents are held against what the decoder draws of them; gradients leave its pictures out.
+    refine_steps: how often the latents are refined; gradients leave out the pictures that the decoder draws.
     Some latents carry noise, and some are the former codec's: the decoder has to go on reading both.
     """
     first = mean = codec.posterior(views.pixels)[0]
-    for _ in range(looks):
+    for _ in range(refine_steps):
         with torch.no_grad():
             shown = codec.reconstruct(mean).clamp(-1.0, 1.0)
         mean = mean + first - codec.posterior(shown)[0]
@@ -194,7 +194,7 @@ def main() -> None:
     torch.manual_seed(schedule.seed)
     vae, new = deepened(AutoencoderKLWan.from_pretrained(recipe.output / "codec", torch_dtype=torch.float32),
                         mending.num_res_blocks)
-    codec = Codec(vae, recipe.codec.looks)
+    codec = Codec(vae, recipe.codec.refine_steps)
     named = dict(vae.named_parameters())
     optimizer = torch.optim.AdamW(
         [{"params": [part for name, part in named.items() if (name in new) == is_new], "share": share}
@@ -217,8 +217,8 @@ def main() -> None:
         views = Views.of(discs, discs.draw(mending, rng), mending)
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step) * group["share"]
-        looks = max(0, recipe.codec.looks - (step % 3 != 1))
-        loss = loss_of(codec, before, views, mending, looks, generator)
+        refine_steps = max(0, recipe.codec.refine_steps - (step % 3 != 1))
+        loss = loss_of(codec, before, views, mending, refine_steps, generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)

@@ -51,6 +51,7 @@ class Schedule(Strict):
 class Landmark(Strict):
     """Something whose place the latents should say outright."""
 
+    name: str
     columns: tuple[int, int]
     """Columns of the recorded simulator state that hold its x and y."""
     angle: int | None = None
@@ -126,7 +127,7 @@ class CodecTraining(Strict):
     shift_weight: float = Field(0.05, ge=0)
     """Loss weight of the latents' failure to move with the picture."""
     kl_weight: float = Field(1e-4, ge=0)
-    looks: int = Field(0, ge=0)
+    refine_steps: int = Field(0, ge=0)
     """How often, once trained, an encoded frame is compared with what the decoder draws of it."""
     mending: Mending | None = None
     """Without it the codec stays as `scripts/train_codec.py` leaves it."""
@@ -134,7 +135,7 @@ class CodecTraining(Strict):
 
 class DynamicsTraining(Strict):
     model: dict[str, Any] = {}
-    """Keyword arguments of `DynamicsConfig` beside what codec and task say."""
+    """Keyword arguments of `BodyDynamicsConfig` beside what codec and task say."""
     split: str = "train"
     """The split whose steps the forward model learns; it needs no frames."""
     moving_share: float = Field(0.6, ge=0, le=1)
@@ -190,6 +191,8 @@ class WorldTraining(Strict):
 class Recipe(Strict):
     world: str
     task: str
+    labels: str = "none"
+    """See `wcsim.types.WorldSpec.labels`."""
     data: Data
     output: Path
     """Folder of checkpoints, logs and the exported world."""
@@ -197,6 +200,12 @@ class Recipe(Strict):
     dynamics: DynamicsTraining | None = None
     """Where the codec's landmarks go; the transformer is told.  None: it finds out alone."""
     transformer: WorldTraining
+
+    @model_validator(mode="after")
+    def _owns_up(self) -> Self:
+        if self.codec.landmarks and self.labels == "none":
+            raise ValueError("landmarks are labels: say which, as in `labels: \"privileged: block pose\"`")
+        return self
 
     @property
     def codec_folder(self) -> Path:

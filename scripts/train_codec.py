@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from dataset import Episodes, save_atomically
 from recipe import CodecTraining, Recipe
+from wcsim.world.body_poses import bump_maps
 from wcsim.world.codec import Codec, to_pixels
-from wcsim.world.poses import bump_maps
 
 CHANGED = 24
 """Summed absolute RGB difference from which a pixel counts as changed."""

@@ -4,7 +4,7 @@
 
 The estimator learns on the latents of the trained codec with noise on them, the forward model on the simulator's poses
 with the estimator's own errors on them.  The recipe's landmarks are the bodies.  Resumes from `OUTPUT/dynamics.pt`;
-exports `OUTPUT/dynamics/`, and says how well bodies are read and foretold on held-out episodes.
+exports `OUTPUT/state_model/`, and says how well bodies are read and predicted on held-out episodes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from dataset import LatentEpisodes, moves, poses_of, read_split, save_atomically
 from recipe import DynamicsTraining, Recipe, Schedule
 from wcsim.actions import features
 from wcsim.envs.tasks import make_task
+from wcsim.world.body_dynamics import BodyDynamics, BodyDynamicsConfig, Estimator, previous_action
+from wcsim.world.body_poses import columns, difference
 from wcsim.world.codec import Codec
-from wcsim.world.dynamics import Dynamics, DynamicsConfig, Estimator, led
-from wcsim.world.poses import columns, difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +53,22 @@ class Steps:
         return torch.cat([self.poses[:, :1], self.poses[:, :-2]], dim=1)
 
     @property
-    def led(self) -> Tensor:
-        """What led to each frame but the last, `[E, T, A+1]`: to the first, nothing that is known."""
+    def previous(self) -> Tensor:
+        """The action that led to each frame but the last, `[E, T, A+1]`: to the first, nothing that is known."""
         known = torch.arange(self.actions.shape[1]).expand(self.actions.shape[:2]) > 0
-        return led(self.actions.roll(1, dims=1), known)
+        return previous_action(self.actions.roll(1, dims=1), known)
 
 
-def config_of(recipe: Recipe, codec: Codec) -> DynamicsConfig:
+def config_of(recipe: Recipe, codec: Codec) -> BodyDynamicsConfig:
     """The networks that a recipe asks for."""
     task = make_task(recipe.task)
     height, width = task.frame_size
-    return DynamicsConfig(
+    return BodyDynamicsConfig(
         angled=tuple(landmark.angle is not None for landmark in recipe.codec.landmarks),
         latent_shape=(codec.latent_channels, height // codec.compression, width // codec.compression),
-        actions=task.action.dim, **training_of(recipe).model,
+        actions=task.action.dim, names=tuple(landmark.name for landmark in recipe.codec.landmarks),
+        extent=(width / recipe.codec.pixels_per_unit, height / recipe.codec.pixels_per_unit), labels=recipe.labels,
+        **training_of(recipe).model,
     )
 
 
@@ -111,20 +113,20 @@ def pose_loss(estimator: Estimator, latents: Tensor, poses: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def read_all(dynamics: Dynamics, latents: Tensor) -> Tensor:
+def read_all(dynamics: BodyDynamics, latents: Tensor) -> Tensor:
     """Poses `[E, T, P]` of latents `[E, T, C, h, w]`."""
     return torch.stack([dynamics.estimator.read(episode.float()) for episode in latents])
 
 
 @torch.no_grad()
-def report(dynamics: Dynamics, held_out: LatentEpisodes, steps: Steps, units: float) -> None:
-    """Median errors on held-out episodes: read, then foretold from true and from read poses."""
+def report(dynamics: BodyDynamics, held_out: LatentEpisodes, steps: Steps, units: float) -> None:
+    """Median errors on held-out episodes: read, then predicted from true and from read poses."""
     read = read_all(dynamics, held_out.latents)
     starts = {"true": steps.poses[:, 2:4], "read": read[:, 2:4]}
     sizes = [("read", difference(dynamics.config.angled, read, steps.poses).flatten(0, 1), 0)]
     for name, start in starts.items():
-        said = torch.stack(dynamics.forward_model.play(
-            start[:, 0], start[:, 1], steps.led[:, 3], steps.actions[:, 3:]), dim=1)
+        said = torch.stack(dynamics.forward_model.rollout(
+            start[:, 0], start[:, 1], steps.previous[:, 3], steps.actions[:, 3:]), dim=1)
         wrong = difference(dynamics.config.angled, said, steps.poses[:, 4:])
         sizes += [(f"{name} + {k}", wrong[:, k - 1], k) for k in (1, 2, 4, 8, 16, 32) if k <= wrong.shape[1]]
     for name, wrong, horizon in sizes:
@@ -147,11 +149,11 @@ def main() -> None:
     parser.add_argument("recipe", type=Path, help="training recipe (YAML)")
     recipe = Recipe.load(parser.parse_args().recipe)
     training = training_of(recipe)
-    codec = Codec.load(recipe.codec_folder, recipe.codec.looks).eval()
+    codec = Codec.load(recipe.codec_folder, recipe.codec.refine_steps).eval()
     splits = {split: LatentEpisodes.load(recipe, split, codec) for split in ("train", "validation")}
     size = make_task(recipe.task).frame_size[1]
     torch.manual_seed(training.estimator.seed)
-    dynamics = Dynamics(config_of(recipe, codec))
+    dynamics = BodyDynamics(config_of(recipe, codec))
     units = size / 2 / recipe.codec.pixels_per_unit
     steps = {split: Steps.load(recipe, split) for split in {*splits, training.split}}
 
@@ -176,7 +178,7 @@ def main() -> None:
     noise_scale = 1.4826 * wrong.flatten(0, 1).abs().median(0).values
     forward, learnt = dynamics.forward_model, steps[training.split]
     before, now, last, action, then = (each.flatten(0, 1) for each in (
-        learnt.before, learnt.poses[:, :-1], learnt.led, learnt.actions, learnt.poses[:, 1:]))
+        learnt.before, learnt.poses[:, :-1], learnt.previous, learnt.actions, learnt.poses[:, 1:]))
     pushes = np.flatnonzero(learnt.moving) if learnt.moving.any() else np.arange(learnt.moving.size)
     with torch.no_grad():
         features_ = forward.features(before, now, last, action)
@@ -197,7 +199,7 @@ def main() -> None:
         return F.smooth_l1_loss(said, forward.change(second, then[chosen]) / forward.spread, beta=0.3)
 
     learn(forward, training.forward, forward_loss, state, save, "forward model")
-    dynamics.save(recipe.output / "dynamics")
+    dynamics.save(recipe.output / "state_model")
     report(dynamics, splits["validation"], steps["validation"], units)
 
 

@@ -25,12 +25,12 @@ from tqdm import tqdm
 from dataset import LatentEpisodes, save_atomically
 from muon import Muon
 from recipe import Recipe, WorldTraining
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.envs.tasks import make_task
 from wcsim.types import WorldSpec
+from wcsim.world.body_dynamics import BodyDynamics
 from wcsim.world.checkpoints import save_world
 from wcsim.world.codec import Codec
-from wcsim.world.dynamics import Dynamics
-from wcsim.world.transformer import ActionCosmosTransformer
 from world_losses import StateReader, Window, control_of, losses_of
 
 
@@ -61,7 +61,7 @@ def draw_window(
 @torch.no_grad()
 def imagine_context(
     model: ActionCosmosTransformer, window: Window, training: WorldTraining, rng: np.random.Generator,
-    dynamics: Dynamics | None = None,
+    dynamics: BodyDynamics | None = None,
 ) -> Window:
     """The window with its newest context frames, one to a chunk of them, made by the model from those before, in few
     Euler steps; then only the last few stay."""
@@ -110,7 +110,7 @@ def optimizers(model: ActionCosmosTransformer, reader: StateReader) -> list[torc
 @torch.no_grad()
 def validation_losses(
     model: ActionCosmosTransformer, reader: StateReader, episodes: LatentEpisodes, training: WorldTraining,
-    dynamics: Dynamics | None,
+    dynamics: BodyDynamics | None,
 ) -> np.ndarray:
     """Both losses on the same 8 batches of validation windows every time."""
     losses = []
@@ -132,7 +132,7 @@ def spec_of(recipe: Recipe, codec: Codec) -> WorldSpec:
         latent_shape=(codec.latent_channels, height // codec.compression, width // codec.compression),
         fps=task.fps, action=task.action, max_context=training.max_context, max_chunk=training.max_chunk,
         flow_shift=training.shift, context_sigma=training.context_sigma, default_steps=35,
-        looks=codec.looks,
+        refine_steps=codec.refine_steps, labels=recipe.labels,
     )
 
 
@@ -142,13 +142,13 @@ def main() -> None:
     recipe = Recipe.load(parser.parse_args().recipe)
     training, schedule = recipe.transformer, recipe.transformer.schedule
     checkpoint = recipe.output / "transformer.pt"
-    codec = Codec.load(recipe.codec_folder, recipe.codec.looks).eval()
+    codec = Codec.load(recipe.codec_folder, recipe.codec.refine_steps).eval()
     spec = spec_of(recipe, codec)
     train, held_out = (LatentEpisodes.load(recipe, split, codec) for split in ("train", "validation"))
 
     torch.manual_seed(schedule.seed)
     channels = codec.latent_channels
-    dynamics = Dynamics.load(recipe.output / "dynamics") if recipe.dynamics else None
+    dynamics = BodyDynamics.load(recipe.output / "state_model") if recipe.dynamics else None
     model = ActionCosmosTransformer(in_channels=channels + 1, out_channels=channels,
                                     action_features=spec.action.num_features,
                                     control_channels=dynamics.config.control_channels if dynamics else 0,
@@ -192,7 +192,7 @@ def main() -> None:
         if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
             save_atomically({"model": model.state_dict(), "reader": reader.state_dict(), "step": step + 1,
                              "optimizers": [optimizer.state_dict() for optimizer in groups]}, checkpoint)
-            save_world(recipe.output / "world", spec, model, codec, dynamics=dynamics)
+            save_world(recipe.output / "world", spec, model, codec, state_model=dynamics)
             seen, unseen = np.mean(recent, axis=0), validation_losses(model, reader, held_out, training, dynamics)
             progress.write(f"step {step + 1} velocity {seen[0]:.4f} (held out {unseen[0]:.4f}) state {seen[1]:.4f} "
                            f"(held out {unseen[1]:.4f}) {time.monotonic() - started:.0f} s")

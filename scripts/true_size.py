@@ -28,14 +28,14 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.cost import pass_cost
+from wcsim.backbones.cosmos2.releases import PREDICT_2B, PREDICT_14B
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.cache import NoCache, preset
 from wcsim.cache.curve import Curve, State
 from wcsim.envs.tasks import make_task, play_exploration
 from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity
 from wcsim.world.clips import Sampling, sample_clip
-from wcsim.world.cosmos import PREDICT_2B, PREDICT_14B
-from wcsim.world.cost import pass_cost
-from wcsim.world.transformer import ActionCosmosTransformer
 from wcsim.world.world import World
 
 HELD_OUT_SEED = 600_000
@@ -65,7 +65,7 @@ class Enough(Exception):
 
 
 @dataclass(slots=True)
-class Watch:
+class Watch(CachePolicy):
     """A policy that times denoise steps, from the beginning of one to that of the next.
 
     tell: is told the seconds of every step, on the wall and of this process.  until: when the wall clock has passed

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recipe import WorldTraining
-from wcsim.world.attention import Position
-from wcsim.world.conditioning import Conditioning
-from wcsim.world.dynamics import Dynamics
-from wcsim.world.transformer import ActionCosmosTransformer
+from wcsim.backbones.cosmos2.attention import Position
+from wcsim.backbones.cosmos2.conditioning import Conditioning
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
+from wcsim.world.body_dynamics import BodyDynamics
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +70,25 @@ def patches(latents_BTChw: Tensor, patch: tuple[int, int, int], kept: Tensor) ->
 
 
 @torch.no_grad()
-def control_of(dynamics: Dynamics | None, context: Tensor, actions: Tensor, known: Tensor) -> Tensor | None:
+def control_of(dynamics: BodyDynamics | None, context: Tensor, actions: Tensor, known: Tensor) -> Tensor | None:
     """The control maps `[B, K, T, h, w]` of a window that begins with a context `[B, m, C, h, w]`; None without
     dynamics."""
     if dynamics is None:
         return None
     past = context.shape[1]
     empty = context.new_zeros(len(context), 0, dynamics.config.pose_size)
-    poses = dynamics.estimate(empty, context, actions[:, :past], known[:, :past], seen=True)
+    poses = dynamics.update(empty, context, actions[:, :past], known[:, :past], seen=True)
     return dynamics.control(poses, actions, known[:, :past])
 
 
 def losses_of(
     model: ActionCosmosTransformer, reader: StateReader, window: Window, training: WorldTraining,
-    generator: torch.Generator, kept_tokens: int | None = None, dynamics: Dynamics | None = None,
+    generator: torch.Generator, kept_tokens: int | None = None, dynamics: BodyDynamics | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Squared error of the velocity on new frames, latent pixels that change weighing more, and of the states read.
 
     kept_tokens: how many tokens of every frame the blocks see, at places drawn for the batch; None for all.
-    dynamics: what foretells the bodies from the context as the model sees it.
+    dynamics: what predicts the bodies from the context as the model sees it.
     """
     clean = window.latents
     count, frames = clean.shape[:2]

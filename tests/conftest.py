@@ -25,20 +25,20 @@ pytest_plugins = ["fabricated_run"]
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A world of random weights, on disk."""
+    from wcsim.backbones.cosmos2.tiny import tiny_parts
     from wcsim.world.checkpoints import save_world
-    from wcsim.world.tiny import tiny_parts
 
     path = tmp_path_factory.mktemp("worlds") / "tiny"
-    save_world(path, *tiny_parts())
+    save_world(path, *tiny_parts(task="pusht"))
     return str(path)
 
 
 @pytest.fixture(scope="session")
-def foretelling_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same with dynamics."""
+def predicting_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same with a state model."""
+    from wcsim.backbones.cosmos2.tiny import tiny_parts, tiny_state_model
     from wcsim.world.checkpoints import save_world
-    from wcsim.world.tiny import tiny_dynamics, tiny_parts
 
     path = tmp_path_factory.mktemp("worlds") / "tiny"
-    save_world(path, *tiny_parts(control_channels=4), dynamics=tiny_dynamics())
+    save_world(path, *tiny_parts(task="pusht", control_channels=4), state_model=tiny_state_model())
     return str(path)

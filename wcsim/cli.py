@@ -126,13 +126,13 @@ def list_worlds(context: typer.Context) -> None:
     with one_line_errors():
         from wcsim.world.checkpoints import read_description, shipped_worlds, verify_hashes
 
-        table = Table("world", "task", "frame", "latent", "context", "chunk", "files", "folder")
+        table = Table("world", "task", "frame", "latent", "context", "chunk", "labels", "files", "folder")
         for folder in shipped_worlds().values():
             verify_hashes(folder)
             spec, hashes = read_description(folder)
             table.add_row(spec.name, spec.task, "x".join(map(str, spec.frame_size)),
                           "x".join(map(str, spec.latent_shape)), f"1-{spec.max_context}", f"1-{spec.max_chunk}",
-                          f"{len(hashes)} verified", str(folder))
+                          spec.labels, f"{len(hashes)} verified", str(folder))
         console.print(table)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -58,8 +58,13 @@ class WorldSpec:
     frames_per_latent: 1, or how many frames share a latent after the first of a clip; then max_context counts latents,
     and every pass generates a whole chunk.  carry: what one chunk hands to the next, its last `latents`, or `pixels`,
     its last frame as a decoder shows it.  reads: whose actions a latent frame sees, those of its own `frames` or those
-    of the whole `chunk`.  looks: how often an encoded frame is compared with what the decoder draws of it
+    of the whole `chunk`.  refine_steps: how often the latents of an encoded frame are refined
     (`wcsim.world.codec.Codec`).
+
+    labels: which labels, beside frames and actions, any part of the world was trained on: `none`, `robot state`, or
+    `privileged: ...` with what only a simulator knows.  cameras: name, height and width of each camera; the frame is
+    their mosaic, side by side from left to right, shorter ones padded with zeros at the bottom.  Empty: one camera,
+    which fills the frame.
     """
 
     name: str
@@ -76,23 +81,25 @@ class WorldSpec:
     frames_per_latent: int = 1
     carry: Literal["latents", "pixels"] = "latents"
     reads: Literal["frames", "chunk"] = "frames"
-    looks: int = 0
+    refine_steps: int = 0
+    labels: str = "none"
+    cameras: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class WorldState:
     """Where every lane's rollout stands: all that the future depends on, indexable by lane.
 
-    As here for worlds of single frames; `wcsim.world.clip_world` says what the fields hold in a world of clips.
-    latents: `[N, past, C, h, w]` of the newest `max_context` frames, the newest last.  poses: `[N, past, P]` of the
-    bodies in them, as the world's dynamics estimate them; P is 0 without dynamics.  actions: `[N, past, F]` features of
-    the action that led to each frame, zero where none is known.  known: `[N, past]` bool, whether an action is known.
-    length: `[N]` how many of the frames are real (the newest ones).  frame: `[N]` episode index of
-    the newest frame, which numbers the noise.  seed: `[N]`.  All integers are int64.
+    As here for worlds of single frames; `wcsim.world.clip_rollout` says what the fields hold in a world of clips.
+    latents: `[N, past, C, h, w]` of the newest `max_context` frames, the newest last.  model_memory: `[N, past, P]`,
+    what the world's state model remembers of each; only the state model reads it, and P is 0 without one.  actions:
+    `[N, past, F]` features of the action that led to each frame, zero where none is known.  known: `[N, past]` bool,
+    whether an action is known.  length: `[N]` how many of the frames are real (the newest ones).  frame: `[N]` episode
+    index of the newest frame, which numbers the noise.  seed: `[N]`.  All integers are int64.
     """
 
     latents: Tensor
-    poses: Tensor
+    model_memory: Tensor
     actions: Tensor
     known: Tensor
     length: Tensor
@@ -137,8 +144,8 @@ class BlockStack(Protocol):
     lanes: number of lanes N.  depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are
     ordered so.  branches: how many guided branches share the tokens: of every frame first the one, then the next, so
     that `grid[0]` counts each frame once per branch.  context: how many of those leading frames are clean history,
-    constant over the denoise steps; 0 where what was read of it is kept (`Fidelity.context_hold`), since the tokens are
-    then those of the other frames alone.
+    constant over the denoise steps; 0 where its keys and values are cached (`Fidelity.context_refresh`), since the
+    tokens are then those of the other frames alone.
     sigma, next_sigma: noise level of the other frames at this step and after it, in [0, 1].
     """
 
@@ -189,7 +196,9 @@ class Decision:
 
 class CachePolicy(Protocol):
     """When to skip deep blocks, and what to use instead.  Immutable: one object serves every lane and rollout; what it
-    remembers travels in the state."""
+    remembers travels in the state.  Inherit from it: `static_schedule` has a default."""
+
+    __slots__ = ()
 
     def init(self, num_lanes: int, num_steps: int) -> Any:
         """Fresh state for one denoise loop of `num_steps` over `num_lanes`."""
@@ -199,15 +208,12 @@ class CachePolicy(Protocol):
         """The velocity `[N, b, k, C, h, w]` at this denoise step, by all blocks or by an approximation."""
         ...
 
-
-@runtime_checkable
-class Foreseen(Protocol):
-    """A cache policy whose decisions follow from the noise levels alone, and which asks the transformer for nothing at
-    the steps that it skips, so that nothing need be made ready for them."""
-
-    def passes(self, sigmas: Sequence[float]) -> Sequence[int]:
-        """The steps at which it runs the transformer, of a denoise loop over these noise levels."""
-        ...
+    def static_schedule(self, sigmas: Sequence[float]) -> Sequence[int] | None:
+        """The steps at which it runs the transformer, in a denoise loop over these noise levels: of a policy that
+        decides by them alone and asks the transformer for nothing at the steps that it skips.  None: it decides as it
+        goes."""
+        del sigmas
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +226,9 @@ class Fidelity:
     level in [0, 1] below which the branch with the prompt goes on alone (Kynkaanniemi et al. 2024, arXiv 2404.07724,
     whose interval it ends); 0 guides to the end.  decide: whether the cache
     skips in both branches or in neither (`together`), or each branch has a cache of its own (`apart`).  batched:
-    whether branches that decide together share a batch; where memory is short they do not.  context_hold: how far, of
-    1, the root of the noise level may fall while the blocks look back on what they last read of the context instead of
-    reading it again (`wcsim.world.context`); 0 reads it in every pass, 1 once per chunk.
+    whether branches that decide together share a batch; where memory is short they do not.  context_refresh: how
+    far, of 1, the root of the noise level may fall before the blocks read the context again; until then they attend to
+    its cached keys and values (`wcsim.world.context`).  0 reads it in every pass, 1 once per chunk.
     """
 
     steps: int
@@ -234,7 +240,7 @@ class Fidelity:
     decide: Decide = "together"
     batched: bool = True
     guidance_until: float = 0.0
-    context_hold: float = 0.0
+    context_refresh: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

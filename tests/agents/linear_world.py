@@ -40,10 +40,10 @@ class LinearWorld:
         self.gain, self.noise = gain, noise
         self.batches: list[int] = []
         self.decoded = 0
-        self.looks: list[int | None] = []
+        self.refine_steps: list[int | None] = []
 
-    def encode(self, frames: np.ndarray, looks: int | None = None) -> Tensor:
-        self.looks.append(looks)
+    def encode(self, frames: np.ndarray, refine_steps: int | None = None) -> Tensor:
+        self.refine_steps.append(refine_steps)
         return torch.from_numpy(frames[..., 0, 0, :2].astype(np.float64))[..., None, None]
 
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -59,7 +59,7 @@ class LinearWorld:
         latents[:, -1] = self.encode(frames)[:, -1]
         ones = torch.ones(lanes, dtype=torch.int64)
         return WorldState(
-            latents=latents, poses=torch.zeros(lanes, 2, 0), actions=torch.zeros(lanes, 2, 2),
+            latents=latents, model_memory=torch.zeros(lanes, 2, 0), actions=torch.zeros(lanes, 2, 2),
             known=torch.zeros(lanes, 2, dtype=torch.bool), length=ones, frame=0 * ones, seed=torch.as_tensor(seeds),
         )
 

@@ -223,7 +223,7 @@ def test_it_must_be_reset_first() -> None:
     ({"deadline_ms": float("inf")}, "finite"),
     ({"error_bound": 0.0}, "greater than 0"),
     ({"std_fraction": 1.5}, "less than or equal to 1"),
-    ({"looks": -1}, "greater than or equal to 0"),
+    ({"refine_steps": -1}, "greater than or equal to 0"),
     ({"horizn": 3}, "Extra inputs are not permitted"),
 ])
 def test_bad_configs_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -231,11 +231,11 @@ def test_bad_configs_are_refused(changes: dict[str, Any], message: str) -> None:
         MPCConfig(**(QUICK | changes))
 
 
-@pytest.mark.parametrize("looks", [None, 0, 3])
-def test_seen_frames_are_looked_at_as_often_as_asked(looks: int | None) -> None:
+@pytest.mark.parametrize("refine_steps", [None, 0, 3])
+def test_seen_frames_are_refined_as_often_as_asked(refine_steps: int | None) -> None:
     world = LinearWorld()
-    drive(agent_in(world, looks=looks), 4)
-    assert world.looks[-3:] == [looks] * 3, "the frame that opens an episode is the world's own affair"
+    drive(agent_in(world, refine_steps=refine_steps), 4)
+    assert world.refine_steps[-3:] == [refine_steps] * 3, "the frame that opens an episode is the world's own affair"
 
 
 @pytest.mark.parametrize("planner", ["icem", "mppi", "shooting"])

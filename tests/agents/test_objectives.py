@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from wcsim.agents.objectives import (
     frame_weights,
     imagined_cost,
     objective_of,
-    predict_state,
     relative_distance,
 )
 from wcsim.errors import ConfigError
@@ -130,24 +128,6 @@ def test_only_what_is_read_is_decoded() -> None:
         assert world.decoded == 2 * frames
         if frames == 1:
             assert costs == pytest.approx([3.0, 3.0])  # the block ends at (10 + 7 + 10, 17)
-
-
-def test_predicted_states_are_in_the_tasks_units_and_cost_without_a_frame() -> None:
-    class Predicting(LinearWorld):
-        def foretell(self, state: Any, actions: np.ndarray) -> np.ndarray:
-            return np.tile(np.array([0.0, -1.0, 1.0, 0.5, 0.1], np.float32), (*actions.shape[:2], 1))
-
-    spec = StateSpec((Quantity("agent", 2, "px", "position", "robot", low=0.0, high=512.0),
-                      Quantity("block", 2, "px", "position", goal=True),
-                      Quantity("turn", 1, "rad", "angle", goal=True)))
-    values = predict_state(Predicting(), spec, None, np.zeros((3, 4, 2)))  # type: ignore[arg-type]
-    assert {name: value.shape for name, value in values.items()} == {"agent": (3, 4, 2), "block": (3, 4, 2),
-                                                                    "turn": (3, 4, 1)}
-    assert (values["agent"] == [256.0, 0.0]).all()
-    assert (values["block"] == [512.0, 384.0]).all()
-    bare = StateSpec(tuple(replace(quantity, low=-np.inf, high=np.inf) for quantity in spec))
-    with pytest.raises(ConfigError, match="no position of agent, block, turn has bounds"):
-        predict_state(Predicting(), bare, None, np.zeros((3, 4, 2)))  # type: ignore[arg-type]
 
 
 def test_an_objective_is_that_of_the_episode() -> None:

@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.tiny import tiny_world
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.cache import NoCache, parse_cache, preset, presets
 from wcsim.cache.policy import KINDS
 from wcsim.spans import Spans
-from wcsim.types import CachePolicy, Decision, Fidelity, Foreseen
-from wcsim.world.stack import Shown, TransformerStack
-from wcsim.world.tiny import tiny_world
-from wcsim.world.transformer import ActionCosmosTransformer
+from wcsim.types import CachePolicy, Decision, Fidelity
+from wcsim.world.stack import DenoiseStep, TransformerStack
 
 STEPS, LANES, CONTEXT, FRAMES = 12, 3, 1, 3
 ACTING = [name for name in presets() if name != "none"]
-FORESEEING = [name for name in presets() if isinstance(preset(name).build(), Foreseen)]
+STATIC = [name for name in presets() if preset(name).build().static_schedule([1.0, 0.5]) is not None]
 GENTLE = (0.01, 0.02, 0.03, 0.05, 0.08, 0.13, 0.2, 0.3)
 """Thresholds to find one in at which a policy is torn."""
 
@@ -48,15 +48,15 @@ def roll(
     actions = actions_scale * torch.randn(LANES, FRAMES, 2, generator=torch.Generator().manual_seed(2))
     latents, count = noise[lanes], len(lanes)
     clean = torch.tensor([1.0] * CONTEXT + [0.0] * (FRAMES - CONTEXT))
-    constants = model().settle(
-        actions[lanes], torch.ones(count, FRAMES, dtype=torch.bool), torch.zeros(1, 1, 8), model().position(latents))
+    constants = model().prepare(
+        latents, actions[lanes], torch.ones(count, FRAMES, dtype=torch.bool), torch.zeros(1, 1, 8))
     state, decisions, blocks = policy.init(count, steps), [], []
     with torch.inference_mode():
         for step in range(steps):
             now, after = 1 - step / steps, 1 - (step + 1) / steps
             levels = now * (1 - clean).unsqueeze(0)
             modulations = model().modulations(levels.expand(1, count, -1), constants)
-            stack = TransformerStack(Shown(
+            stack = TransformerStack(DenoiseStep(
                 model(), latents, levels, clean, constants, modulations, 0, CONTEXT, (now, after), Spans()))
             velocity, state, decision = policy.forward(stack, step, state)
             assert velocity.shape == (count, 1, FRAMES - CONTEXT, 4, 4, 4)
@@ -162,13 +162,13 @@ def test_skipping_happens_and_stays_near(name):
     assert (cached - plain).norm() / plain.norm() < 0.5
 
 
-@pytest.mark.parametrize("name", FORESEEING)
+@pytest.mark.parametrize("name", STATIC)
 @pytest.mark.parametrize("steps", [3, STEPS, 40])
-def test_what_is_foreseen_is_what_runs(name, steps):
+def test_the_static_schedule_is_what_runs(name, steps):
     policy = torn(name)
     _, decisions, blocks = roll(policy, [0, 1], steps=steps)
     ran = [step for step, spent in enumerate(blocks) if spent.any()]
-    assert list(policy.passes([1 - step / steps for step in range(steps)])) == ran
+    assert list(policy.static_schedule([1 - step / steps for step in range(steps)])) == ran
     assert hits(decisions).any(1).sum() == steps - len(ran)
 
 
@@ -193,7 +193,7 @@ def test_policies_are_immutable_values(name):
 def test_states_are_not_mutated(name):
     policy = torn(name)
 
-    class Twice:
+    class Twice(CachePolicy):
         """Takes every step two times over."""
 
         init = policy.init
@@ -229,7 +229,7 @@ def test_nothing_is_left_behind_by_a_failure_or_by_other_steps(name):
     policy = torn(name)
     before, _, _ = roll(policy, [0, 1, 2])
 
-    class Fails:
+    class Fails(CachePolicy):
         init = policy.init
 
         def forward(self, stack: Any, step: int, state: Any) -> tuple[Tensor, Any, Decision]:

@@ -7,6 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts
 from wcsim.cache.curve import Curve
 from wcsim.cache.fidelity import FidelityConfig, parse_fidelity
 from wcsim.cache.interval import Interval
@@ -15,11 +16,10 @@ from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.vector import ImaginedVectorEnv
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity
-from wcsim.world.tiny import tiny_parts
 from wcsim.world.world import World
 
 EVERY = {"steps": 3, "cache": {"kind": "interval"}, "solver": "unipc", "context": 2, "chunk": 3, "guidance": 1.5,
-         "decide": "apart", "batched": False, "guidance_until": 0.25, "context_hold": 0.5}
+         "decide": "apart", "batched": False, "guidance_until": 0.25, "context_refresh": 0.5}
 
 
 class Watched(World):

@@ -77,7 +77,7 @@ def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, hold, th
     torch.set_num_threads(threads)
     try:
         moves, seeds = actions(5), [3, 1, 4, 15, 9]
-        settings = {"fidelity": {"steps": 6, "cache": cache, "context_hold": hold}, "max_episode_steps": 99}
+        settings = {"fidelity": {"steps": 6, "cache": cache, "context_refresh": hold}, "max_episode_steps": 99}
         whole = make(folder, **settings)
         expected = rollout(whole, seeds, moves)
         for lanes in ([0], [4, 2], [3, 1, 0]):

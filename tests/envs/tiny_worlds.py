@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.envs.tasks import Task
 from wcsim.types import WorldSpec
 from wcsim.world.checkpoints import save_world
 from wcsim.world.codec import Codec
-from wcsim.world.tiny import tiny_parts
-from wcsim.world.transformer import ActionCosmosTransformer
 
 
 def parts_of(task: Task) -> tuple[WorldSpec, ActionCosmosTransformer, Codec]:

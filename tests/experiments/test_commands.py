@@ -26,9 +26,9 @@ def test_evaluate_writes_its_page_and_a_second_time_only_that(folder: str, tmp_p
     assert (tmp_path / "run" / "episodes.jsonl").read_bytes() == rows
 
 
-def test_budget_recommends_a_run(foretelling_folder: str, tmp_path: Path) -> None:
+def test_budget_recommends_a_run(predicting_folder: str, tmp_path: Path) -> None:
     command = ["budget", "pusht_budget", "--out", str(tmp_path / "run")]
-    for change in (f"world={foretelling_folder}", "episodes=1", "max_steps=1", "deadlines_ms=[100000]",
+    for change in (f"world={predicting_folder}", "episodes=1", "max_steps=1", "deadlines_ms=[100000]",
                    "planners=[cem]", "delay=null", "planning.rounds=1", "planning.candidates=6",
                    "latency={kind: constant, call_ms: 10}"):
         command += ["-s", change]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world
 from wcsim.cli import app
 from wcsim.config import validate
 from wcsim.envs.pusht import PushT
@@ -13,7 +14,6 @@ from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.report.page import write_report
 from wcsim.types import ActionSpec
 from wcsim.world.checkpoints import save_world
-from wcsim.world.tiny import tiny_clip_world
 
 AS_PUSHT = {"frame_size": (96, 96), "latent_shape": (16, 12, 12)}
 

@@ -35,8 +35,8 @@ def test_a_deadline_is_held_against_steps_with_and_without_graphs_and_context(fo
     told = '{preset: wcsim, threshold: 0.3}'
     with torch.compiler.set_stance("force_eager"):
         summary = bench_env(folder, out=tmp_path, lanes=2, rounds=2, steps=4, caches=[told], starts=1, ticks=1,
-                            fewer_steps=5, deadline_ms=100.0, compiled=True, context_hold=0.5)
-    assert [(row["steps"], row["cache"]["threshold"], row["compiled"], row["context_hold"])
+                            fewer_steps=5, deadline_ms=100.0, compiled=True, context_refresh=0.5)
+    assert [(row["steps"], row["cache"]["threshold"], row["compiled"], row["context_refresh"])
             for row in summary["deadline"]["rows"]] == [
         (steps, 0.3, graphs, hold) for steps in (4, 5) for graphs in (False, True) for hold in (0.0, 0.5)]
     assert summary["caches"][told]["most_that_blocks_allow"] is None, "not told where the context is kept"

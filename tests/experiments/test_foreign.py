@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from test_cache_policies import LANES, STEPS, hits, model, roll
+from wcsim.backbones.cosmos2.tiny import tiny_world
 from wcsim.cache import NoCache, parse_cache
 from wcsim.cache.reuse import full_pass
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.experiments.foreign import FOREIGN, foreign, missing
 from wcsim.experiments.hooked import Model, held
 from wcsim.spans import Spans
-from wcsim.types import Fidelity
-from wcsim.world.stack import Shown, TransformerStack
-from wcsim.world.tiny import tiny_world
+from wcsim.types import CachePolicy, Fidelity
+from wcsim.world.stack import DenoiseStep, TransformerStack
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache '.*' skipped nothing")
 
@@ -29,7 +29,7 @@ def eager(origin, policy):
     return foreign(origin, policy, EAGER.get(policy, {})).build()
 
 
-class Bare:
+class Bare(CachePolicy):
     """The modules with no cache on them."""
 
     def __init__(self, opened):
@@ -119,16 +119,16 @@ def test_a_cache_that_reaches_inside_the_blocks_is_refused_where_context_is_kept
     world = tiny_world()
     frames = torch.randint(0, 256, (1, 2, 96, 96, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     state, actions = world.init(frames.numpy(), np.full((1, 1, 2), 100.0), [0]), np.full((1, 1, 2), 100.0)
-    with pytest.raises(ConfigError, match="context_hold must be 0 for a cache that reaches inside"):
-        world.advance(state, actions, Fidelity(12, eager("diffusers", policy), context_hold=0.5))
+    with pytest.raises(ConfigError, match="context_refresh must be 0 for a cache that reaches inside"):
+        world.advance(state, actions, Fidelity(12, eager("diffusers", policy), context_refresh=0.5))
 
 
 def test_one_loop_at_a_time():
     cache, latents = eager("diffusers", "firstblock"), torch.zeros(1, 4, 3, 4, 4)
-    constants = model().settle(
-        torch.zeros(1, 3, 2), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 1, 8), model().position(latents))
+    constants = model().prepare(
+        latents, torch.zeros(1, 3, 2), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 1, 8))
     levels = torch.ones(1, 3)
-    stack = TransformerStack(Shown(
+    stack = TransformerStack(DenoiseStep(
         model(), latents, levels, torch.zeros(3), constants, model().modulations(levels[None], constants), 0, 0,
         (1.0, 0.5), Spans()))
     _, one, _ = cache.forward(stack, 0, cache.init(1, STEPS))

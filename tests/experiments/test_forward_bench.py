@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from official import official_pipeline
+from wcsim.backbones.cosmos2.tiny import tiny_cosmos
 from wcsim.errors import ConfigError, RunError
 from wcsim.experiments.forward_bench import GUIDANCE, SAVINGS, _check, bench_forward, stock_loop, stock_of, table_of
-from wcsim.world.tiny import tiny_cosmos
 
 # numpy 2 about torch's arrays, where diffusers makes the Karras grid.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,4 +1,4 @@
-"""Candidates scored by what a world's dynamics predict of the state, with no frame rendered."""
+"""Candidates scored by what a world's state model predicts, with no frame rendered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from wcsim.agents.chunks import Effort, PlannedChunks
 from wcsim.agents.mpc import MPCConfig
-from wcsim.agents.objectives import StateGoal, imagined_cost, predict_state
+from wcsim.agents.objectives import StateGoal, imagined_cost
+from wcsim.backbones.cosmos2.tiny import tiny_parts, tiny_state_model, tiny_world
 from wcsim.cache.none import NoCache
 from wcsim.envs.pusht import PushT
 from wcsim.errors import ConfigError, WcsimError
@@ -18,7 +19,6 @@ from wcsim.estimate import Episode
 from wcsim.experiments.policies import LatentGoalConfig, MPCPolicyConfig, StateGoalConfig, hold_of
 from wcsim.spec import flatten
 from wcsim.types import Fidelity, WorldState
-from wcsim.world.tiny import tiny_dynamics, tiny_parts, tiny_world
 from wcsim.world.world import World
 
 MANY = {"horizon": 4, "rounds": 2, "candidates": 40, "elites": 6, "replan_every": 2}
@@ -31,7 +31,7 @@ def task() -> PushT:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World(*tiny_parts(control_channels=4), dynamics=tiny_dynamics())
+    return World(*tiny_parts(control_channels=4), state_model=tiny_state_model())
 
 
 def began(world: World, task: PushT) -> WorldState:
@@ -49,51 +49,47 @@ def seen(task: PushT) -> dict[str, np.ndarray]:
 
 def test_one_state_serves_all_candidates(world: World, task: PushT) -> None:
     state, actions = began(world, task), plans(5, 6)
-    told = world.foretell(state, actions)
-    assert told.shape == (5, 6, 5)
-    np.testing.assert_array_equal(told, world.foretell(state.branch(5), actions))
-    np.testing.assert_array_equal(told[2:3], world.foretell(state, actions[2:3]))
-    np.testing.assert_array_equal(told[:, :3], world.foretell(state, actions[:, :3]))
+    predicted = world.predict_state(state, actions)
+    assert {name: value.shape for name, value in predicted.items()} == {
+        "agent": (5, 6, 2), "block": (5, 6, 2), "block_angle": (5, 6, 1)}
+    assert world.state_model is not None
+    assert world.state_model.quantities == tuple(predicted)
+    for name, value in predicted.items():
+        assert value.dtype == np.float64
+        np.testing.assert_array_equal(value, world.predict_state(state.branch(5), actions)[name])
+        np.testing.assert_array_equal(value[2:3], world.predict_state(state, actions[2:3])[name])
+        np.testing.assert_array_equal(value[:, :3], world.predict_state(state, actions[:, :3])[name])
 
 
-def test_the_transformer_is_given_what_is_predicted(
+def test_what_is_predicted_is_what_the_transformer_reads(
     world: World, task: PushT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, actions = began(world, task), plans(1, 3)
-    told: list[np.ndarray] = []
-    assert world.dynamics is not None
-    maps = world.dynamics.maps
+    drawn: list[Tensor] = []
+    assert world.state_model is not None
+    maps = world.state_model.maps
 
     def watched(poses: Tensor) -> Tensor:
-        told.append(poses.numpy())
+        drawn.append(poses)
         return maps(poses)
 
-    monkeypatch.setattr(world.dynamics, "maps", watched)
+    monkeypatch.setattr(world.state_model, "maps", watched)
     world.advance(state, actions, Fidelity(1, NoCache()))
-    np.testing.assert_array_equal(told[0][:, -3:], world.foretell(state, actions))
+    values, predicted = world.state_model.values(drawn[0][:, -3:]), world.predict_state(state, actions)
+    for name, value in values.items():
+        np.testing.assert_array_equal(value, predicted[name])
 
 
-def test_a_world_without_dynamics_predicts_nothing(task: PushT) -> None:
+def test_a_world_without_a_state_model_predicts_none(task: PushT) -> None:
     bare = tiny_world()
-    with pytest.raises(ConfigError, match="has no dynamics"):
-        bare.foretell(began(bare, task), plans(1, 2))
+    with pytest.raises(ConfigError, match="has no state model"):
+        bare.predict_state(began(bare, task), plans(1, 2))
 
 
 @pytest.mark.parametrize(("lanes", "shape"), [(2, (3, 4, 2)), (1, (3, 0, 2)), (1, (4, 2))])
 def test_actions_of_another_shape_are_refused(world: World, task: PushT, lanes: int, shape: tuple[int, ...]) -> None:
     with pytest.raises(WcsimError, match=r"need \[\d, k >= 1, 2\]"):
-        world.foretell(began(world, task).branch(lanes), np.full(shape, 100.0))
-
-
-def test_predicted_states_are_in_the_units_of_the_task(world: World, task: PushT) -> None:
-    state, actions = began(world, task), plans(4, 5)
-    values = predict_state(world, task.state, state, actions)
-    assert {name: value.shape for name, value in values.items()} == {
-        "agent": (4, 5, 2), "block": (4, 5, 2), "block_angle": (4, 5, 1)}
-    over_frame = world.foretell(state, actions).astype(np.float64)
-    np.testing.assert_allclose(values["agent"], 256 * (over_frame[..., :2] + 1))
-    np.testing.assert_allclose(values["block"], 256 * (over_frame[..., 2:4] + 1))
-    np.testing.assert_array_equal(values["block_angle"], over_frame[..., 4:])
+        world.predict_state(began(world, task).branch(lanes), np.full(shape, 100.0))
 
 
 def test_states_are_estimated_as_the_simulator_has_them(task: PushT) -> None:
@@ -116,7 +112,7 @@ def test_the_objective_scores_what_is_predicted_as_it_scores_what_is_seen(world:
     assert isinstance(objective, StateGoal)
     state, actions = began(world, task), plans(4, 5)
     cost = imagined_cost(world, state, fidelity=None, objective=objective, max_lanes=2)
-    values = predict_state(world, task.state, state, actions)
+    values = world.predict_state(state, actions)
     by_hand = np.zeros(4)
     for tick, weight in ((4, 16 / 21), (2, 4 / 21), (0, 1 / 21)):
         estimate = task.estimate_state({name: value[:, tick] for name, value in values.items()})

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from wcsim.agents.learned import shipped_policies
+from wcsim.backbones.cosmos2.tiny import tiny_parts
 from wcsim.cli import app
 from wcsim.config import validate
 from wcsim.errors import ConfigError, RunError
@@ -26,7 +27,6 @@ from wcsim.experiments.jobs import job_key
 from wcsim.track import manifest
 from wcsim.track.runs import Run
 from wcsim.world.checkpoints import hash_files, save_world
-from wcsim.world.tiny import tiny_parts
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def test_what_cannot_be_had_says_what_comes_nearest():
 
 
 def test_the_advice_says_how_long_the_context_is_kept(folder, tmp_path, monkeypatch):
-    sweep = {"policy": "wcsim", "name": "held", "context_hold": 0.5, "knob": "threshold", "values": [0.3]}
+    sweep = {"policy": "wcsim", "name": "held", "context_refresh": 0.5, "knob": "threshold", "values": [0.3]}
     config = validate(RaceConfig, {
         "name": "tune", "world": str(folder), "episodes": 2, "horizon": 1, "chunk": 1, "rounds": 1, "batches": [1],
         "sweeps": [], "steps": [4], "reference_steps": 5,
@@ -42,4 +42,4 @@ def test_the_advice_says_how_long_the_context_is_kept(folder, tmp_path, monkeypa
     monkeypatch.setattr(tuning, "choose", lambda rows, **_: next(row for row in rows if row["policy"] == "held"))
     advice = tuning.tune_world(config, tmp_path, deadline_ms=1.0, max_error=None, progress=lambda _: None)
     told = validate(FidelityConfig, yaml.safe_load(advice)["fidelity"])
-    assert (told.steps, told.context_hold, told.cache.threshold) == (4, 0.5, 0.3)
+    assert (told.steps, told.context_refresh, told.cache.threshold) == (4, 0.5, 0.3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from calibrate_cache import fit, record
-from wcsim.world.tiny import tiny_world
+from wcsim.backbones.cosmos2.tiny import tiny_world
 
 
 def test_the_fit_finds_a_polynomial():
@@ -15,12 +15,12 @@ def test_the_fit_finds_a_polynomial():
 
 
 def test_every_step_but_the_first_is_seen():
-    seen = record(tiny_world(), [500_000, 500_001], frames=2, steps=4)
+    seen = record(tiny_world(task="pusht"), [500_000, 500_001], frames=2, steps=4)
     assert seen.shape == (2, 3, 3, 2)  # frames, steps, the three measures, lanes
     assert np.isfinite(seen).all()
     assert (seen > 0).all()
 
 
 def test_recording_repeats():
-    once, again = (record(tiny_world(), [500_000], frames=1, steps=3) for _ in range(2))
+    once, again = (record(tiny_world(task="pusht"), [500_000], frames=1, steps=3) for _ in range(2))
     np.testing.assert_array_equal(once, again)

@@ -15,10 +15,10 @@ import imagine_clip
 import true_size
 from official import stock_transformer
 from test_cosmos_convert import official
+from wcsim.backbones.cosmos2.releases import RELEASES
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_cosmos
 from wcsim.errors import CheckpointError, ConfigError
-from wcsim.world.cosmos import RELEASES
 from wcsim.world.sampler import make_scheduler
-from wcsim.world.tiny import tiny_clip_world, tiny_cosmos
 from wcsim.world.world import World
 
 BRIDGE = "nvidia/Cosmos-Predict2.5-2B/robot/action-cond"

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from test_training import run
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world
 from wcsim.world.checkpoints import save_world
-from wcsim.world.tiny import tiny_clip_world
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from wcsim.world.dynamics import DynamicsConfig, Estimator
-from wcsim.world.tiny import tiny_dynamics, tiny_parts
+from wcsim.backbones.cosmos2.tiny import tiny_parts, tiny_state_model
+from wcsim.world.body_dynamics import BodyDynamicsConfig, Estimator
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -54,7 +54,7 @@ def test_all_places_kept_are_all_tokens(training, window):
 def test_the_dynamics_see_the_context_alone_and_learn_nothing(training, window):
     _, model, _ = tiny_parts(control_channels=4)
     window.actions.resize_(3, 4, model.config.action_features)
-    dynamics, reader = tiny_dynamics(), StateReader(model.width, 8)
+    dynamics, reader = tiny_state_model(), StateReader(model.width, 8)
     told = control_of(dynamics, window.latents[:, :2], window.actions, window.known)
     assert told.shape == (3, 4, 4, 12, 12)
     losses = losses_of(model, reader, window, training, torch.Generator().manual_seed(1), dynamics=dynamics)
@@ -66,7 +66,7 @@ def test_the_dynamics_see_the_context_alone_and_learn_nothing(training, window):
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("angled", [(False, False), (False, True)])
 def test_the_estimator_learns_to_read(angled):
-    estimator = Estimator(DynamicsConfig(angled, (4, 12, 12), 2, width=64))
+    estimator = Estimator(BodyDynamicsConfig(angled, (4, 12, 12), 2, width=64))
     poses = torch.rand(2, sum(2 + angle for angle in angled)) - 0.5
     latents = torch.randn(2, 4, 12, 12, generator=torch.Generator().manual_seed(0))
     optimizer, losses = torch.optim.Adam(estimator.parameters(), 1e-2), []

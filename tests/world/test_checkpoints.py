@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts
 from wcsim.errors import CheckpointError
 from wcsim.world.checkpoints import find_world, hash_files, load_parts, save_world, verify_hashes
-from wcsim.world.tiny import tiny_parts
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def test_round_trip_keeps_float16_weights(folder):
 
 
 def test_the_codec_looks_as_often_as_the_spec_says(folder):
-    assert load_parts(folder)[2].looks == 0
-    edit(folder, lambda d: d["spec"].update(looks=2))
-    assert load_parts(folder)[2].looks == 2
+    assert load_parts(folder)[2].refine_steps == 0
+    edit(folder, lambda d: d["spec"].update(refine_steps=2))
+    assert load_parts(folder)[2].refine_steps == 2
 
 
 def test_changed_missing_and_extra_files_are_named(folder):
@@ -80,13 +80,13 @@ def test_unreadable_descriptions_are_refused(folder):
     edit(folder, lambda d: d.update(format=99))
     with pytest.raises(CheckpointError, match="format 99; this wcsim reads 1"):
         verify_hashes(folder)
-    edit(folder, lambda d: d.update(format=1, looks=2))
-    with pytest.raises(CheckpointError, match="looks is unknown; known: format, spec, sha256, source"):
+    edit(folder, lambda d: d.update(format=1, refine_steps=2))
+    with pytest.raises(CheckpointError, match="refine_steps is unknown; known: format, spec, sha256, source"):
         verify_hashes(folder)
-    edit(folder, lambda d: (d.pop("looks"), d["spec"].update(look=2)))
-    with pytest.raises(CheckpointError, match=r"spec\.look is unknown; known: name, .*, looks"):
+    edit(folder, lambda d: (d.pop("refine_steps"), d["spec"].update(refine_step=2)))
+    with pytest.raises(CheckpointError, match=r"spec\.refine_step is unknown; known: name, .*, refine_steps"):
         verify_hashes(folder)
-    edit(folder, lambda d: (d["spec"].pop("look"), d["spec"].pop("fps")))
+    edit(folder, lambda d: (d["spec"].pop("refine_step"), d["spec"].pop("fps")))
     with pytest.raises(CheckpointError, match=r"spec\.fps"):
         verify_hashes(folder)
     (folder / "world.json").write_text("{")

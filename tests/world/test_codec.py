@@ -5,8 +5,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts
 from wcsim.world.codec import Codec, to_frames, to_pixels
-from wcsim.world.tiny import tiny_parts
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def test_a_look_adds_what_the_encoder_misses_in_the_reconstruction(codec):
     frames = torch.randint(0, 256, (2, 96, 96, 3), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
     first, _ = codec.posterior(to_pixels(frames))
     latents = first
-    for looks in (1, 2):
+    for refine_steps in (1, 2):
         latents = latents + first - codec.posterior(codec.reconstruct(latents).clamp(-1, 1))[0]
-        assert torch.equal(codec.encode(frames.numpy(), looks), (latents - codec.mean) / codec.std)
-        codec.looks = looks
+        assert torch.equal(codec.encode(frames.numpy(), refine_steps), (latents - codec.mean) / codec.std)
+        codec.refine_steps = refine_steps
         assert torch.equal(codec.encode(frames.numpy()), (latents - codec.mean) / codec.std)
     assert torch.equal(codec.encode(frames.numpy(), 0), (first - codec.mean) / codec.std)
     assert not torch.equal(latents, first)
-    with pytest.raises(ValueError, match="looks is -1; it must be 0 or more"):
+    with pytest.raises(ValueError, match="refine_steps is -1; it must be 0 or more"):
         codec.encode(frames.numpy(), -1)
 
 
@@ -75,7 +75,7 @@ def test_refuses_what_is_not_a_frame(codec):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_frame_does_not_see_its_batch(codec, threads):
-    before, codec.looks = torch.get_num_threads(), 1
+    before, codec.refine_steps = torch.get_num_threads(), 1
     torch.set_num_threads(threads)
     try:
         generator = torch.Generator().manual_seed(3)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_parts, tiny_state_model, tiny_world
 from wcsim.cache import NoCache, parse_cache
 from wcsim.types import Fidelity
 from wcsim.world.compiled import compile_world
-from wcsim.world.tiny import tiny_clip_world, tiny_dynamics, tiny_parts, tiny_world
 from wcsim.world.world import World
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
@@ -26,7 +26,7 @@ def test_every_range_is_one_graph_and_the_numbers_stay(make):
     cache = parse_cache({"preset": "worldcache", "threshold": 9.0, "max_skips": 1}).build()
     fidelities = [Fidelity(6, NoCache(), "unipc"), Fidelity(6, cache, "unipc")]
     plain = [world.advance(state, actions, fidelity)[1:] for fidelity in fidelities]
-    compile_world(world, backend=counter)
+    compile_world(world.parts, backend=counter)
     for fidelity, (latents, trace) in zip(fidelities, plain, strict=True):
         _, compiled, told = world.advance(state, actions, fidelity)
         torch.testing.assert_close(compiled, latents, rtol=1e-4, atol=1e-4 if make is tiny_world else 2e-2)
@@ -47,9 +47,9 @@ def test_a_kept_context_makes_two_graphs_and_the_numbers_stay(make):
     state = world.init(frames, np.zeros((2, 0, spec.action.dim), np.float32), np.arange(2))
     chunk = (2, spec.max_chunk, spec.action.dim)
     actions = rng.uniform(spec.action.low, spec.action.high, chunk).astype(np.float32)
-    held = Fidelity(6, NoCache(), "unipc", context_hold=0.3)
+    held = Fidelity(6, NoCache(), "unipc", context_refresh=0.3)
     _, plain, _ = world.advance(state, actions, held)
-    compile_world(world, backend=counter)
+    compile_world(world.parts, backend=counter)
     _, compiled, _ = world.advance(state, actions, held)
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4 if make is tiny_world else 2e-2)
     assert counter.frame_count == 3, "reading the context; looking back on it; the modulation"
@@ -57,9 +57,9 @@ def test_a_kept_context_makes_two_graphs_and_the_numbers_stay(make):
     assert counter.frame_count == 3
 
 
-def test_dynamics_and_decoder_are_a_graph_each_and_the_numbers_stay():
+def test_state_model_and_decoder_are_a_graph_each_and_the_numbers_stay():
     torch.compiler.reset()
-    world, counter = World(*tiny_parts(control_channels=4), dynamics=tiny_dynamics()), CompileCounter()
+    world, counter = World(*tiny_parts(control_channels=4), state_model=tiny_state_model()), CompileCounter()
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (2, 3, *world.spec.frame_size, 3), dtype=np.uint8)
     known = rng.uniform(0, 512, (2, 2, 2)).astype(np.float32)
@@ -67,10 +67,10 @@ def test_dynamics_and_decoder_are_a_graph_each_and_the_numbers_stay():
     action, fidelity = rng.uniform(0, 512, (2, 1, 2)).astype(np.float32), Fidelity(3, NoCache(), "unipc")
     after, latents, _ = world.advance(state, action, fidelity)
     pictures = world.decode(latents)
-    compile_world(world, backend=counter)
+    compile_world(world.parts, backend=counter)
     for _ in range(2):
         compiled, again, _ = world.advance(state, action, fidelity)
         torch.testing.assert_close(again, latents, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(compiled.poses, after.poses, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(compiled.model_memory, after.model_memory, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(world.decode(latents).astype(int), pictures, atol=1)
         assert counter.frame_count == 5, "all blocks; their modulation; what is foretold; what is read; the decoder"

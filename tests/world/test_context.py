@@ -8,12 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_world
 from wcsim.cache import NoCache, parse_cache, presets
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity
-from wcsim.world.context import renewals, rows_of
-from wcsim.world.steady import steady
-from wcsim.world.tiny import tiny_clip_world, tiny_world
+from wcsim.world.context import refresh_steps, rows_of
 from wcsim.world.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache '.*' (skipped nothing|has no effect)")
@@ -39,10 +38,10 @@ def guided():
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=40), st.floats(0, 1))
-def test_renewals_are_as_far_apart_as_told(levels, hold):
+def test_refresh_steps_are_as_far_apart_as_told(levels, hold):
     levels.sort(reverse=True)
     steps = range(0, len(levels), 2)
-    found = sorted(renewals(levels, steps, hold))
+    found = sorted(refresh_steps(levels, steps, hold))
     assert found[0] == 0
     assert set(found) <= set(steps)
     roots = [level**0.5 for level in levels]
@@ -51,12 +50,12 @@ def test_renewals_are_as_far_apart_as_told(levels, hold):
         assert fallen == 0 or fallen < hold
 
 
-def test_renewals_of_a_straight_root():
+def test_refresh_steps_of_a_straight_root():
     levels = [(1 - step / 10) ** 2 for step in range(10)]
-    assert renewals(levels, range(10), 0.0) == set(range(10))
-    assert renewals(levels, range(10), 0.25) == {0, 3, 6, 9}
-    assert renewals(levels, [1, 2, 7, 9], 0.25) == {1, 7}
-    assert renewals(levels, range(10), 1.0) == {0}
+    assert refresh_steps(levels, range(10), 0.0) == set(range(10))
+    assert refresh_steps(levels, range(10), 0.25) == {0, 3, 6, 9}
+    assert refresh_steps(levels, [1, 2, 7, 9], 0.25) == {1, 7}
+    assert refresh_steps(levels, range(10), 1.0) == {0}
 
 
 def test_rows_of_branches():
@@ -71,7 +70,7 @@ def test_one_block_reads_the_same_at_every_step(solver):
     state, actions = begin(world)
     exact = Fidelity(6, NoCache(), solver, chunk=1)
     _, latents, _ = world.advance(state, actions, exact)
-    _, kept, _ = world.advance(state, actions, replace(exact, context_hold=1.0))
+    _, kept, _ = world.advance(state, actions, replace(exact, context_refresh=1.0))
     torch.testing.assert_close(kept, latents, rtol=1e-5, atol=1e-5)
 
 
@@ -81,7 +80,7 @@ def test_read_anew_in_every_pass_it_changes_nothing(cache):
     state, actions = begin(world)
     exact = Fidelity(10, parse_cache(cache).build(), "unipc")
     _, latents, trace = world.advance(state, actions, exact)
-    _, kept, told = world.advance(state, actions, replace(exact, context_hold=EVERY))
+    _, kept, told = world.advance(state, actions, replace(exact, context_refresh=EVERY))
     torch.testing.assert_close(kept, latents, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(told.blocks, trace.blocks)
 
@@ -93,7 +92,7 @@ def test_held_it_moves_little_and_less_the_oftener_it_is_read():
     _, latents, _ = world.advance(state, actions, exact)
     errors = []
     for hold in (1.0, 0.5, 0.1, EVERY):
-        _, kept, trace = world.advance(state, actions, replace(exact, context_hold=hold))
+        _, kept, trace = world.advance(state, actions, replace(exact, context_refresh=hold))
         errors.append(float((kept - latents).norm() / latents.norm()))
         assert trace.blocks.sum() == 12 * 3 * world.transformer.depth
     assert 0 < errors[0] < 0.3
@@ -103,10 +102,9 @@ def test_held_it_moves_little_and_less_the_oftener_it_is_read():
 @pytest.mark.parametrize("name", presets())
 def test_a_lane_of_any_cache_does_not_notice_its_neighbours(name):
     world = tiny_world(layers=4)
-    steady(world.transformer)
     state, actions = begin(world)
     policy = parse_cache({"preset": name, **({"threshold": 0.1} if name == "worldcache" else {})}).build()
-    fidelity = Fidelity(10, policy, "unipc", context_hold=0.3)
+    fidelity = Fidelity(10, policy, "unipc", context_refresh=0.3)
     _, together, trace = world.advance(state, actions, fidelity)
     assert together.isfinite().all()
     for lane in range(3):
@@ -119,7 +117,7 @@ def test_lanes_that_decide_apart_keep_their_own():
     world = tiny_world()
     state, actions = begin(world, lanes=6)
     policy = parse_cache({"preset": "worldcache", "threshold": 0.02, "max_skips": 2}).build()
-    fidelity = Fidelity(12, policy, context_hold=0.2)
+    fidelity = Fidelity(12, policy, context_refresh=0.2)
     _, together, trace = world.advance(state, actions, fidelity)
     assert 0 < trace.hit.mean() < 1
     assert (trace.hit != trace.hit[..., :1]).any(), "no step at which lanes differ"
@@ -134,7 +132,7 @@ def test_branches_keep_their_own(cache):
     world = guided()
     state, actions = begin(world, lanes=2)
     plain = Fidelity(12, parse_cache(cache).build(), guidance=2.0)
-    held = replace(plain, context_hold=0.3)
+    held = replace(plain, context_refresh=0.3)
     _, together, _ = world.advance(state, actions, held)
     _, in_turn, _ = world.advance(state, actions, replace(held, batched=False))
     torch.testing.assert_close(in_turn, together, rtol=1e-3, atol=1e-3)
@@ -151,7 +149,7 @@ def test_clips_keep_their_context_too():
     state, actions = begin(world, lanes=2, frames=1, ticks=12)
     exact = Fidelity(6, NoCache(), "unipc")
     _, latents, _ = world.advance(state, actions, exact)
-    _, kept, _ = world.advance(state, actions, replace(exact, context_hold=0.2))
+    _, kept, _ = world.advance(state, actions, replace(exact, context_refresh=0.2))
     assert 0 < float((kept - latents).norm() / latents.norm()) < 0.2
 
 
@@ -159,5 +157,5 @@ def test_a_hold_out_of_range_is_refused():
     world = tiny_world()
     state, actions = begin(world)
     for wrong in (-0.1, 1.5):
-        with pytest.raises(ConfigError, match=r"fidelity.context_hold is .*; it must be from 0 to 1"):
-            world.advance(state, actions, Fidelity(4, NoCache(), context_hold=wrong))
+        with pytest.raises(ConfigError, match=r"fidelity.context_refresh is .*; it must be from 0 to 1"):
+            world.advance(state, actions, Fidelity(4, NoCache(), context_refresh=wrong))

@@ -9,15 +9,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_world
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.cache import NoCache, parse_cache
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity
 from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.guidance import Guidance
 from wcsim.world.memory import VARIABLE, Need, lots, memory_limit, rollout_memory
-from wcsim.world.steady import steady
-from wcsim.world.tiny import tiny_clip_world, tiny_world
-from wcsim.world.transformer import ActionCosmosTransformer, set_precision
+from wcsim.world.rollout import Parts
 from wcsim.world.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:cache .* skipped nothing")
@@ -72,15 +72,15 @@ def model():
 def test_the_estimate_holds_and_is_not_wild(model, cache, scale, decide, dtype, hold):
     lanes, frames, side, texts = 3, 4, 32, 16
     model = model.float()
-    set_precision(model, dtype)
+    model.set_precision(dtype)
     noise, prompt = torch.randn(lanes, frames, 16, side, side), torch.randn(2, 1, texts, 16)
     policy = parse_cache(cache).build() if cache else NoCache()
-    fidelity = Fidelity(4, policy, "unipc", guidance=scale, decide=decide, context_hold=hold)
+    fidelity = Fidelity(4, policy, "unipc", guidance=scale, decide=decide, context_refresh=hold)
     spec = replace(tiny_clip_world().spec, latent_shape=(16, side, side), max_chunk=12)
-    need = rollout_memory(model.config, spec, fidelity, text_tokens=texts,
+    need = rollout_memory(model.geometry, spec, fidelity, text_tokens=texts,
                           size=model.patch_embed.proj.weight.element_size())
     guidance = Guidance(scale, prompt[1], decide=decide) if scale else None
-    sampling = Sampling(4, "unipc", guidance=guidance, context_hold=hold)
+    sampling = Sampling(4, "unipc", guidance=guidance, context_refresh=hold)
     with LiveBytes(noise, prompt, *model.parameters()) as live:
         sample_clip(model, noise[:, :1], noise, prompt[0], sampling, policy)
     assert live.peak <= need.total(lanes) <= 4 * live.peak
@@ -100,7 +100,6 @@ def test_what_fits():
 @pytest.mark.parametrize("make", [tiny_world, tiny_clip_world])
 def test_lots_of_lanes_are_all_lanes_together(make, monkeypatch):
     world = make()
-    steady(world.transformer)
     spec, rng = world.spec, np.random.default_rng(0)
     frames = rng.integers(0, 256, (5, 1, *spec.frame_size, 3), dtype=np.uint8)
     state = world.init(frames, np.zeros((5, 0, spec.action.dim), np.float32), np.arange(5))
@@ -136,8 +135,8 @@ def test_branches_share_a_batch_where_memory_allows(monkeypatch):
     state = told.init(frames, np.zeros((2, 0, 2), np.float32), np.arange(2))
     actions, fidelity = np.full((2, 2, 2), 256.0), Fidelity(3, NoCache(), guidance=2.0)
     seen = []
-    guidance = World.guidance
-    monkeypatch.setattr(World, "guidance", lambda *given: seen.append(given[-1].batched) or guidance(*given))
+    guidance = Parts.guidance
+    monkeypatch.setattr(Parts, "guidance", lambda *given: seen.append(given[-1].batched) or guidance(*given))
     _, together, _ = told.advance(state, actions, fidelity)
     assert seen[-1] is True
     told.memory_limit = told.memory(replace(fidelity, batched=False)).total(1)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from wcsim.backbones.cosmos2.tiny import tiny_world
 from wcsim.cache import NoCache, parse_cache
 from wcsim.errors import ActionError, ConfigError, WcsimError
 from wcsim.types import Fidelity
 from wcsim.world.sampler import make_scheduler
-from wcsim.world.tiny import tiny_world
 
 # A lane computed in another batch size may round differently in its matrix products; noise and decisions do not.
 TOLERANCE = {"atol": 2e-4, "rtol": 1e-3}

@@ -21,7 +21,7 @@ from torch import Tensor
 from wcsim.cache.gate import GateConfig
 from wcsim.cache.polynomial import MAX_ORDER, Polynomial
 from wcsim.cache.reuse import full_pass
-from wcsim.types import BlockStack, Decision
+from wcsim.types import BlockStack, CachePolicy, Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class Curve(CachePolicy):
     """The policy; `Decision.drift` is how far the noise level, to the power, has fallen since the last full pass."""
 
     class Config(GateConfig):
@@ -82,8 +82,8 @@ class Curve:
             config.warn_if_useless(state.num_steps)
         return velocity, replace(after, velocity=Polynomial.after(known, velocity, fallen, config.order)), decision
 
-    def passes(self, sigmas: Sequence[float]) -> Sequence[int]:
-        """See `wcsim.types.Foreseen`."""
+    def static_schedule(self, sigmas: Sequence[float]) -> Sequence[int]:
+        """See `wcsim.types.CachePolicy`."""
         state, steps = State(len(sigmas)), list[int]()
         for step, sigma in enumerate(sigmas):
             hit, _, state = self._decide(step, sigma, state)

@@ -1,4 +1,4 @@
-"""EasyCache (Zhou et al., arXiv 2507.02860): how fast the output changed with the input foretells how much it will.
+"""EasyCache (Zhou et al., arXiv 2507.02860): how fast the output changed with the input predicts how much it will.
 
 Published, input and output are the latents that enter the net and the velocity that leaves it, and their difference is
 reused.  Here they are the tokens that enter the first block and leave the last, so that the final layer still runs with

@@ -31,7 +31,7 @@ class FidelityConfig(StrictConfig):
     guidance_until: float = Field(0.0, ge=0, le=1)
     decide: Decide = "together"
     batched: bool = True
-    context_hold: float = Field(0.0, ge=0, le=1)
+    context_refresh: float = Field(0.0, ge=0, le=1)
 
     def build(self, spec: WorldSpec) -> Fidelity:
         """The fidelity for a world; ConfigError where the world cannot do it."""

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from wcsim.cache.gate import PolicyConfig
 from wcsim.cache.reuse import full_pass
-from wcsim.types import BlockStack, Decision
+from wcsim.types import BlockStack, CachePolicy, Decision
 
 
 @dataclass(frozen=True, slots=True)
-class NoCache:
+class NoCache(CachePolicy):
     """The plain transformer."""
 
     class Config(PolicyConfig):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from wcsim.cache.gate import StepConfig
-from wcsim.types import BlockStack, Decision
+from wcsim.types import BlockStack, CachePolicy, Decision
 
 Axis = Literal["step", "sigma"]
 Memory = TypeVar("Memory")
@@ -110,7 +110,7 @@ class State(Generic[Memory]):
 
 
 @dataclass(frozen=True, slots=True)
-class Gated(ABC, Generic[Memory]):
+class Gated(CachePolicy, ABC, Generic[Memory]):
     """A policy whose lanes each decide for themselves; the deep blocks run on those that miss."""
 
     config: StepConfig

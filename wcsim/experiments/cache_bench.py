@@ -58,7 +58,7 @@ def measure(config: RaceConfig, out: Path, progress: Progress) -> dict[str, Any]
     return {
         "world": race.world.spec.name, "episodes": config.episodes, "first_seed": config.first_seed,
         "horizon": config.horizon, "solver": config.solver, "steps": config.steps,
-        "labels": getattr(race.world.spec, "labels", "none"),
+        "labels": race.world.spec.labels,
         "losses": ["psnr", *race.task.state.metrics],
         "official_errors": {name: float(values.mean()) for name, values in official.errors.items()},
         "floor": floor(race), "absent": gone, "rows": rows, "phases": phases,
@@ -72,7 +72,7 @@ def name_of(what: FidelityConfig) -> str:
 
 def plain_of(who: Contestant) -> FidelityConfig:
     """The uncached loop of the same solver and steps, which a speed-up is counted from."""
-    return who.fidelity.model_copy(update={"cache": NoCache.Config(), "context_hold": 0.0})
+    return who.fidelity.model_copy(update={"cache": NoCache.Config(), "context_refresh": 0.0})
 
 
 def _timed(

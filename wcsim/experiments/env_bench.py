@@ -29,13 +29,13 @@ from wcsim.track import files
 from wcsim.track.stats import bootstrap
 from wcsim.world.checkpoints import find_world, read_description
 
-INSIDE = ("dynamics", "embed", "probe", "deep", "policy", "head", "solver", "decode", "estimate")
+INSIDE = ("state_model", "embed", "probe", "deep", "policy", "head", "solver", "decode", "estimate")
 """Spans of the transformer (with its cache), the codec and the estimator; all else is outside."""
 
 DEADLINE_ROUNDS = 60
 """Steps of one lane held against a deadline."""
 
-HOLD = "context_hold"
+REFRESH = "context_refresh"
 """The field of a fidelity that says how long the context is kept."""
 
 PEAK_SIZE, PEAK_ROUNDS = 1024, 20
@@ -84,9 +84,9 @@ def bench_env(
     known = {name: fidelity.model_copy(update={"cache": parse_cache(yaml.safe_load(name))}) for name in caches}
     settings: dict[str, Any] = {"task": spec.task, "world": world, "device": device, "compiled": compiled}
     peak, steps = matrix_peak(device), fidelity.steps or spec.default_steps
-    every = [{**settings, "compiled": graphs, "fidelity": one.model_copy(update={"steps": number, HOLD: hold})}
+    every = [{**settings, "compiled": graphs, "fidelity": one.model_copy(update={"steps": number, REFRESH: hold})}
              for number in (steps, fewer_steps) for one in known.values() for graphs in sorted({False, compiled})
-             for hold in sorted({0.0, getattr(fidelity, HOLD)})]
+             for hold in sorted({0.0, getattr(fidelity, REFRESH)})]
     summary = {
         "world": spec.name, "device": device, "threads": torch.get_num_threads(), "lanes": lanes, "rounds": rounds,
         "compiled": compiled, "fidelity": fidelity.model_dump(mode="json", exclude={"cache"}),
@@ -181,9 +181,10 @@ def operations_of(env: ImaginedEnv) -> float:
     """Operations of one block on one lane with a full context, a multiply-accumulate counting as two; NaN where the
     context is not always read.
 
-    As `wcsim.world.cost` counts them, but for cross-attention, which costs nothing where the text is a single token.
+    As `wcsim.backbones.cosmos2.cost` counts them, but for cross-attention, which costs nothing where the text is a
+    single token.
     """
-    if getattr(env.fidelity, HOLD):
+    if getattr(env.fidelity, REFRESH):
         return float("nan")
     config, spec = env.world.transformer.config, env.world.spec
     width = config.num_attention_heads * config.attention_head_dim
@@ -239,7 +240,7 @@ def bench_deadline(every: Sequence[dict[str, Any]], rounds: int, deadline_ms: fl
                 took[number, index] = 1e3 * (perf_counter() - began)
     percentiles = np.percentile(took, [50, 95, 99], axis=0)
     return [{"steps": env.fidelity.steps, "cache": settings["fidelity"].cache.kind, "compiled": settings["compiled"],
-             HOLD: getattr(env.fidelity, HOLD), "hit_rate": env.last_trace.hit_rate,
+             REFRESH: getattr(env.fidelity, REFRESH), "hit_rate": env.last_trace.hit_rate,
              **dict(zip(("p50_ms", "p95_ms", "p99_ms"), percentiles[:, index].tolist(), strict=True)),
              "within": float((took[:, index] <= deadline_ms).mean())}
             for index, (settings, env) in enumerate(zip(every, envs, strict=True)) if env.last_trace is not None]
@@ -275,7 +276,7 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
                      "within", title=f"single steps against a deadline of {summary['deadline']['ms']:g} ms")
     for row in summary["deadline"]["rows"]:
         deadline.add_row(str(row["steps"]), str(row["cache"]), "yes" if row["compiled"] else "no",
-                         f"{row[HOLD]:g}", f"{row['hit_rate']:.2f}",
+                         f"{row[REFRESH]:g}", f"{row['hit_rate']:.2f}",
                          *(f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
                          f"{row['within']:.0%}")
     return [steps, ratios, apart, deadline]

@@ -32,7 +32,7 @@ from wcsim.cache.gate import PolicyConfig
 from wcsim.cache.reuse import full_pass
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.experiments.hooked import Block, Model
-from wcsim.types import BlockStack, Decision
+from wcsim.types import BlockStack, CachePolicy, Decision
 
 Origin = Literal["ours", "diffusers", "cache-dit"]
 
@@ -215,7 +215,7 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Foreign:
+class Foreign(CachePolicy):
     """The policy.  Unlike ours it is no value: its models remember."""
 
     config: ForeignConfig

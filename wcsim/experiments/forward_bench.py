@@ -22,15 +22,15 @@ from diffusers import CosmosTransformer3DModel
 from rich.table import Table
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.conditioning import Conditioning, Constants
+from wcsim.backbones.cosmos2.modulation import Modulation
+from wcsim.backbones.cosmos2.releases import PREDICT_2B
+from wcsim.backbones.cosmos2.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 from wcsim.cache.none import NoCache
 from wcsim.errors import ConfigError, RunError
 from wcsim.world.clips import Sampling, sample_clip
-from wcsim.world.conditioning import Conditioning, Constants
-from wcsim.world.cosmos import PREDICT_2B
 from wcsim.world.guidance import Guidance
-from wcsim.world.modulation import Modulation
 from wcsim.world.sampler import make_scheduler
-from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 
 GUIDANCE = 7.0
 SAVINGS = {
@@ -99,10 +99,10 @@ class Undone(ActionCosmosTransformer):
         return tokens, given
 
     def modulations(
-        self, sigma_SNT: Tensor, constants: Constants, foreseen: Sequence[int] | None = None
+        self, sigma_SNT: Tensor, constants: Constants, schedule: Sequence[int] | None = None
     ) -> Sequence[Modulation]:
         if not {"modulation_per_frame", "modulation_ahead"} & set(self.redo):
-            return super().modulations(sigma_SNT, constants, foreseen)
+            return super().modulations(sigma_SNT, constants, schedule)
         return [Modulation(*self.time_and_action(sigma_NT, constants.action)) for sigma_NT in sigma_SNT]
 
 

@@ -17,11 +17,10 @@ from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.cache_utils import CacheMixin
 from torch import Tensor, nn
 
+from wcsim.backbones.cosmos2.attention import cross_attention, self_attention
+from wcsim.backbones.cosmos2.conditioning import Conditioning, add_gated, modulate
 from wcsim.errors import ConfigError
-from wcsim.world.attention import cross_attention, self_attention
-from wcsim.world.conditioning import Conditioning
 from wcsim.world.stack import TransformerStack
-from wcsim.world.transformer import add_gated, modulate
 
 
 @dataclass(slots=True)

@@ -57,4 +57,4 @@ def manifest_of(config: Experiment, *, seeds: Mapping[str, object]) -> dict[str,
     """The manifest, with the quantities of the task and the labels that the world was trained on."""
     spec, _ = read_description(find_world(config.world))
     return {**make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config)),
-            "state": config.task.build().state.to_json(), "labels": getattr(spec, "labels", "none")}
+            "state": config.task.build().state.to_json(), "labels": spec.labels}

@@ -90,7 +90,7 @@ class RungConfig(StrictConfig):
     """See `wcsim.agents.halving.Rung`."""
 
     fidelity: FidelityConfig | None = None
-    """None: predicted by the world's dynamics alone."""
+    """None: predicted by the world's state model alone."""
     survivors: int = Field(8, ge=0)
     ticks: int | None = Field(None, ge=1)
 
@@ -104,7 +104,7 @@ class MPCPolicyConfig(PolicySettings, MPCConfig):
 
     kind: Literal["mpc"] = "mpc"
     fidelity: FidelityConfig | None = FidelityConfig(steps=4)
-    """null plans on what the world's dynamics predict, and renders nothing."""
+    """null plans on what the world's state model predicts, and renders nothing."""
     objective: Annotated[StateGoalConfig | LatentGoalConfig, Field(discriminator="kind")] = StateGoalConfig()
     rungs: tuple[RungConfig, ...] = ()
     """Successive halving: each rung scores what the one before let through; the last ones' survivors are imagined at

@@ -22,7 +22,7 @@ Cache = str | dict[str, Any] | PolicyConfig
 """A cache preset's name, or its settings (`wcsim.cache.parse_cache`), or those of somebody else's cache."""
 
 
-HOLD = "context_hold"
+HOLD = "context_refresh"
 """The knob that is no setting of a cache."""
 
 
@@ -33,12 +33,12 @@ class Sweep(StrictConfig):
     """The cache preset that the sweep starts from, or the name of somebody else's cache."""
     origin: Origin = "ours"
     """Whose code it is: see `wcsim.experiments.foreign`."""
-    context_hold: float = Field(0.0, ge=0, le=1)
+    context_refresh: float = Field(0.0, ge=0, le=1)
     """How long the context is kept (`wcsim.types.Fidelity`); may be the knob instead."""
     name: str | None = None
     """Its name in the results, by default the policy, with the origin if that is not ours."""
     knob: str
-    """One of its settings, or `context_hold`."""
+    """One of its settings, or `context_refresh`."""
     values: list[float | int] = Field(min_length=1)
     settings: dict[str, Any] = Field({})
     """What else differs from the preset."""
@@ -59,7 +59,7 @@ class Sweep(StrictConfig):
     def _settings(self) -> Iterator[tuple[str, Cache, float]]:
         """Knob, cache, and how long the context is kept."""
         for value in self.values if missing(self.origin) is None else ():
-            hold = float(value) if self.knob == HOLD else self.context_hold
+            hold = float(value) if self.knob == HOLD else self.context_refresh
             settings = self.settings if self.knob == HOLD else {**self.settings, self.knob: value}
             cache: Cache = {"preset": self.policy, **settings}
             if self.origin != "ours":
@@ -171,14 +171,14 @@ def absent(config: RaceConfig) -> dict[str, str]:
 
 
 def fidelity(
-    solver: str, steps: int, cache: Cache, context: int | None = None, context_hold: float = 0.0
+    solver: str, steps: int, cache: Cache, context: int | None = None, context_refresh: float = 0.0
 ) -> FidelityConfig:
     """A fidelity with the world's own chunk."""
     return FidelityConfig.model_validate({"solver": solver, "steps": steps, "context": context,
                                           "cache": {"preset": cache} if isinstance(cache, str) else cache,
-                                          "context_hold": context_hold})
+                                          "context_refresh": context_refresh})
 
 
 def is_plain(what: FidelityConfig) -> bool:
     """Whether every pass is whole."""
-    return what.cache.kind == "none" and not what.context_hold
+    return what.cache.kind == "none" and not what.context_refresh

@@ -27,7 +27,7 @@ from wcsim.experiments.world_bench import HeldOut, errors_of, record
 from wcsim.spans import Spans
 from wcsim.track import metrics
 from wcsim.track.stats import bootstrap
-from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity, Foreseen, Trace, WorldState
+from wcsim.types import BlockStack, CachePolicy, Decision, Fidelity, Trace, WorldState
 from wcsim.world.world import World
 
 Progress = Callable[[str], None]
@@ -73,7 +73,7 @@ class Race:
         if shift:
             noise = shift * torch.randn(state.latents.shape, generator=torch.Generator().manual_seed(0))
             state = replace(state, latents=state.latents + noise.to(state.latents))
-        scales = ForeseenWeighed(what.cache) if isinstance(what.cache, Foreseen) else Weighed(what.cache)
+        scales = Weighed(what.cache)
         length = self.config.horizon if whole else self.chunk
         what = replace(what, cache=scales, chunk=self._pass)
         _, latents, trace = self.world.advance(state, self.truth.actions[:, :length], what)
@@ -140,7 +140,7 @@ class Race:
         return told
 
 
-class Weighed:
+class Weighed(CachePolicy):
     """A policy that notes how much its state ever held; for measurement only."""
 
     def __init__(self, policy: CachePolicy) -> None:
@@ -157,14 +157,9 @@ class Weighed:
         self.most = max(self.most, sum(kept.values()) / stack.tokens.nbytes)
         return velocity, state, decision
 
-
-class ForeseenWeighed(Weighed):
-    """The same for a policy whose decisions are foreseen, which changes when the context is read."""
-
-    def passes(self, sigmas: Sequence[float]) -> Sequence[int]:
+    def static_schedule(self, sigmas: Sequence[float]) -> Sequence[int] | None:
         """As the policy."""
-        assert isinstance(self.policy, Foreseen)
-        return self.policy.passes(sigmas)
+        return self.policy.static_schedule(sigmas)
 
 
 def tensors_in(value: Any) -> Iterable[Tensor]:

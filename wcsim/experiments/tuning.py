@@ -48,7 +48,7 @@ def tune_world(
                  deadline_ms=deadline_ms, max_error=max_error)
     who = who_is(contestants(config), row)
     cache = parse_cache(who.fidelity.cache).model_dump()
-    hold = {"context_hold": who.fidelity.context_hold} if who.fidelity.context_hold else {}
+    hold = {"context_refresh": who.fidelity.context_refresh} if who.fidelity.context_refresh else {}
     settings = {"fidelity": {"solver": row["solver"], "steps": row["steps"], "cache": cache, **hold}}
     low, high = row["speedup_official_interval"]
     return (f"# {row['ms']:.0f} ms per step of {row['batch']} lane(s) here, {row['speedup_official']:.2f}x "

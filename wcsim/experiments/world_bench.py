@@ -121,7 +121,7 @@ def measure_world(
     errors = errors_of(task, frames, future)
     copied = np.repeat(future.frames[:, :1], max(HORIZONS), axis=1)
     summary = {
-        "world": world.spec.name, "labels": getattr(world.spec, "labels", "none"), "first_seed": first_seed,
+        "world": world.spec.name, "labels": world.spec.labels, "first_seed": first_seed,
         "episodes": episodes, "denoise_steps": rolls.steps, "state": task.state.to_json(),
         **codec_figures(world, task, truth),
         "horizon": by_horizon(task, errors, future),

@@ -94,7 +94,7 @@ def world_layers(steps: Sequence[Row]) -> dict[str, tuple[str, np.ndarray]]:
     """Label to colour and milliseconds `[n]`, bottom first: what each span took beyond the spans inside it."""
     probe, deep = _span(steps, "probe"), _span(steps, "deep")
     encode, policy = _span(steps, "encode"), _span(steps, "policy")
-    edges = sum((_span(steps, name) for name in ("embed", "head", "solver", "dynamics")), np.zeros(len(steps)))
+    edges = sum((_span(steps, name) for name in ("embed", "head", "solver", "state_model")), np.zeros(len(steps)))
     known = probe + deep + encode + edges + policy
     layers = {
         "deep blocks": ("deep", deep),

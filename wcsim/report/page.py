@@ -34,7 +34,7 @@ DEFAULT_FPS = 10.0
 """Of the videos of a run too short to say how fast its world moves."""
 
 SPAN_TREE = {
-    "plan": 1, "truth": 1, "imagine": 1, "encode": 2, "dynamics": 2, "embed": 2, "policy": 2, "probe": 2, "deep": 2,
+    "plan": 1, "truth": 1, "imagine": 1, "encode": 2, "state_model": 2, "embed": 2, "policy": 2, "probe": 2, "deep": 2,
     "head": 2, "solver": 2, "decode": 1, "estimate": 1,
 }
 """Span to its depth inside the control step, in reading order; others follow at depth 1."""

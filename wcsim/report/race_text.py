@@ -98,7 +98,7 @@ def _affordable(row: Row | None) -> str:
 
 def _phases(phases: Mapping[str, Mapping[str, float]], curves: Sequence[Row]) -> str:
     """Shares of a step per span, and the most memory that any knob of the policy took."""
-    spans = ("probe", "deep", "policy", "embed", "head", "solver", "dynamics", "outside_blocks")
+    spans = ("probe", "deep", "policy", "embed", "head", "solver", "state_model", "outside_blocks")
     grids = {name: max(row["memory_grids"] for row in curves if row["policy"] == name) for name in phases}
     return _table(
         ["", *(span.replace("_", " ") for span in spans), "token grids per lane"],

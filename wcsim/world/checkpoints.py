@@ -1,7 +1,7 @@
 """Worlds on disk: diffusers' `save_pretrained` folders beside a `world.json` that describes and hashes them.
 
     NAME/world.json  NAME/transformer/{config.json, *.safetensors}  NAME/vae/{config.json, *.safetensors}
-    NAME/dynamics/{config.json, dynamics.safetensors}    where the transformer is told what bodies will do
+    NAME/state_model/{config.json, *.safetensors}    where it predicts quantities beside the pixels
     NAME/text/embeddings.safetensors     where the world reads a prompt: `conditional`, and `unconditional` to guide by
 
 Our own weights are stored in float16, converted ones as they came; they are computed with in float32 (or whatever the
@@ -26,17 +26,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from wcsim.backbones.backbone import BACKBONES, Backbone, releases
 from wcsim.errors import CheckpointError
 from wcsim.types import WorldSpec
 from wcsim.world.codec import ClipCodec, Codec, WanCodec
-from wcsim.world.cosmos import RELEASES, released_world
-from wcsim.world.dynamics import Dynamics
-from wcsim.world.transformer import ActionCosmosTransformer
+from wcsim.world.state_model import StateModel, load_state_model
 
 FORMAT = 1
 """Version of `world.json`; another one is refused."""
 
-PARTS = ("transformer", "vae", "dynamics", "text")
+PARTS = ("transformer", "vae", "state_model", "text")
 TEXTS = Path("text", "embeddings.safetensors")
 
 
@@ -47,33 +46,33 @@ def shipped_worlds() -> dict[str, Path]:
 
 
 def find_world(name: str) -> Path:
-    """The folder of a world given by path, by name, or as a released model (`wcsim.world.cosmos`)."""
+    """The folder of a world given by path, by name, or as a released model."""
     if (Path(name) / "world.json").is_file():
         return Path(name)
-    if name in RELEASES:
-        return released_world(name)
-    worlds = shipped_worlds()
+    worlds, released = shipped_worlds(), releases()
+    if name in released:
+        return released[name].find(name)
     if name not in worlds:
         known = ", ".join(worlds) or "none"
         raise CheckpointError(f"world {name!r} is neither a folder with a world.json nor shipped; shipped: {known}; "
-                              f"released elsewhere: {', '.join(RELEASES)}")
+                              f"released elsewhere: {', '.join(released)}")
     return worlds[name]
 
 
 def save_world(
     folder: Path,
     spec: WorldSpec,
-    transformer: ActionCosmosTransformer,
+    transformer: Backbone,
     codec: WanCodec,
     *,
     dtype: torch.dtype | None = torch.float16,
     texts: Mapping[str, Tensor] | None = None,
-    dynamics: Dynamics | None = None,
+    state_model: StateModel | None = None,
     source: Mapping[str, str] | None = None,
 ) -> None:
     """Write a complete world; `world.json` comes last, so that a folder with one is whole.
 
-    dtype: of the weights on disk; None keeps theirs; those of the dynamics, which are few, stay as they are.  texts:
+    dtype: of the weights on disk; None keeps theirs; those of the state model, which are few, stay as they are.  texts:
     prompt features `[1, S, E]` by branch.  source: where the parts came from, part by part, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +85,8 @@ def save_world(
     if texts:
         (folder / TEXTS).parent.mkdir(exist_ok=True)
         save_file({name: text.contiguous() for name, text in texts.items()}, folder / TEXTS)
-    if dynamics is not None:
-        dynamics.save(folder / "dynamics")
+    if state_model is not None:
+        state_model.save(folder / "state_model")
     description = {"format": FORMAT, "spec": asdict(spec), "sha256": hash_files(folder)}
     description |= {"source": dict(source)} if source else {}
     (folder / "world.json").write_text(json.dumps(description, indent=2) + "\n")
@@ -138,18 +137,27 @@ def verify_hashes(folder: Path) -> None:
             raise CheckpointError(f"{folder / path} has sha256 {present[path]}, recorded is {recorded[path]}")
 
 
-def load_parts(folder: Path) -> tuple[WorldSpec, ActionCosmosTransformer, WanCodec]:
+def load_parts(folder: Path) -> tuple[WorldSpec, Backbone, WanCodec]:
     """Verify a world and load it in float32 on the CPU."""
     verify_hashes(folder)
     spec, _ = read_description(folder)
     try:
-        transformer = load_strictly(ActionCosmosTransformer, folder / "transformer")
+        transformer = load_strictly(backbone_of(folder / "transformer"), folder / "transformer")
         vae = load_strictly(WanCodec.autoencoder, folder / "vae")
-        codec = Codec(vae, spec.looks) if spec.frames_per_latent == 1 else ClipCodec(vae)
+        codec = Codec(vae, spec.refine_steps) if spec.frames_per_latent == 1 else ClipCodec(vae)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} does not load: {error}") from error
     check_spec(spec, transformer, codec)
     return spec, transformer.eval(), codec.eval()
+
+
+def backbone_of(folder: Path) -> Any:
+    """The class that wrote the weights in a folder.  CheckpointError for an unknown one: a world may come from
+    anywhere, so its files name no module to import."""
+    name, known = json.loads((folder / "config.json").read_text()).get("_class_name"), BACKBONES.names()
+    if name not in known:
+        raise CheckpointError(f"{folder}: _class_name is {name!r}; known backbones: {', '.join(known)}")
+    return BACKBONES.load(name)
 
 
 def load_texts(folder: Path) -> dict[str, Tensor]:
@@ -163,27 +171,24 @@ def load_texts(folder: Path) -> dict[str, Tensor]:
     return texts
 
 
-def load_dynamics(folder: Path, spec: WorldSpec, transformer: ActionCosmosTransformer) -> Dynamics | None:
-    """The dynamics of a world, which its transformer must have been trained with; None where it has none."""
-    dynamics = None
-    if (folder / "dynamics").is_dir():
+def load_state(folder: Path, spec: WorldSpec, transformer: Backbone) -> StateModel | None:
+    """The state model of a world, which its transformer must have been trained with; None where it has none."""
+    model = None
+    if (folder / "state_model").is_dir():
         try:
-            dynamics = Dynamics.load(folder / "dynamics")
+            model = load_state_model(folder / "state_model")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{folder / 'dynamics'} does not load: {error}") from error
-    if dynamics is not None and spec.frames_per_latent > 1:
-        raise CheckpointError(f"world {spec.name!r}: dynamics foretell frame by frame; here {spec.frames_per_latent} "
-                              "frames share a latent")
-    told = 0 if dynamics is None else dynamics.config.control_channels
-    if told != transformer.config.control_channels:
+            raise CheckpointError(f"{folder / 'state_model'} does not load: {error}") from error
+    if model is not None and spec.frames_per_latent > 1:
+        raise CheckpointError(f"world {spec.name!r}: a state model predicts frame by frame; here "
+                              f"{spec.frames_per_latent} frames share a latent")
+    drawn = 0 if model is None else model.control_channels
+    if drawn != transformer.geometry.control_channels:
         raise CheckpointError(f"world {spec.name!r}: control channels: the transformer has "
-                              f"{transformer.config.control_channels}, the dynamics draw {told}")
-    if dynamics is not None and (dynamics.config.latent_shape, dynamics.config.actions) != (
-            spec.latent_shape, spec.action.dim):
-        raise CheckpointError(f"world {spec.name!r}: the dynamics read latents {dynamics.config.latent_shape} and "
-                              f"{dynamics.config.actions} coordinates of an action, the spec has {spec.latent_shape} "
-                              f"and {spec.action.dim}")
-    return dynamics
+                              f"{transformer.geometry.control_channels}, the state model draws {drawn}")
+    if model is not None:
+        model.check(spec.latent_shape, spec.action.dim)
+    return model
 
 
 def load_strictly(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **config: Any) -> Any:
@@ -202,24 +207,22 @@ def actions_read(spec: WorldSpec) -> int:
     return spec.max_chunk if spec.reads == "chunk" else spec.frames_per_latent
 
 
-def check_spec(spec: WorldSpec, transformer: ActionCosmosTransformer, codec: WanCodec) -> None:
+def check_spec(spec: WorldSpec, transformer: Backbone, codec: WanCodec) -> None:
     """Raise CheckpointError where the weights cannot do what the spec says."""
     channels, height, width = spec.latent_shape
-    _, patch_h, patch_w = transformer.config.patch_size
-    clips = spec.frames_per_latent > 1
+    geometry, clips = transformer.geometry, spec.frames_per_latent > 1
     expected = {
         "latent channels of the codec": (codec.latent_channels, channels),
-        "latent channels out of the transformer": (transformer.config.out_channels, channels),
-        "transformer in_channels (latents and condition mask)": (transformer.config.in_channels, channels + 1),
-        "action features": (transformer.config.action_features, actions_read(spec) * spec.action.num_features),
+        "latent channels of the transformer": (geometry.latent_channels, channels),
+        "action features": (geometry.action_features, actions_read(spec) * spec.action.num_features),
         "frames per latent": (codec.frames_per_latent, spec.frames_per_latent),
         "frames of a chunk left over by latents": (spec.max_chunk % spec.frames_per_latent, 0),
-        "looks of an encoder of clips": (spec.looks if clips else 0, 0),
+        "refinements by an encoder of clips": (spec.refine_steps if clips else 0, 0),
         "octaves of an action, in a world of clips": (spec.action.fourier_octaves if clips else 0, 0),
         "frame height": (height * codec.compression, spec.frame_size[0]),
         "frame width": (width * codec.compression, spec.frame_size[1]),
-        "latent height left over by patches": (height % patch_h, 0),
-        "latent width left over by patches": (width % patch_w, 0),
+        "latent height left over by patches": (height % geometry.patch[0], 0),
+        "latent width left over by patches": (width % geometry.patch[1], 0),
     }
     for what, (found, wanted) in expected.items():
         if found != wanted:

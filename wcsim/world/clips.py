@@ -1,4 +1,4 @@
-"""Clips as the official Cosmos pipelines sample them: all latent frames together, the first few given.
+"""Clips as the official pipelines of video models sample them: all latent frames together, the first few given.
 
 Given frames enter every denoise step clean; their own noise is walked to them beside the new frames, as the official
 loops do.  Easy to get wrong: the walk ends only near the given frames (the first noise level is not quite 1), and the
@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from wcsim.backbones.backbone import Backbone, Text
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Decision
-from wcsim.world.attention import Text
 from wcsim.world.guidance import Guidance
 from wcsim.world.sampler import Window, denoise, make_scheduler
-from wcsim.world.transformer import ActionCosmosTransformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Sampling:
     """How a clip is sampled.
 
     solver, flow_shift: see `wcsim.world.sampler.SOLVERS`.  context_sigma: noise level that given frames are said to
-    have; below 0, that of the new ones.  guidance: None for one branch.  context_hold: see `wcsim.types.Fidelity`.
+    have; below 0, that of the new ones.  guidance: None for one branch.  context_refresh: see `wcsim.types.Fidelity`.
     """
 
     steps: int
@@ -32,11 +31,11 @@ class Sampling:
     flow_shift: float = 1.0
     context_sigma: float = 1e-4
     guidance: Guidance | None = None
-    context_hold: float = 0.0
+    context_refresh: float = 0.0
 
 
 def sample_clip(
-    transformer: ActionCosmosTransformer,
+    transformer: Backbone,
     context: Tensor,
     noise: Tensor,
     text: Tensor | Text,
@@ -56,4 +55,4 @@ def sample_clip(
     window = Window(context, noise[:, given:], actions, known, text, sampling.guidance, noise[:, :given])
     scheduler = make_scheduler(sampling.solver, sampling.steps, sampling.flow_shift)
     return denoise(transformer, window, scheduler, policy, context_sigma=sampling.context_sigma,
-                   spans=spans or Spans(noise.device), hold=sampling.context_hold)
+                   spans=spans or Spans(noise.device), refresh=sampling.context_refresh)

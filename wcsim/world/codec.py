@@ -3,8 +3,8 @@
 This is the only file that converts between uint8 `HWC` frames and floats.  A clip of one frame sees only the last
 temporal tap of each causal convolution (the others meet zero padding), so in `Codec` the taps that count run as 2-D
 convolutions: the same numbers as `AutoencoderKLWan.encode` and `decode`, at a third of the arithmetic (tested).  A
-frame comes out the same to the last bit whatever its batch (`wcsim.world.steady`).  Easy to get wrong: the first latent
-of a clip holds one frame, every other one four.
+frame comes out the same to the last bit whatever its batch (`wcsim.world.batch_invariant`).  Easy to get wrong: the
+first latent of a clip holds one frame, every other one four.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 from torch import Tensor
 
-from wcsim.world.steady import SteadyConv2d, convolve
+from wcsim.world.batch_invariant import BatchInvariantConv2d, convolve
 
 FRAMES_PER_BATCH, FRAMES_PER_CPU_BATCH = 256, 16
 """Frames that go through the autoencoder together; bounds memory, changes no number.  On a CPU more of them leave its
@@ -65,21 +65,21 @@ class WanCodec(torch.nn.Module):
 class Codec(WanCodec):
     """Encodes and decodes single frames.
 
-    looks: how often `encode` looks at what the decoder draws, and adds to the latents what the encoder misses in it.
-    One pass of an encoder leaves things out that the decoder could have drawn (an amortisation gap); each look costs
-    a decoding and an encoding more.
+    refine_steps: how often `encode` refines the latents: it decodes them, encodes the result, and adds the difference.
+    One pass of an encoder leaves things out that the decoder could have drawn (an amortisation gap).  Each step costs
+    one decoding and one encoding.
     """
 
-    def __init__(self, vae: AutoencoderKLWan, looks: int = 0) -> None:
+    def __init__(self, vae: AutoencoderKLWan, refine_steps: int = 0) -> None:
         if any(vae.config.temperal_downsample):
             raise ValueError("a frame codec needs an autoencoder without temporal compression")
         for module in vae.modules():
             if isinstance(module, WanCausalConv3d):
                 module.__class__ = SingleFrameConv
             elif type(module) is torch.nn.Conv2d:
-                module.__class__ = SteadyConv2d
+                module.__class__ = BatchInvariantConv2d
         super().__init__(vae)
-        self.looks = looks
+        self.refine_steps = refine_steps
 
     @classmethod
     def new(cls, config: dict[str, Any]) -> Self:
@@ -92,9 +92,9 @@ class Codec(WanCodec):
         return cls(vae)
 
     @classmethod
-    def load(cls, folder: Path, looks: int = 0) -> Self:
+    def load(cls, folder: Path, refine_steps: int = 0) -> Self:
         """Read diffusers' `save_pretrained` layout, in float32."""
-        return cls(AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32), looks)
+        return cls(AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32), refine_steps)
 
     def posterior(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance `[B, C, h, w]`, not normalised, of pixels in [-1, 1]."""
@@ -112,26 +112,26 @@ class Codec(WanCodec):
         pixels: Tensor = x.squeeze(2)
         return pixels
 
-    def look_again(self, latents_BCHW: Tensor, first_BCHW: Tensor) -> Tensor:
+    def refine(self, latents_BCHW: Tensor, first_BCHW: Tensor) -> Tensor:
         """Latents, as `posterior` gives them, corrected once by how the encoder's answer to their own picture differs
         from `first`, its answer to the frame."""
         shown = self.reconstruct(latents_BCHW).clamp(-1.0, 1.0)
         return latents_BCHW + first_BCHW - self.posterior(shown)[0]
 
     @torch.no_grad()
-    def encode(self, frames: np.ndarray, looks: int | None = None) -> Tensor:
-        """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`; no noise.  looks: None for the codec's own."""
+    def encode(self, frames: np.ndarray, refine_steps: int | None = None) -> Tensor:
+        """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`; no noise.  refine_steps: None: its own."""
         if frames.dtype != np.uint8 or frames.shape[-1] != 3:
             raise ValueError(f"frames must be uint8 [..., H, W, 3], got {frames.dtype} {list(frames.shape)}")
-        looks = self.looks if looks is None else looks
-        if looks < 0:
-            raise ValueError(f"looks is {looks}; it must be 0 or more")
+        refine_steps = self.refine_steps if refine_steps is None else refine_steps
+        if refine_steps < 0:
+            raise ValueError(f"refine_steps is {refine_steps}; it must be 0 or more")
         parts = []
         for some in torch.from_numpy(frames.reshape(-1, *frames.shape[-3:])).split(self._together):
             pixels = to_pixels(some.to(self.mean.device))
             latents = first = self.posterior(pixels.to(self.mean.dtype))[0]
-            for _ in range(looks):
-                latents = self.look_again(latents, first)
+            for _ in range(refine_steps):
+                latents = self.refine(latents, first)
             parts.append((latents - self.mean) / self.std)
         latents = torch.cat(parts)
         return latents.view(*frames.shape[:-3], *latents.shape[1:])

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from wcsim.world.world import World
+from wcsim.world.rollout import Parts
 
 GRAPHS = 64
 """Most graphs of one function that may be made in a process."""
 
 
-def compile_world(world: World, **options: Any) -> None:
+def compile_world(parts: Parts, **options: Any) -> None:
     """Let `torch.compile` (which takes the options) make graphs of whatever a rollout runs at every step: block
-    ranges and what modulates them, the dynamics, and the decoder of a codec of single frames.
+    ranges and what modulates them, the state model, and the decoder of a codec of single frames.
 
     The cache and the sampler, which read the host, stay outside.  Each block range, each number of lanes and each way
     to treat the context compiles once, which is more often than torch expects of one function, so its limit (of the
@@ -30,11 +29,12 @@ def compile_world(world: World, **options: Any) -> None:
         made: Callable[..., Any] = torch.compile(function, fullgraph=True, **options)
         return made
 
-    transformer: Any = world.transformer
+    transformer: Any = parts.transformer
     transformer.run_blocks = graph(transformer.run_blocks)
-    transformer.make_modulations = graph(transformer.make_modulations)
-    if world.spec.frames_per_latent == 1:
-        world.codec.reconstruct = graph(world.codec.reconstruct)
-    if world.dynamics is not None:
-        dynamics: Any = world.dynamics
-        dynamics.control, dynamics.estimate = graph(dynamics.control), graph(dynamics.estimate)
+    for part in transformer.compiled_parts:
+        setattr(transformer, part, graph(getattr(transformer, part)))
+    if parts.spec.frames_per_latent == 1:
+        parts.codec.reconstruct = graph(parts.codec.reconstruct)
+    if parts.state_model is not None:
+        model: Any = parts.state_model
+        model.control, model.update = graph(model.control), graph(model.update)

@@ -1,10 +1,10 @@
-"""Context frames that are read once and looked back on: their keys and values, kept from one denoise step to the next.
+"""The context KV cache: keys and values of the clean frames, which later denoise steps attend to again.
 
 Context enters every denoise step as it is, under the same noise level; what the blocks make of it changes only because
 it sees the frames that are being denoised, and these settle early.  So most passes need not read it again: the new
 frames alone run, and attend to the keys and values that the context had when it was last read.  The idea is the
-key/value cache of language models, without their causal mask and therefore renewed on the way (`renewals`); the small
-worlds' errors are in docs/history/caching/context.md.
+key/value cache of language models, without their causal mask and therefore refreshed on the way (`refresh_steps`); the
+small worlds' errors are in docs/history/caching/context.md.
 
 Easy to get wrong: a cache policy may run the blocks in parts, and skip the later ones.  Where the context is read it
 goes the same way, part by part, so its tokens wait between the parts; the later blocks of a lane that skips keep what
@@ -20,12 +20,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from wcsim.world.attention import Read
+from wcsim.backbones.backbone import Read
 
 Rows = slice | Tensor
 
 
-class Kept:
+class ContextCache:
     """What the blocks read of the context, for one group of branches in one denoise loop; the rows of a branch lie side
     by side.  rows: branches x lanes.  depth: blocks."""
 
@@ -71,13 +71,13 @@ class Kept:
         return whole
 
 
-def renewals(levels: Sequence[float], steps: Sequence[int], hold: float) -> frozenset[int]:
-    """Which of `steps` read the context: the first, and those at which the root of the noise level has fallen by `hold`
+def refresh_steps(levels: Sequence[float], steps: Sequence[int], fall: float) -> frozenset[int]:
+    """Which of `steps` read the context: the first, and those at which the root of the noise level has fallen by `fall`
     since.  levels: of all denoise steps."""
     found, last = list[int](), 0.0
     for step in steps:
         root = levels[step] ** 0.5
-        if not found or last - root >= hold:
+        if not found or last - root >= fall:
             found.append(step)
             last = root
     return frozenset(found)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from wcsim.backbones.backbone import Text
 from wcsim.errors import ConfigError
 from wcsim.types import Decide, Decision
-from wcsim.world.attention import Text, join_texts
 
 CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 
@@ -63,7 +63,7 @@ def groups_of(conditional: Text, unconditional: Text | None, guidance: Guidance 
     if guidance.decide == "apart":
         return tuple(Group((name,), ((texts[name], 1),)) for name in guidance.order)
     ordered = tuple(texts[name] for name in guidance.order)
-    passes = ((join_texts(ordered), 2),) if guidance.batched else tuple((text, 1) for text in ordered)
+    passes = ((ordered[0].join(ordered[1:]), 2),) if guidance.batched else tuple((text, 1) for text in ordered)
     return (Group(guidance.order, passes),)
 
 

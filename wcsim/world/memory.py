@@ -1,7 +1,7 @@
-"""What a rollout needs beside the weights, told before it begins, and how many lanes fit at once.
+"""What a rollout needs beside the weights, estimated before it begins, and how many lanes fit at once.
 
 Tensors of a token's width make up nearly all of it, so they are counted: those that one block holds at its fullest
-moment, those that a cache remembers between steps, and those of the context where it is kept.  Easy to get wrong:
+moment, those that a cache remembers between steps, and those of the context where it is cached.  Easy to get wrong:
 attention is taken to run without its score matrix, as every backend of torch but the plainest does.
 
 Shape suffixes: N lanes, L tokens, D width.
@@ -10,15 +10,13 @@ Shape suffixes: N lanes, L tokens, D width.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from wcsim.backbones.backbone import Geometry
 from wcsim.errors import ConfigError
 from wcsim.types import Fidelity, WorldSpec
-from wcsim.world.modulation import ROWS
 
 VARIABLE = "WCSIM_MEMORY_GB"
 """Environment variable with the limit for worlds that were given none."""
@@ -56,33 +54,32 @@ class Need:
 
 
 def rollout_memory(
-    config: Mapping[str, Any], spec: WorldSpec, fidelity: Fidelity, *, text_tokens: int, size: int, codec_width: int = 0
+    geometry: Geometry, spec: WorldSpec, fidelity: Fidelity, *, text_tokens: int, size: int,
+    codec_width: int = 0,
 ) -> Need:
-    """The need of one `World.advance`.  config: the transformer's.  size: bytes per number in its blocks.  codec_width:
-    feature maps at full resolution where pictures are made on the way, as in worlds of clips."""
-    width = config["num_attention_heads"] * config["attention_head_dim"]
-    _, patch_h, patch_w = config["patch_size"]
+    """The need of one `World.advance`.  geometry: the transformer's.  size: bytes per number in its blocks.
+    codec_width: feature maps at full resolution where frames are decoded on the way, as in worlds of clips."""
+    width, depth, (patch_h, patch_w) = geometry.width, geometry.depth, geometry.patch
     channels, height, columns = spec.latent_shape
     frames = (fidelity.context or spec.max_context) + (fidelity.chunk or spec.max_chunk) // spec.frames_per_latent
     tokens = frames * (height // patch_h) * (columns // patch_w)
     branches = 2 if fidelity.guidance > 0 else 1
     at_once = branches if fidelity.decide == "together" and fidelity.batched else 1
     attending = 6 * size + 4 * 4  # read, normed, query, key, value, answer; the rotation works in float32
-    feeding = size * (3 + 2 * config["mlp_ratio"])
+    feeding = size * (3 + 2 * geometry.feed_forward)
     modulation = 12 * frames * width * 4
     held = branches * (KEPT + (JOINED if at_once > 1 else 0)) * size
     per_lane = tokens * width * (held + at_once * max(attending, feeding)) + at_once * modulation
     per_lane += LATENTS * frames * channels * height * columns * 4
-    if fidelity.context_hold:
-        looked_back_on = tokens * (fidelity.context or spec.max_context) // frames
-        per_lane += branches * (2 * config["num_layers"] + 1) * looked_back_on * width * size
-    texts = branches * 2 * config["num_layers"] * text_tokens * width * size
-    made = 2 * ROWS * 9 * config["num_layers"] * width * 4  # three norms of a block, three vectors each; put together
+    if fidelity.context_refresh:
+        context = tokens * (fidelity.context or spec.max_context) // frames
+        per_lane += branches * (2 * depth + 1) * context * width * size
+    texts = branches * 2 * depth * text_tokens * width * size
     pixels = spec.frame_size[0] * spec.frame_size[1]
     if codec_width:
         per_lane += 2 * spec.max_chunk * 3 * pixels * 4
     codec = CODEC_LIVE * codec_width * spec.frames_per_latent * pixels * 4
-    return Need(fixed=int(max(texts + made, codec)), per_lane=int(per_lane))
+    return Need(fixed=int(max(texts + geometry.step_bytes, codec)), per_lane=int(per_lane))
 
 
 def lots(lanes: int, need: Need, limit: int) -> list[list[int]]:

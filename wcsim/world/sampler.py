@@ -15,14 +15,13 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from wcsim.backbones.backbone import Backbone, Text
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
-from wcsim.types import CachePolicy, Decision, Foreseen
-from wcsim.world.attention import Text
-from wcsim.world.context import Kept, renewals
+from wcsim.types import CachePolicy, Decision
+from wcsim.world.context import ContextCache, refresh_steps
 from wcsim.world.guidance import Group, Guidance, alone, groups_of, guide, merge_groups
-from wcsim.world.stack import Shown, TransformerStack
-from wcsim.world.transformer import ActionCosmosTransformer
+from wcsim.world.stack import DenoiseStep, TransformerStack
 
 SOLVERS: dict[str, Callable[[float], Any]] = {
     "euler": lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift),
@@ -33,7 +32,7 @@ SOLVERS: dict[str, Callable[[float], Any]] = {
     "dpm": lambda shift: DPMSolverMultistepScheduler(
         use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift, algorithm_type="dpmsolver++",
     ),
-    # The post-trained base models of Cosmos-Predict2.5: a grid of its own instead of a shift.
+    # A grid of its own instead of a shift, as released video models use it.
     "unipc-karras": lambda shift: UniPCMultistepScheduler(
         use_karras_sigmas=True, use_flow_sigmas=True, prediction_type="flow_prediction", sigma_max=200.0,
         sigma_min=0.01,
@@ -81,54 +80,92 @@ class Window:
     control: Tensor | None = None
 
 
+class Branches:
+    """The groups of guided branches in one denoise loop, and what the cache policy remembers of each."""
+
+    def __init__(self, policy: CachePolicy, groups: Sequence[Group], lanes: int, steps: int) -> None:
+        self.groups = groups
+        self._policy, self._lanes, self._steps, self._first = policy, lanes, steps, 0
+        self._states: dict[tuple[str, ...], Any] = {group.branches: policy.init(lanes, steps) for group in groups}
+
+    def end_guidance(self, text: Text, step: int) -> None:
+        """From this step on the conditional branch goes on alone."""
+        self.groups = groups_of(text, None, None)
+        branches = self.groups[0].branches
+        if branches not in self._states:  # branches that decide together share a state; none can take its part
+            self._first, self._states = step, {branches: self._policy.init(self._lanes, self._steps - step)}
+
+    def decide(self, stacks: Sequence[TransformerStack], step: int) -> tuple[dict[str, Tensor], Decision]:
+        """Velocities `[N, k, C, h, w]` by branch, and the decision."""
+        velocities, decisions = dict[str, Tensor](), list[Decision]()
+        for group, stack in zip(self.groups, stacks, strict=True):
+            state = self._states[group.branches]
+            velocity, self._states[group.branches], decision = self._policy.forward(stack, step - self._first, state)
+            velocities |= zip(group.branches, velocity.unbind(1), strict=True)
+            decisions.append(decision)
+        return velocities, merge_groups(self.groups, decisions)
+
+
+class ContextCaches:
+    """The context KV cache of every group of branches in one denoise loop; none where every pass reads the context."""
+
+    def __init__(self, levels: Sequence[float], schedule: Sequence[int] | None, refresh: float) -> None:
+        """levels: noise levels of the steps.  schedule: those that run, None for all.  refresh: see `denoise`."""
+        self._steps = refresh_steps(levels, range(len(levels)) if schedule is None else schedule, refresh)
+        self._on, self._caches = refresh > 0, dict[tuple[str, ...], ContextCache]()
+
+    def stacks(self, step: DenoiseStep, groups: Sequence[Group]) -> Sequence[TransformerStack]:
+        """The transformer at a step, for each group."""
+        if not self._on:
+            return [TransformerStack(step, group) for group in groups]
+        lanes, depth = len(step.latents_NCThw), step.transformer.depth
+        self._caches = {
+            group.branches: self._caches.get(group.branches) or ContextCache(len(group.branches) * lanes, depth)
+            for group in groups}
+        found = [(group, self._caches[group.branches]) for group in groups]
+        return [TransformerStack(step, group, cache, refresh=step.step in self._steps or cache.empty)
+                for group, cache in found]
+
+
 def denoise(
-    transformer: ActionCosmosTransformer,
+    transformer: Backbone,
     window: Window,
     scheduler: Any,
     policy: CachePolicy,
     *,
     context_sigma: float,
     spans: Spans,
-    hold: float = 0.0,
+    refresh: float = 0.0,
 ) -> tuple[Tensor, list[Decision], Tensor]:
     """New latents `[N, k, C, h, w]`, the decision of every step, and the blocks run `[S, N]`.
 
     context_sigma: noise level that the context frames are said to have; below 0, that of the new ones.  Where the
-    window asks for a walk, the latents are `[N, c+k, C, h, w]`, the walked context first.  hold: see
-    `wcsim.world.context.renewals`; 0 reads the context in every pass.
+    window asks for a walk, the latents are `[N, c+k, C, h, w]`, the walked context first.  refresh: see
+    `wcsim.types.Fidelity.context_refresh`; 0 reads the context in every pass.
     """
-    lanes, count = window.noise.shape[:2]
-    context = window.context.shape[1]
+    lanes, count, context = *window.noise.shape[:2], window.context.shape[1]
+    ladder, guidance = scheduler.sigmas.tolist(), window.guidance
     clean_T = (torch.arange(context + count) < context).to(window.noise)
-    position = transformer.position(torch.cat([window.context, window.noise], dim=1).transpose(1, 2))
-    constants = transformer.settle(window.actions, window.known, window.text, position, window.control)
-    unconditional = transformer.read_text(window.guidance.unconditional) if window.guidance else None
-    groups = groups_of(constants.text, unconditional, window.guidance)
-    states = {group.branches: policy.init(lanes, len(scheduler.timesteps)) for group in groups}
-    kept, keeps = dict[tuple[str, ...], Kept](), hold > 0 and context > 0
+    constants = transformer.prepare(torch.cat([window.context, window.noise], dim=1).transpose(1, 2), window.actions,
+                                    window.known, window.text, window.control)
+    unconditional = transformer.read_text(guidance.unconditional) if guidance else None
+    branches = Branches(policy, groups_of(constants.text, unconditional, guidance), lanes, len(scheduler.timesteps))
+    schedule = policy.static_schedule(ladder[:-1])
+    caches = ContextCaches(ladder[:-1], schedule, refresh if context else 0.0)
+    levels_ST = levels_of(ladder[:-1], clean_T, context_sigma)
+    modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants, schedule)
     x = window.noise if window.walk is None else torch.cat([window.walk, window.noise], dim=1)
-    decisions, blocks, guided, begun = list[Decision](), [], window.guidance is not None, 0
-    ladder = scheduler.sigmas.tolist()
-    sigma_S1 = torch.tensor(ladder[:-1], device=x.device).unsqueeze(1)
-    levels_ST = torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigma_S1, sigma_S1)
-    foreseen = policy.passes(ladder[:-1]) if isinstance(policy, Foreseen) else None
-    renewing = renewals(ladder[:-1], foreseen or range(len(ladder) - 1), hold) if keeps else frozenset[int]()
-    modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants, foreseen)
-    for step, timestep in enumerate(scheduler.timesteps):
-        if guided and window.guidance and ladder[step] < window.guidance.until:
-            guided, groups = False, groups_of(constants.text, None, None)
-            if groups[0].branches not in states:  # branches that decide together share a state; none can take its part
-                begun, states = step, {groups[0].branches: policy.init(lanes, len(scheduler.timesteps) - step)}
-        shown = Shown(
-            transformer, torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2), levels_ST[step : step + 1],
-            clean_T, constants, modulations, step, context, (ladder[step], ladder[step + 1]), spans)
-        if keeps:
-            kept = {group.branches: kept.get(group.branches) or Kept(len(group.branches) * lanes, transformer.depth)
-                    for group in groups}
-        stacks = [TransformerStack(shown, group, held, renew=step in renewing or (held is not None and held.empty))
-                  for group in groups for held in [kept.get(group.branches)]]
+    decisions, blocks = list[Decision](), []
+    for number, timestep in enumerate(scheduler.timesteps):
+        if guidance and ladder[number] < guidance.until:
+            branches.end_guidance(constants.text, number)
+            guidance = None
+        latents = torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2)
+        step = DenoiseStep(transformer, latents, levels_ST[number : number + 1], clean_T, constants, modulations,
+                           number, context, (ladder[number], ladder[number + 1]), spans)
+        stacks = caches.stacks(step, branches.groups)
         with spans("policy"):
-            velocities, decision = _decide(groups, stacks, policy, step - begun, states)
+            velocities, decision = branches.decide(stacks, number)
         with spans("solver"):
             velocity = guide(velocities, window.guidance.scale if window.guidance else 0.0).to(x.dtype)
             if window.walk is not None:
@@ -141,14 +178,7 @@ def denoise(
     return x, decisions, torch.stack(blocks)
 
 
-def _decide(
-    groups: Sequence[Group], stacks: Sequence[TransformerStack], policy: CachePolicy, step: int,
-    states: dict[tuple[str, ...], Any],
-) -> tuple[dict[str, Tensor], Decision]:
-    """Velocities `[N, k, C, h, w]` by branch, and the decision; brings `states` up to date."""
-    velocities, told = dict[str, Tensor](), list[Decision]()
-    for group, stack in zip(groups, stacks, strict=True):
-        velocity, states[group.branches], decision = policy.forward(stack, step, states[group.branches])
-        velocities |= zip(group.branches, velocity.unbind(1), strict=True)
-        told.append(decision)
-    return velocities, merge_groups(groups, told)
+def levels_of(levels: Sequence[float], clean_T: Tensor, context_sigma: float) -> Tensor:
+    """Noise level by step and frame, `[S, T]`."""
+    sigma_S1 = torch.tensor(levels, device=clean_T.device).unsqueeze(1)
+    return torch.where(clean_T > 0, context_sigma if context_sigma >= 0 else sigma_S1, sigma_S1)

@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Read = tuple[Tensor, Tensor]
-"""Keys and values `[B, n, L, d]` of one self-attention, keys rotated."""
+from wcsim.backbones.backbone import Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,12 @@ class Text:
         """Tokens of each."""
         return self.keys[0].shape[2] if self.keys else 1
 
+    def join(self, others: Sequence[Text]) -> Text:
+        """This text and others of equal length as the groups of one."""
+        texts = (self, *others)
+        keys = tuple(torch.cat(part) for part in zip(*(text.keys for text in texts), strict=True))
+        return Text(keys, tuple(torch.cat(part) for part in zip(*(text.values for text in texts), strict=True)))
+
     def select(self, lanes: Tensor, count: int) -> Text:
         """The text of some of `count` lanes; whoever selects from shared texts takes equally many lanes of each."""
         if self.groups != count:
@@ -77,14 +82,6 @@ def read_text(attentions: Sequence[Any], text_GSE: Tensor) -> Text:
         return Text((), tuple(attn.to_out[0](attn.to_v(text_GSE)) for attn in attentions))
     keys = tuple(attn.norm_k(_heads(attn, attn.to_k(text_GSE))) for attn in attentions)
     return Text(keys, tuple(_heads(attn, attn.to_v(text_GSE)) for attn in attentions))
-
-
-def join_texts(texts: Sequence[Text]) -> Text:
-    """Several texts of equal length as the groups of one."""
-    if len(texts) == 1:
-        return texts[0]
-    keys = tuple(torch.cat(part) for part in zip(*(text.keys for text in texts), strict=True))
-    return Text(keys, tuple(torch.cat(part) for part in zip(*(text.values for text in texts), strict=True)))
 
 
 def cross_attention(attn: Any, x_BLD: Tensor, text: Text, block: int) -> Tensor:

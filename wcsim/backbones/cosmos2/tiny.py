@@ -10,24 +10,27 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan
 
+from wcsim.backbones.cosmos2.releases import BRIDGE
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.types import ActionSpec, WorldSpec
+from wcsim.world.body_dynamics import BodyDynamics, BodyDynamicsConfig
 from wcsim.world.checkpoints import actions_read
-from wcsim.world.clip_world import ClipWorld
 from wcsim.world.codec import ClipCodec, Codec
-from wcsim.world.cosmos import BRIDGE
-from wcsim.world.dynamics import Dynamics, DynamicsConfig
-from wcsim.world.transformer import ActionCosmosTransformer
 from wcsim.world.world import World
 
-PUSHT_ACTION = ActionSpec((0.0, 0.0), (512.0, 512.0), ("target_x", "target_y"), "simulator px", 1)
+PLACE_ACTION = ActionSpec((0.0, 0.0), (512.0, 512.0), ("target_x", "target_y"), "simulator px", 1)
+"""A place on a table to go to."""
 
 
 def tiny_parts(
-    seed: int = 0, *, layers: int = 3, control_channels: int = 0
+    seed: int = 0, *, task: str = "tiny", layers: int = 3, control_channels: int = 0
 ) -> tuple[WorldSpec, ActionCosmosTransformer, Codec]:
-    """Spec, transformer (2 heads of 16) and codec (96x96 to 4x12x12) with weights drawn from `seed`."""
+    """Spec, transformer (2 heads of 16) and codec (96x96 to 4x12x12) with weights drawn from `seed`.
+
+    task: in whose name the spec is; it has frames and actions of its own, whatever the task.
+    """
     spec = WorldSpec(
-        name="tiny", task="pusht", frame_size=(96, 96), latent_shape=(4, 12, 12), fps=10.0, action=PUSHT_ACTION,
+        name="tiny", task=task, frame_size=(96, 96), latent_shape=(4, 12, 12), fps=10.0, action=PLACE_ACTION,
         max_context=4, max_chunk=4, flow_shift=3.0, context_sigma=1e-4, default_steps=4,
     )
     with torch.random.fork_rng(devices=[]):
@@ -45,27 +48,28 @@ def tiny_parts(
     return spec, transformer.eval(), codec.eval()
 
 
-def tiny_world(seed: int = 0, *, layers: int = 3) -> World:
+def tiny_world(seed: int = 0, *, task: str = "tiny", layers: int = 3) -> World:
     """The same as a world."""
-    return World(*tiny_parts(seed, layers=layers))
+    return World(*tiny_parts(seed, task=task, layers=layers))
 
 
-def tiny_dynamics(seed: int = 0) -> Dynamics:
-    """Dynamics of agent and block for `tiny_parts(control_channels=4)`."""
+def tiny_state_model(seed: int = 0) -> BodyDynamics:
+    """A state model of two bodies, `agent` and `block`, for `tiny_parts(control_channels=4)`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Dynamics(DynamicsConfig((False, True), (4, 12, 12), 2, action_is_place=True, width=64)).eval()
+        return BodyDynamics(BodyDynamicsConfig(
+            (False, True), (4, 12, 12), 2, ("agent", "block"), (512.0, 512.0), action_is_place=True, width=64)).eval()
 
 
-def tiny_clip_world(seed: int = 0, **spec: Any) -> ClipWorld:
+def tiny_clip_world(seed: int = 0, **spec: Any) -> World:
     """A world of clips like those of the robot models: 12 Bridge actions to 3 latents behind 1.  spec: what differs."""
     whole = WorldSpec(**{
-        "name": "tiny-clips", "task": "pusht", "frame_size": (32, 32), "latent_shape": (16, 4, 4), "fps": 4.0,
+        "name": "tiny-clips", "task": "tiny", "frame_size": (32, 32), "latent_shape": (16, 4, 4), "fps": 4.0,
         "action": BRIDGE, "max_context": 1, "max_chunk": 12, "flow_shift": 5.0, "context_sigma": -1.0,
         "default_steps": 4, "frames_per_latent": 4, "carry": "pixels", **spec,
     })
     transformer, codec = tiny_cosmos(seed, action_features=actions_read(whole) * whole.action.num_features)
-    return ClipWorld(whole, transformer, codec)
+    return World(whole, transformer, codec)
 
 
 def tiny_cosmos(seed: int = 0, *, action_features: int = 0) -> tuple[ActionCosmosTransformer, ClipCodec]:

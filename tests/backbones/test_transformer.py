@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import CosmosTransformer3DModel
 
-from wcsim.world.tiny import tiny_parts
-from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
+from wcsim.backbones.cosmos2.tiny import tiny_parts
+from wcsim.backbones.cosmos2.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 
 
 def inputs(model, *, lanes=2, frames=5, context=2, text_tokens=1):

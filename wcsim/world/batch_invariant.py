@@ -20,7 +20,7 @@ ROWS = 32
 """Products of fewer rows are filled up to this many: four rows for each of eight threads."""
 
 
-class SteadyLinear(nn.Linear):
+class BatchInvariantLinear(nn.Linear):
     """A linear layer that rounds one row as it rounds many."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -32,14 +32,14 @@ class SteadyLinear(nn.Linear):
         return super().forward(filled)[:rows].view(*input.shape[:-1], self.out_features)
 
 
-def steady(module: nn.Module) -> None:
-    """Make every linear layer of a module steady, in place; its weights stay the same."""
+def make_batch_invariant(module: nn.Module) -> None:
+    """Make every linear layer of a module batch-invariant, in place; its weights stay the same."""
     for part in module.modules():
         if type(part) is nn.Linear:
-            part.__class__ = SteadyLinear
+            part.__class__ = BatchInvariantLinear
 
 
-class SteadyConv2d(nn.Conv2d):
+class BatchInvariantConv2d(nn.Conv2d):
     """A convolution that rounds one picture as it rounds many."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -50,9 +50,9 @@ class SteadyConv2d(nn.Conv2d):
 def convolve(
     input: Tensor, weight: Tensor, bias: Tensor | None, *, padding: Any = (0, 0), stride: Any = (1, 1)
 ) -> Tensor:
-    """`F.conv2d`; where no gradient is wanted, on the CPU, steady and channels last, which is also faster.
+    """`F.conv2d`; where no gradient is wanted, on the CPU, batch-invariant and channels last, which is faster.
 
-    A graph of `torch.compile` cannot hold the steady call, and is channels last alone.
+    A graph of `torch.compile` cannot hold the batch-invariant call, and is channels last alone.
     """
     if torch.is_grad_enabled() or input.device.type != "cpu":
         return F.conv2d(input, weight, bias, padding=padding, stride=stride)

@@ -1,4 +1,4 @@
-"""What a transformer pass costs, from its configuration alone, before anything runs.
+"""Sizes of a transformer and what a pass costs, from its configuration alone, before anything runs.
 
 One multiply-accumulate counts as two operations.  Easy to get wrong: text is projected, and made keys and values, once
 per rollout, so it stands apart from the passes.
@@ -9,6 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from wcsim.backbones.backbone import Geometry
+from wcsim.backbones.cosmos2.modulation import ROWS
+
+
+def geometry_of(config: Mapping[str, Any]) -> Geometry:
+    """The sizes that a configuration asks for; what it leaves out has none."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    _, patch_h, patch_w = config["patch_size"]
+    three_norms = 2 * ROWS * 9 * config["num_layers"] * width * 4  # three vectors each; made, then put together
+    return Geometry(
+        depth=config["num_layers"], width=width, patch=(patch_h, patch_w), latent_channels=config["out_channels"],
+        action_features=config.get("action_features", 0), control_channels=config.get("control_channels", 0),
+        feed_forward=config["mlp_ratio"], step_bytes=three_norms,
+    )
 
 
 @dataclass(frozen=True, slots=True)

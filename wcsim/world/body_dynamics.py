@@ -1,17 +1,15 @@
-"""Where bodies are, and where they go: a small network beside the transformer, which is told what it foretells.
+"""A state model of bodies in a plane: where they are, and where they go.  Trained on a simulator's poses.
 
-How a pushed body turns hangs on a unit or two and takes millions of pushes to learn; a network on poses sees a push for
-a thousandth of what it costs a video transformer.  So `Estimator` reads the poses of the bodies from the clean
-latents of a frame, `ForwardModel` takes them on under the actions, in the frame of the body itself, where a push is
-the same push wherever on the table it happens, and `maps` draws them for the transformer, whose tokens read them beside
-the latents (`control_channels`).  Pictures come from the transformer alone.  What is read in one carries its noise, so
-the pose of a frame is estimated by an observer of fixed gain: what follows from the estimates of the two frames before,
-corrected by what is read.  An imagined frame was drawn as foretold, and corrects little; a seen one is the truth.
+How a pushed body turns is hard to learn from pixels; a network on poses sees a push for a thousandth of what it costs
+a video transformer.  `Estimator` reads the poses of the bodies from the clean latents of a frame.  `ForwardModel`
+predicts them under the actions, in the frame of the body itself, where a push is the same push wherever it happens.
+`maps` draws the prediction for the transformer, whose tokens read it beside the latents (`control_channels`); pixels
+come from the transformer alone.  A pose that is read carries noise, so an observer of fixed gain estimates it: what
+follows from the estimates of the two frames before, corrected by what is read.  An imagined frame was drawn as
+predicted, and corrects little; a seen one is the truth.
 
-Two poses do not say how fast a body is that is still on its way to where the last action sent it: they say how far it
-came.  So the forward model is told the action that led to the newer pose, too.
-
-Poses are as `wcsim.world.poses` has them.
+Easy to get wrong: two poses do not say how fast a body is that is still on its way to where the last action sent it.
+So the forward model reads the action that led to the newer pose, too.  Poses are as in `wcsim.world.body_poses`.
 """
 
 from __future__ import annotations
@@ -21,31 +19,39 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wcsim.world.poses import bump_maps, columns, difference, turn, turn_places, wrap
-from wcsim.world.steady import SteadyConv2d, steady
+from wcsim.errors import CheckpointError
+from wcsim.world.batch_invariant import BatchInvariantConv2d, make_batch_invariant
+from wcsim.world.body_poses import bump_maps, columns, difference, turn, turn_places, wrap
+from wcsim.world.state_model import StateModel
 
 MAP_GAIN = 3.0
 """Height of a body's bump in its map."""
 
 
 @dataclass(frozen=True, slots=True)
-class DynamicsConfig:
+class BodyDynamicsConfig:
     """angled: for every body, whether it has an angle.  latent_shape: C, h, w.  actions: coordinates of an action.
-    action_is_place: whether they are x and y of a place, in the same units as the bodies'.  trust, trust_seen: how much
-    of the pose of an imagined frame, and of a seen one, is what the frames before it foretell; the rest is read.
+    names: of the bodies; empty: `body_0` and so on.  extent: what the frame spans along x and y, in the task's units.
+    labels: see `StateModel`.  action_is_place: whether actions are x and y of a place, in the units of the bodies.
+    trust, trust_seen: how much of the pose of an imagined frame, and of a seen one, is predicted; the rest is read.
     keypoints: maps whose centres the estimator reads.  width, depth: of the hidden layers; multiples of 64 keep
     activations in whole vectors, so that a lane rounds alone as among others."""
 
     angled: tuple[bool, ...]
     latent_shape: tuple[int, int, int]
     actions: int
+    names: tuple[str, ...] = ()
+    extent: tuple[float, float] = (1.0, 1.0)
+    labels: str = "privileged: poses of bodies"
+    kind: Literal["body_dynamics"] = "body_dynamics"
     action_is_place: bool = False
     trust: float = 0.98
     trust_seen: float = 0.4
@@ -53,6 +59,11 @@ class DynamicsConfig:
     channels: int = 64
     width: int = 512
     depth: int = 3
+
+    @property
+    def bodies(self) -> tuple[str, ...]:
+        """A name for every body."""
+        return self.names or tuple(f"body_{number}" for number in range(len(self.angled)))
 
     @property
     def pose_size(self) -> int:
@@ -65,8 +76,8 @@ class DynamicsConfig:
         return sum(1 + 2 * angle for angle in self.angled)
 
 
-def led(actions: Tensor, known: Tensor) -> Tensor:
-    """What led to frames, `[..., A + 1]`: coordinates `[..., A]` and, as 1 or 0, whether they are `known` `[...]`."""
+def previous_action(actions: Tensor, known: Tensor) -> Tensor:
+    """The actions that led to frames, `[..., A + 1]`: coordinates `[..., A]`, and 1 where `known` `[...]`, else 0."""
     said = known.unsqueeze(-1).to(actions)
     return torch.cat([actions * said, said], dim=-1)
 
@@ -86,14 +97,14 @@ class Estimator(nn.Module):
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, config: DynamicsConfig) -> None:
+    def __init__(self, config: BodyDynamicsConfig) -> None:
         super().__init__()
         channels, height, width = config.latent_shape
         self.angled = config.angled
-        conv = [SteadyConv2d(before, config.channels, 3, padding=1)
+        conv = [BatchInvariantConv2d(before, config.channels, 3, padding=1)
                 for before in (channels, config.channels, config.channels)]
         self.features = nn.Sequential(*(layer for each in conv for layer in (each, nn.SiLU())))
-        self.keypoints = SteadyConv2d(config.channels, config.keypoints, 1)
+        self.keypoints = BatchInvariantConv2d(config.channels, config.keypoints, 1)
         read = 2 * config.keypoints
         self.places = nn.Linear(read, 2 * len(config.angled))
         self.angles = hidden([read, config.width // 2, config.width // 2], 2 * sum(config.angled))
@@ -130,12 +141,12 @@ class ForwardModel(nn.Module):
     offset: Tensor
     spread: Tensor
 
-    def __init__(self, config: DynamicsConfig) -> None:
+    def __init__(self, config: BodyDynamicsConfig) -> None:
         super().__init__()
         self.config = config
         example = torch.zeros(1, config.pose_size)
         action = torch.zeros(1, config.actions)
-        size = self.features(example, example, led(action, torch.ones(1)), action).shape[-1]
+        size = self.features(example, example, previous_action(action, torch.ones(1)), action).shape[-1]
         self.layers = hidden([size, *[config.width] * config.depth], config.pose_size)
         self.register_buffer("offset", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
@@ -149,7 +160,7 @@ class ForwardModel(nn.Module):
         return torch.zeros_like(pose[..., :2]), torch.zeros_like(pose[..., 0])
 
     def features(self, before: Tensor, now: Tensor, last: Tensor, action: Tensor) -> Tensor:
-        """What the layers read of two poses `[..., P]` one step apart, what `led` from one to the other `[..., A+1]`
+        """What the layers read of two poses `[..., P]` one step apart, the `previous_action` between them `[..., A+1]`
         and an action `[..., A]`: everything as it is on the table, and seen from the body."""
         (centre, angle), bodies = self._frame(now), columns(self.config.angled)
         arrows = []
@@ -187,35 +198,37 @@ class ForwardModel(nn.Module):
         change = self.predict(before, now, last, action) * self.spread
         return now + turn_places(self.config.angled, change, self._frame(now)[1])
 
-    def play(self, before: Tensor, now: Tensor, last: Tensor, actions: Tensor) -> list[Tensor]:
+    def rollout(self, before: Tensor, now: Tensor, last: Tensor, actions: Tensor) -> list[Tensor]:
         """The poses `[N, P]` that follow two, one step apart, under actions `[N, k, A]`, one by one; `last` `[N, A+1]`
-        is what `led` to the second."""
+        is what `previous_action` makes of the one before."""
         played = [before, now]
         for action in actions.unbind(1):
             played.append(self(*played[-2:], last, action))
-            last = led(action, torch.ones_like(action[:, 0]))
+            last = previous_action(action, torch.ones_like(action[:, 0]))
         return played[2:]
 
 
-class Dynamics(nn.Module):
-    """Estimator and forward model of a world; see the module."""
+class BodyDynamics(StateModel):
+    """Estimator and forward model of a world; see the module.  What it remembers of a frame is the pose of its bodies;
+    its quantities are `NAME`, x and y, and `NAME_angle` in radians."""
 
-    def __init__(self, config: DynamicsConfig) -> None:
+    def __init__(self, config: BodyDynamicsConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.labels = config, config.labels
+        self.memory_size, self.control_channels = config.pose_size, config.control_channels
+        self.quantities = tuple(name for body, angle in zip(config.bodies, config.angled, strict=True)
+                                for name in ((body, f"{body}_angle") if angle else (body,)))
         self.estimator, self.forward_model = Estimator(config), ForwardModel(config)
-        steady(self)
+        make_batch_invariant(self)
 
-    def estimate(self, past: Tensor, latents: Tensor, actions: Tensor, known: Tensor, *, seen: bool) -> Tensor:
-        """Poses `[N, k, P]` of k new frames with latents `[N, k, C, h, w]` that follow m with the poses `[N, m, P]`.
-        seen: whether they are frames of the truth, or imagined.
+    def update(self, memory: Tensor, latents: Tensor, actions: Tensor, known: Tensor, *, seen: bool) -> Tensor:
+        """See `StateModel`; of the features of an action its coordinates come first.
 
-        actions: features `[N, m+k, F]` of what led to each frame, their coordinates first.  known: `[N, m+k]`, whether
-        it is known.  A frame is read alone where its own action is not known, or where nothing says how the bodies
-        moved before; they were at rest in a past frame to which no known action led.
+        A frame is read alone where its own action is not known, or where nothing says how the bodies moved before; they
+        were at rest in a past frame to which no known action led.
         """
         trust = self.config.trust_seen if seen else self.config.trust
-        poses, coordinates = list(past.unbind(1)), actions[..., : self.config.actions]
+        poses, coordinates = list(memory.unbind(1)), actions[..., : self.config.actions]
         for index, read in enumerate(self.estimator.read(latents).unbind(1)):
             frame = len(poses)
             if frame:
@@ -225,27 +238,40 @@ class Dynamics(nn.Module):
                 mixed = read + trust * difference(self.config.angled, expected, read)
                 read = torch.where(told.unsqueeze(1), mixed, read)
             poses.append(read)
-        return torch.stack(poses[past.shape[1] :], dim=1)
+        return torch.stack(poses[memory.shape[1] :], dim=1)
 
     def _motion(self, poses: Sequence[Tensor], action: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The pose `[N, P]` before the last one, what `led` to the last, and whether it was moving, `[N]`: at rest
-        unless its `action` `[N, A]` is `known` `[N]`."""
+        """The pose `[N, P]` before the last one, the `previous_action` of the last, and whether it was moving `[N]`: at
+        rest unless its `action` `[N, A]` is `known` `[N]`."""
         moving = known & (len(poses) > 1)
         before = torch.where(moving.unsqueeze(1), poses[max(0, len(poses) - 2)], poses[-1])
-        return before, led(action, moving), moving
+        return before, previous_action(action, moving), moving
 
-    def foretell(self, past: Tensor, actions: Tensor, known: Tensor) -> Tensor:
-        """Poses `[N, m+k, P]`: those `[N, m, P]` of m >= 1 past frames, and what follows under the last k of the
-        actions' features `[N, m+k, F]`.  known: `[N, m]`; the bodies are at rest in a frame to which no known action
-        led."""
-        count, coordinates = past.shape[1], actions[..., : self.config.actions]
-        before, last, _ = self._motion(past.unbind(1), coordinates[:, count - 1], known[:, -1])
-        told = self.forward_model.play(before, past[:, -1], last, coordinates[:, count:])
-        return torch.cat([past, torch.stack(told, dim=1)], dim=1)
+    def predict(self, memory: Tensor, actions: Tensor, known: Tensor) -> Tensor:
+        """See `StateModel`; the bodies are at rest in a frame to which no known action led."""
+        count, coordinates = memory.shape[1], actions[..., : self.config.actions]
+        before, last, _ = self._motion(memory.unbind(1), coordinates[:, count - 1], known[:, -1])
+        return torch.stack(self.forward_model.rollout(before, memory[:, -1], last, coordinates[:, count:]), dim=1)
 
-    def control(self, past: Tensor, actions: Tensor, known: Tensor) -> Tensor:
-        """The same as maps `[N, K, m+k, h, w]` for the transformer."""
-        return self.maps(self.foretell(past, actions, known)).transpose(1, 2)
+    def control(self, memory: Tensor, actions: Tensor, known: Tensor) -> Tensor:
+        """See `StateModel` and `maps`."""
+        return self.maps(torch.cat([memory, self.predict(memory, actions, known)], dim=1)).transpose(1, 2)
+
+    def values(self, memory: Tensor) -> dict[str, np.ndarray]:
+        """See `StateModel`."""
+        poses, found = memory.cpu().numpy().astype(np.float64), dict[str, np.ndarray]()
+        for name, (place, own) in zip(self.config.bodies, columns(self.config.angled), strict=True):
+            found[name] = (poses[..., place] + 1) / 2 * np.array(self.config.extent)
+            if own is not None:
+                found[f"{name}_angle"] = poses[..., own : own + 1]
+        return found
+
+    def check(self, latent_shape: tuple[int, int, int], action_dim: int) -> None:
+        """See `StateModel`."""
+        config = self.config
+        if (config.latent_shape, config.actions) != (latent_shape, action_dim):
+            raise CheckpointError(f"the state model reads latents {config.latent_shape} and {config.actions} "
+                                  f"coordinates of an action, the spec has {latent_shape} and {action_dim}")
 
     def maps(self, poses: Tensor) -> Tensor:
         """Poses `[..., P]` as maps `[..., K, h, w]`, body after body (`bump_maps`)."""
@@ -258,14 +284,14 @@ class Dynamics(nn.Module):
         return torch.stack(drawn, dim=-3)
 
     def save(self, folder: Path) -> None:
-        """Write `config.json` and the weights, in float32."""
+        """See `StateModel`; the weights in float32."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        save_file(self.state_dict(), folder / "dynamics.safetensors")
+        save_file(self.state_dict(), folder / "model.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `save` has written."""
-        dynamics = cls(TypeAdapter(DynamicsConfig).validate_json((folder / "config.json").read_text()))
-        dynamics.load_state_dict(load_file(folder / "dynamics.safetensors"))
+        """See `StateModel`."""
+        dynamics = cls(TypeAdapter(BodyDynamicsConfig).validate_json((folder / "config.json").read_text()))
+        dynamics.load_state_dict(load_file(folder / "model.safetensors"))
         return dynamics.eval()

@@ -78,17 +78,17 @@ def modulation_of(norm: Any, time: Tensor, shared: Tensor) -> Tensor:
 class Modulations(Sequence[Modulation]):
     """The modulation of every step of a denoise loop, made when asked for: steps of few rows several at once.
 
-    action: `[N, T, 1, D]` and `[N, T, 1, 3D]`, see `Embed`; None without actions.  foreseen: the steps that will be
+    action: `[N, T, 1, D]` and `[N, T, 1, 3D]`, see `Embed`; None without actions.  schedule: the steps that will be
     asked for, None for all; another one is made by itself.
     """
 
     def __init__(
         self, embed: Embed, make: Make, sigma_SNT: Tensor, action: tuple[Tensor, Tensor] | None,
-        foreseen: Sequence[int] | None = None,
+        schedule: Sequence[int] | None = None,
     ) -> None:
         self._embed, self._make_all, self._action = embed, make, action
         self._sigma_SNT, self._lanes = sigma_SNT, sigma_SNT.shape[1]
-        steps = list(range(len(sigma_SNT)) if foreseen is None else foreseen)
+        steps = list(range(len(sigma_SNT)) if schedule is None else schedule)
         self._at_once = steps_at_once(sigma_SNT.shape[1] * sigma_SNT.shape[2])
         lots = [steps[first : first + self._at_once] for first in range(0, len(steps), self._at_once)]
         self._lot_of = {step: lot for lot in lots for step in lot}

@@ -7,10 +7,10 @@ import torch
 import transformers
 
 from official import official_pipeline
+from wcsim.backbones.cosmos2.prompts import encode_prompts, load_encoder
+from wcsim.backbones.cosmos2.tiny import tiny_cosmos
 from wcsim.errors import CheckpointError, GuardrailError
 from wcsim.world.guardrail import Guardrail
-from wcsim.world.prompts import encode_prompts, load_encoder
-from wcsim.world.tiny import tiny_cosmos
 
 PROMPTS = ["a robot arm folds a towel", "", "arm arm towel " * 30]
 WORDS = ["<pad>", "<unk>", "system", "user", "a", "robot", "arm", "folds", "towel", "helpful", "prompts", "image", "."]
@@ -58,7 +58,7 @@ def test_without_transformers_it_says_what_to_do(tmp_path, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr("wcsim.world.prompts.import_module", missing)
+    monkeypatch.setattr("wcsim.backbones.cosmos2.prompts.import_module", missing)
     with pytest.raises(CheckpointError, match=r"need the package transformers .*pip install wcsim\[text\], or give"):
         load_encoder(tmp_path)
 

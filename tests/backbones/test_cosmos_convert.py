@@ -9,17 +9,18 @@ from diffusers import UniPCMultistepScheduler
 from typer.testing import CliRunner
 
 from official import stock_transformer
+from wcsim.backbones.cosmos2.convert import action_form, build, load_base, read_checkpoint, read_embedding, rename
+from wcsim.backbones.cosmos2.releases import PREDICT_2B, PREDICT_14B, RELEASES
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_cosmos
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.cache import NoCache, parse_cache
 from wcsim.cli import app
 from wcsim.errors import CheckpointError, ConfigError
 from wcsim.types import Fidelity
 from wcsim.world.checkpoints import find_world, load_parts, save_world
-from wcsim.world.convert import action_form, build, load_base, read_checkpoint, read_embedding, rename
-from wcsim.world.cosmos import PREDICT_2B, PREDICT_14B, RELEASES
-from wcsim.world.tiny import tiny_clip_world, tiny_cosmos
-from wcsim.world.transformer import ActionCosmosTransformer
+from wcsim.world.checks import check_fidelity
 from wcsim.world.verify import verify_world
-from wcsim.world.world import World, check_fidelity
+from wcsim.world.world import World
 
 OURS_TO_OFFICIAL = (
     (r"^patch_embed\.proj\.", "x_embedder.proj.1."),
@@ -214,10 +215,10 @@ def test_prompts_travel_with_the_world_and_guide_it(tmp_path):
     save_world(tmp_path / "told", world.spec, world.transformer, world.codec, texts=texts)
     told = World.load(tmp_path / "told")
     guided = Fidelity(2, NoCache(), guidance=7.0)
-    assert told.guidance(guided).scale == 7.0
+    assert told.parts.guidance(guided).scale == 7.0
     for wrong in (Fidelity(2, NoCache(), guidance_until=0.5), replace(guided, guidance_until=1.5)):
         with pytest.raises(ConfigError, match="a noise level from 0 to 1, and 0 where nothing is guided"):
             check_fidelity(told.spec, wrong)
-    assert told.guidance(Fidelity(2, NoCache())) is None
+    assert told.parts.guidance(Fidelity(2, NoCache())) is None
     read = told.transformer.read_text(texts["unconditional"])
-    assert all(map(torch.equal, told.guidance(guided).unconditional.values, read.values))
+    assert all(map(torch.equal, told.parts.guidance(guided).unconditional.values, read.values))

@@ -4,7 +4,7 @@
 robot/action-cond checkpoints (chunk-conditioned form: one vector per latent frame, added inside the time embedding).
 The forward pass is open: `embed`, then blocks in any range, then `unembed`, so that a cache policy decides which blocks
 run without anybody re-implementing the model.  Modulation is computed per latent frame and broadcast to its tokens; the
-stock forward expands it to every token first, for the same numbers (`wcsim.world.modulation`).
+stock forward expands it to every token first, for the same numbers (`wcsim.backbones.cosmos2.modulation`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_cosmos import CosmosPatchEmbed
 from torch import Tensor
 
-from wcsim.world.attention import Position, Read, Text, cross_attention, read_text, self_attention
-from wcsim.world.conditioning import Conditioning, Constants
-from wcsim.world.embedders import ActionEmbedder, moments
-from wcsim.world.modulation import Modulation, Modulations, modulation_of
+from wcsim.backbones.backbone import Geometry, Read
+from wcsim.backbones.cosmos2.attention import Position, Text, cross_attention, read_text, self_attention
+from wcsim.backbones.cosmos2.conditioning import Conditioning, Constants, add_gated, modulate
+from wcsim.backbones.cosmos2.cost import geometry_of
+from wcsim.backbones.cosmos2.embedders import ActionEmbedder, moments
+from wcsim.backbones.cosmos2.modulation import Modulation, Modulations, modulation_of
 
 IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "summary_embedder", "norm1", "norm2",
               "norm3", "norm_out")
@@ -41,7 +43,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
     velocity follows (small worlds, whose few channels per token cannot carry the noise as well; Li & He 2025, arXiv
     2511.13720); `frame_summary`: whether every token is told where in its frame each latent channel is strong
     (`moments`), which tokens of a small world are too few and too narrow to find out together; `control_channels`: maps
-    beside the latents that say what is expected where (`wcsim.world.dynamics`); 0 for none.
+    beside the latents that say what is expected where (`wcsim.world.state_model`); 0 for none.
     """
 
     _keep_in_fp32_modules = None
@@ -80,6 +82,9 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             if stock[name] is not None:
                 raise ValueError(f"{name} is {stock[name]!r}; Predict2.5 has none, and the open forward leaves it out")
         super().__init__(**stock)
+        if in_channels != out_channels + 1:
+            raise ValueError(f"in_channels is {in_channels}; {out_channels} latent channels and a condition mask need "
+                             f"{out_channels + 1}")
         if prediction not in PREDICTIONS:
             raise ValueError(f"prediction is {prediction!r}; known: {', '.join(PREDICTIONS)}")
         width = num_attention_heads * attention_head_dim
@@ -90,6 +95,13 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             self.summary_embedder = ActionEmbedder(3 * out_channels, 4 * width, width)
         if control_channels:
             self.control_embedder = CosmosPatchEmbed(control_channels, width, patch_size, bias=False)
+
+    compiled_parts = ("make_modulations",)
+
+    @property
+    def geometry(self) -> Geometry:
+        """See `wcsim.backbones.backbone`."""
+        return geometry_of(self.config)
 
     @property
     def depth(self) -> int:
@@ -115,16 +127,17 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         frames = latents_NCThw.shape[2] // self.config.patch_size[0]
         return Position(self.rope(latents_NCThw, fps=None), place.unflatten(1, (frames, -1)))
 
-    def settle(
-        self,
-        actions_NTF: Tensor | None,
-        known_NT: Tensor | None,
-        text_GSE: Tensor | Text,
-        position: Position,
+    def prepare(
+        self, latents_NCThw: Tensor, actions_NTF: Tensor | None, known_NT: Tensor | None, text: Tensor | Text,
         control_NKThw: Tensor | None = None,
     ) -> Constants:
-        """The constants of a denoise loop.  text: one per group of lanes, see `wcsim.world.attention.Text`, or read
-        already.  control: maps of the latents' size; None in a model without."""
+        """The constants of a denoise loop; see `wcsim.backbones.backbone.Backbone`."""
+        return self._constants(actions_NTF, known_NT, text, self.position(latents_NCThw), control_NKThw)
+
+    def _constants(
+        self, actions_NTF: Tensor | None, known_NT: Tensor | None, text_GSE: Tensor | Text, position: Position,
+        control_NKThw: Tensor | None,
+    ) -> Constants:
         action = None
         if self.config.action_features:
             assert actions_NTF is not None
@@ -172,19 +185,19 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         latents: context frames clean, the others noisy.  sigma: noise level per frame, in [0, 1].  clean: `[T]` 1 on
         context frames, 0 elsewhere (the condition-mask channel).  actions, known: None in a model without actions.
         """
-        constants = self.settle(actions_NTF, known_NT, text_NSE, position, control_NKThw)
+        constants = self._constants(actions_NTF, known_NT, text_NSE, position, control_NKThw)
         modulation = Modulation(*self.time_and_action(sigma_NT, constants.action))
         return self.embed_step(latents_NCThw, modulation, clean_T, constants)
 
     def modulations(
-        self, sigma_SNT: Tensor, constants: Constants, foreseen: Sequence[int] | None = None
+        self, sigma_SNT: Tensor, constants: Constants, schedule: Sequence[int] | None = None
     ) -> Sequence[Modulation]:
-        """The modulation of every step of a denoise loop over these noise levels.  foreseen: the steps that will be
+        """The modulation of every step of a denoise loop over these noise levels.  schedule: the steps that will be
         asked for, where that is known."""
-        return Modulations(self.time_and_action, self.make_modulations, sigma_SNT, constants.action, foreseen)
+        return Modulations(self.time_and_action, self.make_modulations, sigma_SNT, constants.action, schedule)
 
     def make_modulations(self, time: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
-        """See `wcsim.world.modulation.Make`."""
+        """See `wcsim.backbones.cosmos2.modulation.Make`."""
         norms = [norm for block in self.transformer_blocks for norm in (block.norm1, block.norm2, block.norm3)]
         made = torch.stack([modulation_of(norm, time, shared) for norm in norms])
         return made, modulation_of(self.norm_out, time, shared)
@@ -208,11 +221,11 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         return tokens.flatten(1, 3), Conditioning(modulation, constants.position, constants.text, grid)
 
     def run_blocks(
-        self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning,
-        past: Sequence[Read] | None = None, notes: dict[int, Read] | None = None,
+        self, tokens_BLD: Tensor, first: int, last: int, given: Conditioning, past: Sequence[Read] | None = None,
+        notes: dict[int, Read] | None = None,
     ) -> Tensor:
-        """Blocks `first` up to but not including `last`.  past: what each of these blocks looks back on beside the
-        tokens.  notes: takes down, by block, what was read of the tokens."""
+        """Blocks `first` up to but not including `last`.  past: what each of these blocks attends to beside the tokens.
+        notes: filled, by block, with what was read of the tokens."""
         frames = given.grid[0]
         x = tokens_BLD.unflatten(1, (frames, -1))
         for index in range(first, last):
@@ -253,33 +266,28 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         predicted: Tensor = x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
         return predicted
 
+    def head(self, tokens_NLD: Tensor, given: Conditioning, latents_NCThw: Tensor, sigma_1T: Tensor) -> Tensor:
+        """The velocity of latents at these noise levels, from the output tokens of the last block."""
+        return self.velocity(self.unembed(tokens_NLD, given), latents_NCThw, sigma_1T)
+
+    def block(self, index: int) -> torch.nn.Module:
+        """A block's module."""
+        found: torch.nn.Module = self.transformer_blocks[index]
+        return found
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """What the blocks compute in."""
+        dtype: torch.dtype = self.patch_embed.proj.weight.dtype
+        return dtype
+
+    def set_precision(self, dtype: torch.dtype) -> None:
+        """Compute in `dtype`, but norms, noise level and actions in float32, as the official models do."""
+        for name, weight in self.named_parameters():
+            if not set(name.split(".")) & set(IN_FLOAT32):
+                weight.data = weight.data.to(dtype)
+
     def forward(self, latents_NCThw: Tensor, **given: Any) -> Tensor:
         """`embed` (whose keyword arguments it takes, `position` excepted), all blocks, `unembed`."""
         tokens, conditioning = self.embed(latents_NCThw, position=self.position(latents_NCThw), **given)
         return self.unembed(self.run_blocks(tokens, 0, self.depth, conditioning), conditioning)
-
-
-def set_precision(transformer: ActionCosmosTransformer, dtype: torch.dtype) -> None:
-    """Compute in `dtype`, but norms, noise level and actions in float32, as the official models do."""
-    for name, weight in transformer.named_parameters():
-        if not set(name.split(".")) & set(IN_FLOAT32):
-            weight.data = weight.data.to(dtype)
-
-
-def modulate(
-    norm: Any, x_BTPD: Tensor, given: Conditioning, index: int, *, read: bool = True
-) -> tuple[Tensor, Tensor]:
-    """What a sub-layer reads and the gate of its answer, in the dtype of the tokens; one modulation per frame.  index:
-    the norm's number in the model, three to a block.  read: whether the sub-layer reads anything; the tokens come back
-    as they are where not."""
-    shift, scale, gate = given.modulation.of(norm, index).chunk(3, dim=-1)
-    gate = gate.to(x_BTPD.dtype)
-    if not read:
-        return x_BTPD, gate
-    return torch.addcmul(shift, norm.norm(x_BTPD), 1 + scale).to(x_BTPD.dtype), gate
-
-
-def add_gated(x_BTPD: Tensor, gate_BT1D: Tensor, answer: Tensor) -> Tensor:
-    """Tokens and, times the gate of their frame, what a sub-layer answers: `[B, L, D]`, or `[B, 1, D]` for all."""
-    alike = answer.shape[1] == 1
-    return torch.addcmul(x_BTPD, gate_BT1D, answer.unsqueeze(1) if alike else answer.unflatten(1, x_BTPD.shape[1:3]))

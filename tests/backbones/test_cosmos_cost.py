@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from wcsim.world.cosmos import PREDICT_2B
-from wcsim.world.cost import pass_cost
-from wcsim.world.tiny import tiny_cosmos
+from wcsim.backbones.cosmos2.cost import pass_cost
+from wcsim.backbones.cosmos2.releases import PREDICT_2B
+from wcsim.backbones.cosmos2.tiny import tiny_cosmos
 
 
 @torch.no_grad()

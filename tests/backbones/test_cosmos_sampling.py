@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from official import official_pipeline
+from wcsim.backbones.cosmos2.tiny import tiny_cosmos
 from wcsim.cache import NoCache, parse_cache
 from wcsim.errors import ConfigError
 from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.codec import to_pixels
 from wcsim.world.guidance import Guidance, apart, beside
 from wcsim.world.sampler import make_scheduler
-from wcsim.world.tiny import tiny_cosmos
 
 # numpy 2 about torch's arrays, where diffusers makes the Karras grid.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wcsim.world.modulation import Modulation, Modulations, steps_at_once
-from wcsim.world.tiny import tiny_world
+from wcsim.backbones.cosmos2.modulation import Modulation, Modulations, steps_at_once
+from wcsim.backbones.cosmos2.tiny import tiny_world
 
 
 def transformer():
@@ -19,7 +19,7 @@ def pieces(model, *, steps=6, lanes=2, frames=5):
     actions = torch.randn(lanes, frames, model.config.action_features, generator=generator)
     latents = torch.randn(lanes, 4, frames, 12, 12, generator=generator)
     known = torch.ones(lanes, frames, dtype=torch.bool)
-    return sigma, model.settle(actions, known, torch.zeros(1, 1, model.text_width), model.position(latents))
+    return sigma, model.prepare(latents, actions, known, torch.zeros(1, 1, model.text_width))
 
 
 def test_ahead_is_step_by_step():

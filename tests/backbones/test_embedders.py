@@ -2,9 +2,9 @@
 
 import torch
 
-from wcsim.world.embedders import moments
-from wcsim.world.tiny import tiny_parts
-from wcsim.world.transformer import ActionCosmosTransformer
+from wcsim.backbones.cosmos2.embedders import moments
+from wcsim.backbones.cosmos2.tiny import tiny_parts
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 
 
 def test_white_noise_has_moments_of_variance_one():

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world
 from wcsim.cache import NoCache, parse_cache
 from wcsim.cache.drift import mean_size, relative_drift
 from wcsim.errors import ConfigError, WcsimError
 from wcsim.types import Fidelity
-from wcsim.world.clip_world import ClipWorld
 from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.noise import chunk_noise
-from wcsim.world.tiny import tiny_clip_world
-from wcsim.world.transformer import set_precision
+from wcsim.world.world import World
 
 TOLERANCE = {"atol": 2e-2, "rtol": 1e-3}  # pictures are rounded to 1/127.5, which may fall either way
 PLAIN = Fidelity(3, NoCache(), "unipc")
@@ -163,7 +162,7 @@ def test_frames_stand_for_themselves_and_a_seen_one_begins_a_chunk(world):
 @torch.no_grad()
 def test_in_bfloat16_norms_noise_levels_and_actions_stay_in_float32(world):
     full, half = world.transformer, tiny_clip_world().transformer
-    set_precision(half, torch.bfloat16)
+    half.set_precision(torch.bfloat16)
     block = half.transformer_blocks[0]
     assert block.attn1.to_q.weight.dtype == block.ff.net[2].weight.dtype == torch.bfloat16
     for kept in ("norm1.linear_1.weight", "norm3.linear_2.weight"):
@@ -178,7 +177,7 @@ def test_in_bfloat16_norms_noise_levels_and_actions_stay_in_float32(world):
     one, other = full(**given), half(**given)
     assert other.dtype == torch.bfloat16
     assert 0 < (one - other).norm() / one.norm() < 0.02
-    told = ClipWorld(world.spec, half, world.codec)
+    told = World(world.spec, half, world.codec)
     _, shown, _ = told.advance(begin(told)[0], draw_actions(told, 2, 12), PLAIN)
     assert torch.isfinite(shown).all()
 

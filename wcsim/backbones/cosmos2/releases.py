@@ -84,6 +84,18 @@ class Release:
         """Where the licence is accepted."""
         return f"https://huggingface.co/{self.repository}"
 
+    def find(self, reference: str) -> Path:
+        """The folder of the world made of it.  CheckpointError says how to get one that is not there."""
+        folder = world_home() / self.spec.name
+        if (folder / "world.json").is_file():
+            return folder
+        raise CheckpointError(
+            f"world {reference!r} is not on this machine ({folder} holds no world.json). Its weights are in the "
+            f"Hugging Face repository {self.repository}, which wcsim may not ship: accept their licence (NVIDIA Open "
+            f"Model License, {LICENCE}) at {self.page}, then run: python scripts/convert_cosmos.py {reference} "
+            "(docs/cosmos.md says more)"
+        )
+
 
 def _robot(name: str, task: str, size: tuple[int, int], fps: float, action: ActionSpec) -> WorldSpec:
     """What the robot models have in common: 12 actions to 3 latents behind 1, one noise level for all."""
@@ -120,15 +132,3 @@ def world_home() -> Path:
     return Path(os.environ.get("WCSIM_WORLDS") or cache / "wcsim" / "worlds")
 
 
-def released_world(reference: str) -> Path:
-    """The folder of a released model's world.  CheckpointError says how to get one that is not there."""
-    release = RELEASES[reference]
-    folder = world_home() / release.spec.name
-    if (folder / "world.json").is_file():
-        return folder
-    raise CheckpointError(
-        f"world {reference!r} is not on this machine ({folder} holds no world.json). Its weights are in the Hugging "
-        f"Face repository {release.repository}, which wcsim may not ship: accept their licence (NVIDIA Open Model "
-        f"License, {LICENCE}) at {release.page}, then run: python scripts/convert_cosmos.py {reference} "
-        "(docs/cosmos.md says more)"
-    )

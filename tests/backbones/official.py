@@ -18,8 +18,8 @@ import torch
 from diffusers import CosmosTransformer3DModel, UniPCMultistepScheduler
 from diffusers.models.transformers import transformer_cosmos
 
+from wcsim.backbones.cosmos2.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 from wcsim.world.codec import ClipCodec
-from wcsim.world.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 
 
 def _nearest(mask: torch.Tensor, size: list[int], interpolation: str) -> torch.Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.errors import ConfigError
 from wcsim.types import CachePolicy, Decide, Decision
 from wcsim.world.clips import Sampling, sample_clip
@@ -19,7 +20,6 @@ from wcsim.world.codec import ClipCodec
 from wcsim.world.guardrail import Guardrail
 from wcsim.world.guidance import Guidance
 from wcsim.world.noise import chunk_noise
-from wcsim.world.transformer import ActionCosmosTransformer
 
 GIVEN = (0, 1, 5)
 """Frames that are read: none, an image, or the last of a video."""
@@ -28,7 +28,7 @@ GIVEN = (0, 1, 5)
 @dataclass(frozen=True, slots=True)
 class ClipRequest:
     """size: H, W in pixels, multiples of 16.  frames: 1 + 4 n.  The defaults are the official ones; guidance: g of
-    v = c + g (c - u), 0 for one branch.  guidance_until, decide, context_hold: see `wcsim.types.Fidelity`."""
+    v = c + g (c - u), 0 for one branch.  guidance_until, decide, context_refresh: see `wcsim.types.Fidelity`."""
 
     size: tuple[int, int] = (704, 1280)
     frames: int = 93
@@ -39,7 +39,7 @@ class ClipRequest:
     solver: str = "unipc-karras"
     decide: Decide = "together"
     batched: bool = True
-    context_hold: float = 0.0
+    context_refresh: float = 0.0
 
     def __post_init__(self) -> None:
         if any(side < 16 or side % 16 for side in self.size):
@@ -78,7 +78,7 @@ def imagine_clip(
     if request.guidance > 0 and unconditional is not None:
         guidance = Guidance(request.guidance, unconditional.to(device), request.batched, request.decide,
                             request.guidance_until)
-    sampling = Sampling(request.steps, request.solver, guidance=guidance, context_hold=request.context_hold)
+    sampling = Sampling(request.steps, request.solver, guidance=guidance, context_refresh=request.context_refresh)
     latents, decisions, _ = sample_clip(transformer, context, noise, text.to(device), sampling, policy)
     frames: np.ndarray = codec.decode(latents)[0]
     return frames if guardrail is None else guardrail.check_frames(frames), decisions

@@ -17,11 +17,11 @@ from diffusers import UniPCMultistepScheduler
 from safetensors import SafetensorError
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.errors import CheckpointError
 from wcsim.world.checkpoints import load_strictly
 from wcsim.world.codec import ClipCodec
 from wcsim.world.sampler import make_scheduler
-from wcsim.world.transformer import ActionCosmosTransformer
 
 WRAPPERS = ("model", "module", "state_dict")
 """Entries under which training code nests its weights."""

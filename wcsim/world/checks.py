@@ -1,0 +1,46 @@
+"""What a world allows: frames of its size, and fidelities that it can run.  Checked before any call."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wcsim.errors import ConfigError, WcsimError
+from wcsim.types import Fidelity, WorldSpec
+from wcsim.world.sampler import check_solver
+
+
+def check_start(spec: WorldSpec, frames: np.ndarray, actions: np.ndarray, seeds: list[int] | np.ndarray) -> None:
+    """Raise WcsimError unless frames `[N, T, H, W, 3]` come with actions `[N, T-1, A]` and N seeds."""
+    lanes, count = frames.shape[:2]
+    if actions.shape[:2] != (lanes, count - 1) or len(seeds) != lanes:
+        needed = [lanes, count - 1, spec.action.dim]
+        raise WcsimError(f"{lanes} lanes of {count} frames need actions {needed} and {lanes} seeds; got "
+                         f"{list(actions.shape)} and {len(seeds)}")
+    if (np.asarray(seeds) < 0).any():
+        raise WcsimError(f"seeds must not be negative, got {np.asarray(seeds).tolist()}")
+
+
+def check_frames(spec: WorldSpec, frames: np.ndarray) -> None:
+    """Raise WcsimError unless frames `[..., H, W, 3]` have the size of the world's."""
+    if frames.shape[-3:-1] != spec.frame_size:
+        raise WcsimError(f"frames are {list(frames.shape[-3:-1])} pixels; world {spec.name!r} takes "
+                         f"{list(spec.frame_size)}")
+
+
+def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
+    """The context and chunk lengths that a fidelity means in a world; ConfigError where the world cannot do it."""
+    check_solver(fidelity.solver, fidelity.steps)
+    limits = {"context": (fidelity.context, spec.max_context), "chunk": (fidelity.chunk, spec.max_chunk)}
+    for name, (asked, most) in limits.items():
+        if asked is not None and not 1 <= asked <= most:
+            raise ConfigError(f"fidelity.{name} is {asked}; world {spec.name!r} allows 1 to {most}")
+    if fidelity.guidance < 0:
+        raise ConfigError(f"fidelity.guidance is {fidelity.guidance:g}; it must be 0 or more")
+    if not 0 <= fidelity.guidance_until <= 1 or (fidelity.guidance_until and not fidelity.guidance):
+        raise ConfigError(f"fidelity.guidance_until is {fidelity.guidance_until:g} at guidance {fidelity.guidance:g}; "
+                          "it must be a noise level from 0 to 1, and 0 where nothing is guided")
+    if not 0 <= fidelity.context_refresh <= 1:
+        raise ConfigError(f"fidelity.context_refresh is {fidelity.context_refresh:g}; it must be from 0 to 1")
+    if spec.frames_per_latent > 1 and fidelity.chunk not in (None, spec.max_chunk):
+        raise ConfigError(f"fidelity.chunk is {fidelity.chunk}; world {spec.name!r} makes chunks of {spec.max_chunk}")
+    return fidelity.context or spec.max_context, fidelity.chunk or spec.max_chunk
