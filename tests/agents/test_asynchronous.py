@@ -137,11 +137,11 @@ def seen_at(point: np.ndarray) -> dict[str, np.ndarray]:
     return {"pixels": frame_at(*point)}
 
 
-def test_seen_frames_are_looked_at_as_often_as_asked() -> None:
-    source = planned(config={"looks": 0})
+def test_seen_frames_are_refined_as_often_as_asked() -> None:
+    source = planned(config={"refine_steps": 0})
     drive(AsynchronousPolicy(source, mode="wait", execute=3, delay=fixed_delay(0), hold=lambda seen: np.zeros(2)), 4)
     assert isinstance(source.world, LinearWorld)
-    assert source.world.looks[-3:] == [0, 0, 0]
+    assert source.world.refine_steps[-3:] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("mode", ["wait", "naive", "ensemble", "freeze"])

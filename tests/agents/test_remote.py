@@ -152,7 +152,7 @@ def test_whatever_a_connection_raises_closes_it(raised: BaseException) -> None:
 def test_an_observation_that_lacks_a_name_is_an_error_before_anything_is_sent() -> None:
     line = Loopback(ahead)
     source = RemoteSource("ws://nowhere:1", connect=lambda: line, names={"x": "wrist", "y": "pixels"})
-    with pytest.raises(ConfigError, match="told wrist; the observation has agent_pos, pixels"):
+    with pytest.raises(ConfigError, match="a policy reads 'wrist'; the observation has pixels, agent_pos"):
         source(SEEN)
     assert len(line.waiting) == 1
 
