@@ -76,7 +76,7 @@ class PushT(BaseTask):
                         units="simulator px", fourier_octaves=4)
     state = StateSpec((
         Quantity("agent", 2, "px", "position", role="robot", low=0.0, high=TABLE_PX),
-        Quantity("block", 2, "px", "position", goal=True, moved=2.0, lost=20.0),
+        Quantity("block", 2, "px", "position", goal=True, low=0.0, high=TABLE_PX, moved=2.0, lost=20.0),
         # One degree costs as much as one pixel: the rim of the block is about that far away.
         Quantity("block_angle", 1, "rad", "angle", goal=True, weight=60.0, moved=2.0),
     ), progress="coverage")

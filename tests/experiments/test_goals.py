@@ -140,12 +140,12 @@ def test_a_killed_run_resumes_to_the_same_summary_and_a_whole_one_does_nothing(
 
 
 def test_a_summary_pairs_policies_by_start() -> None:
-    config = {"policies": [{"name": name, "kind": "mpc"} for name in ("slow", "quick")], "places": ["truth"], "reference": "slow",
-              "episodes": 3, "goal_ticks": 25, "max_steps": 50}
+    config = {"policies": [{"name": name, "kind": "mpc"} for name in ("slow", "quick")], "places": ["truth"],
+              "reference": "slow", "episodes": 3, "goal_ticks": 25, "max_steps": 50}
     rows = [{"episode": 2 * start + k, "start": start, "seed": start, "policy": name, "place": "truth", "steps": 2,
-             "reached": (start + k) % 2 == 0, "scene_reached": True, "agent_px": 1.0, "block_px": 2.0, "block_angle_deg": 3.0,
-             "clipped": 1, "plans": 1, "calls": 8, "promised": [1.0], "came": [1.5 + k], "rank_agreement": [], "regret": [],
-             "prediction": [0.1], "act_ms": [ms * (start + 1)] * 2}
+             "reached": (start + k) % 2 == 0, "scene_reached": True, **dict(zip(METRICS, (1.0, 2.0, 3.0), strict=True)),
+             "clipped": 1, "plans": 1, "calls": 8, "promised": [1.0], "came": [1.5 + k], "rank_agreement": [],
+             "regret": [], "prediction": [0.1], "act_ms": [ms * (start + 1)] * 2}
             for start in range(3) for k, (name, ms) in enumerate((("slow", 90.0), ("quick", 30.0)))]
     summary = summarise(rows, config, METRICS)
     slow, quick = summary["places"][0]["policies"]
