@@ -81,7 +81,9 @@ def test_its_environments_are_made_by_name_and_by_class(installed: dict[str, str
     python(installed, PLAY, world)
 
 
-def played(environment: dict[str, str], verb: str, settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any], str]:
+def played(
+    environment: dict[str, str], verb: str, settings: dict[str, Any], folder: Path
+) -> tuple[dict[str, Any], str]:
     """Run an experiment, and write its page again; its summary and the page."""
     config, out = folder / "config.yaml", folder / "run"
     config.write_text(yaml.safe_dump(settings))
