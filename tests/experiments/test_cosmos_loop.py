@@ -9,7 +9,7 @@ from wcsim.cli import app
 from wcsim.config import validate
 from wcsim.envs.pusht import PushT
 from wcsim.envs.tasks import make_task
-from wcsim.errors import ConfigError
+from wcsim.errors import ActionError, ConfigError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.report.page import write_report
 from wcsim.types import ActionSpec
@@ -47,7 +47,7 @@ def test_recorded_actions_inside_a_world_of_clips(tmp_path, footage):
     assert all(error["psnr_db"] is None or error["psnr_db"] > 0 for error in errors)
     assert write_report(tmp_path / "run").is_file()
     longer = ClosedLoop(config.model_copy(update={"max_steps": 4}))
-    with pytest.raises(ConfigError, match="ask for fewer max_steps"):
+    with pytest.raises(ActionError, match="holds 3 actions and all have been played; ask for fewer steps"):
         longer.run(tmp_path / "longer")
 
 
@@ -79,15 +79,19 @@ def test_without_weights_one_message_says_what_to_do(tmp_path, monkeypatch, conf
     assert not (tmp_path / "run").exists()
 
 
+def test_recorded_actions_need_a_recording(folder, tmp_path):
+    config = validate(ClosedLoopConfig, settings(world=folder, policy={"kind": "recorded"}))
+    with pytest.raises(ConfigError, match="recorded"):
+        ClosedLoop(config).run(tmp_path / "run")
+
+
 def test_recordings_must_be_what_they_should(tmp_path, footage):
-    agent = validate(ClosedLoopConfig, settings(agent={"kind": "recorded"})).agent
-    with pytest.raises(ConfigError, match="needs the task 'footage', given 'pusht'"):
-        agent.build(tiny_clip_world(), PushT())
     task = make_task("footage", **footage["options"])
     assert task.start(3).truth == (1, 0)
     first = next(task.explore(np.random.default_rng(), task.make_truth()))
     np.testing.assert_array_equal(first, task.recording(0)[1][0])
-    assert task.stay(task.goal_frame())[6] == 0.5
+    np.testing.assert_array_equal(task.start(0).recorded, task.recording(0)[1])
+    assert task.hold_action(task.goal_frame())[6] == 0.5
     with pytest.raises(ConfigError, match=r"needed are uint8 \[T\+1, 64, 64, 3\]"):
         make_task("footage", folder=footage["options"]["folder"], frame_size=(64, 64)).start(0)
     with pytest.raises(ConfigError, match="holds no recordings"):

@@ -143,9 +143,9 @@ def test_a_summary_pairs_policies_by_start() -> None:
     config = {"policies": [{"name": name, "kind": "mpc"} for name in ("slow", "quick")], "places": ["truth"],
               "reference": "slow", "episodes": 3, "goal_ticks": 25, "max_steps": 50}
     rows = [{"episode": 2 * start + k, "start": start, "seed": start, "policy": name, "place": "truth", "steps": 2,
-             "reached": (start + k) % 2 == 0, "scene_reached": True, "agent_px": 1.0, "block_px": 2.0,
-             "block_angle_deg": 3.0, "clipped": 1, "plans": 1, "calls": 8, "promised": [1.0], "came": [1.5 + k],
-             "rank_agreement": [], "regret": [], "prediction": [0.1], "act_ms": [ms * (start + 1)] * 2}
+             "reached": (start + k) % 2 == 0, "scene_reached": True, **dict(zip(METRICS, (1.0, 2.0, 3.0), strict=True)),
+             "clipped": 1, "plans": 1, "calls": 8, "promised": [1.0], "came": [1.5 + k], "rank_agreement": [],
+             "regret": [], "prediction": [0.1], "act_ms": [ms * (start + 1)] * 2}
             for start in range(3) for k, (name, ms) in enumerate((("slow", 90.0), ("quick", 30.0)))]
     summary = summarise(rows, config, METRICS)
     slow, quick = summary["places"][0]["policies"]
@@ -174,13 +174,13 @@ def test_the_packaged_protocol_is_the_named_one() -> None:
     assert fine == cached
 
 
-def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(predicting_folder: str, tmp_path: Path) -> None:
+def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(foretelling_folder: str, tmp_path: Path) -> None:
     command = ["run", "pusht_goals", "--out", str(tmp_path / "run")]
     policies = read_yaml("pusht_goals")["policies"]
     for policy in policies:
         if policy.get("fidelity", {}).get("steps") == 35:
             policy["fidelity"] = policy["fidelity"] | {"steps": 16}
-    for change in (f"world={predicting_folder}", "episodes=1", "max_steps=1", "goal_ticks=2", "fidelity.steps=16",
+    for change in (f"world={foretelling_folder}", "episodes=1", "max_steps=1", "goal_ticks=2", "fidelity.steps=16",
                    "audit={starts: 1, candidates: 2, horizon: 2, knots: 2}", f"policies={json.dumps(policies)}"):
         command += ["-s", change]
     result = CliRunner().invoke(app, command)
@@ -194,9 +194,9 @@ def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(predicting_folder
     assert (tmp_path / "run/episodes.jsonl").read_bytes() == rows
 
 
-def test_planners_that_render_nothing_play_at_a_small_size(predicting_folder: str, tmp_path: Path) -> None:
+def test_planners_that_render_nothing_play_at_a_small_size(foretelling_folder: str, tmp_path: Path) -> None:
     command = ["run", "pusht_goals_predicted", "--out", str(tmp_path / "run")]
-    for change in (f"world={predicting_folder}", "episodes=1", "max_steps=1", "goal_ticks=2"):
+    for change in (f"world={foretelling_folder}", "episodes=1", "max_steps=1", "goal_ticks=2"):
         command += ["-s", change]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
