@@ -43,9 +43,9 @@ def test_a_deadline_is_held_against_steps_with_and_without_graphs_and_context(fo
     told = '{preset: wcsim, threshold: 0.3}'
     with torch.compiler.set_stance("force_eager"):
         summary = bench_env(folder, out=tmp_path, lanes=2, rounds=2,
-                            fidelity=FidelityConfig(steps=4, context_hold=0.5), caches=[told], starts=1, ticks=1,
+                            fidelity=FidelityConfig(steps=4, context_refresh=0.5), caches=[told], starts=1, ticks=1,
                             fewer_steps=5, deadline_ms=100.0, compiled=True)
-    assert [(row["steps"], row["cache"]["threshold"], row["compiled"], row["context_hold"])
+    assert [(row["steps"], row["cache"]["threshold"], row["compiled"], row["context_refresh"])
             for row in summary["deadline"]["rows"]] == [
         (steps, 0.3, graphs, hold) for steps in (4, 5) for graphs in (False, True) for hold in (0.0, 0.5)]
     assert summary["caches"][told]["most_that_blocks_allow"] is None, "unknown where the context is not always read"

@@ -174,13 +174,13 @@ def test_the_packaged_protocol_is_the_named_one() -> None:
     assert fine == cached
 
 
-def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(foretelling_folder: str, tmp_path: Path) -> None:
+def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(predicting_folder: str, tmp_path: Path) -> None:
     command = ["run", "pusht_goals", "--out", str(tmp_path / "run")]
     policies = read_yaml("pusht_goals")["policies"]
     for policy in policies:
         if policy.get("fidelity", {}).get("steps") == 35:
             policy["fidelity"] = policy["fidelity"] | {"steps": 16}
-    for change in (f"world={foretelling_folder}", "episodes=1", "max_steps=1", "goal_ticks=2", "fidelity.steps=16",
+    for change in (f"world={predicting_folder}", "episodes=1", "max_steps=1", "goal_ticks=2", "fidelity.steps=16",
                    "audit={starts: 1, candidates: 2, horizon: 2, knots: 2}", f"policies={json.dumps(policies)}"):
         command += ["-s", change]
     result = CliRunner().invoke(app, command)
@@ -194,9 +194,9 @@ def test_wcsim_run_plays_the_packaged_protocol_at_a_small_size(foretelling_folde
     assert (tmp_path / "run/episodes.jsonl").read_bytes() == rows
 
 
-def test_planners_that_render_nothing_play_at_a_small_size(foretelling_folder: str, tmp_path: Path) -> None:
+def test_planners_that_render_nothing_play_at_a_small_size(predicting_folder: str, tmp_path: Path) -> None:
     command = ["run", "pusht_goals_predicted", "--out", str(tmp_path / "run")]
-    for change in (f"world={foretelling_folder}", "episodes=1", "max_steps=1", "goal_ticks=2"):
+    for change in (f"world={predicting_folder}", "episodes=1", "max_steps=1", "goal_ticks=2"):
         command += ["-s", change]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output

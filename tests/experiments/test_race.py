@@ -74,16 +74,16 @@ def test_single_ticks_are_raced_as_single_ticks(folder):
 
 
 def test_how_long_the_context_is_kept_may_be_the_knob(folder, tmp_path):
-    sweeps = [{"policy": "none", "name": "kept", "knob": "context_hold", "values": [0.0, 1.0]},
-              {"policy": "wcsim", "context_hold": 0.5, "knob": "threshold", "values": [0.0]}]
+    sweeps = [{"policy": "none", "name": "kept", "knob": "context_refresh", "values": [0.0, 1.0]},
+              {"policy": "wcsim", "context_refresh": 0.5, "knob": "threshold", "values": [0.0]}]
     config = validate(RaceConfig, {"name": "kept", "world": str(folder), "episodes": 2, "horizon": 2, "chunk": 1,
                                    "context": 2, "rounds": 1, "batches": [1], "steps": [4], "sweeps": sweeps})
-    assert [(who.fidelity.context, who.fidelity.context_hold) for who in contestants(config)] == [
+    assert [(who.fidelity.context, who.fidelity.context_refresh) for who in contestants(config)] == [
         (2, 0.0), (2, 0.0), (2, 1.0), (2, 0.5)]
     rows = run_race(config, tmp_path, lambda _: None)["curves"]
     errors = {(row["policy"], row["knob"]): row["latent_error"] for row in rows}
-    assert errors["kept", "context_hold=0"] == errors["none", ""] == 0
-    assert errors["kept", "context_hold=1"] > 0
+    assert errors["kept", "context_refresh=0"] == errors["none", ""] == 0
+    assert errors["kept", "context_refresh=1"] > 0
     assert errors["wcsim", "threshold=0"] > 0
     assert all(row["hit_rate"] == 0 for row in rows)
 
@@ -146,7 +146,7 @@ def test_tensors_are_found_wherever_a_state_keeps_them():
 
 def test_a_policy_that_is_weighed_is_still_foreseen(folder):
     """Whether it is decides at which steps the context is read."""
-    sweep = {"policy": "wcsim", "context_hold": 0.2, "knob": "threshold", "values": [0.2]}
+    sweep = {"policy": "wcsim", "context_refresh": 0.2, "knob": "threshold", "values": [0.2]}
     race = Race(validate(RaceConfig, {**SMALL, "world": str(folder), "sweeps": [sweep]}))
     what = next(who.fidelity for who in contestants(race.config) if who.policy == "wcsim").build(race.world.spec)
     imagined = race.imagine(what, whole=True)

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.tiny import tiny_parts
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.interval import Interval
 from wcsim.cache.none import NoCache
 from wcsim.config import validate
 from wcsim.experiments import budget_sweep, closed_loop, env_bench, evaluation, goals
 from wcsim.types import Fidelity, Trace, WorldState
-from wcsim.world.tiny import tiny_parts
 from wcsim.world.world import World
 
 EVERY = {"steps": 3, "cache": {"kind": "interval"}, "solver": "unipc", "context": 2, "chunk": 3, "guidance": 1.5,
-         "decide": "apart", "batched": False, "guidance_until": 0.25, "context_hold": 0.5}
+         "decide": "apart", "batched": False, "guidance_until": 0.25, "context_refresh": 0.5}
 PLANNER = {"horizon": 2, "rounds": 1, "candidates": 2, "elites": 1, "replan_every": 1}
 SHARED = {"name": "whole", "task": {"name": "pusht", "options": {"start": "near"}}, "max_steps": 1}
 TOLD = {

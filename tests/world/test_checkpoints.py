@@ -84,7 +84,7 @@ def test_unreadable_descriptions_are_refused(folder):
     with pytest.raises(CheckpointError, match="refine_steps is unknown; known: format, spec, sha256, source"):
         verify_hashes(folder)
     edit(folder, lambda d: (d.pop("refine_steps"), d["spec"].update(refine_step=2)))
-    with pytest.raises(CheckpointError, match=r"spec\.refine_step is unknown; known: name, .*, refine_steps"):
+    with pytest.raises(CheckpointError, match=r"spec\.refine_step is unknown; known: name, .*, labels, cameras"):
         verify_hashes(folder)
     edit(folder, lambda d: (d["spec"].pop("refine_step"), d["spec"].pop("fps")))
     with pytest.raises(CheckpointError, match=r"spec\.fps"):
@@ -97,3 +97,25 @@ def test_unreadable_descriptions_are_refused(folder):
 def test_an_unknown_world_names_the_shipped_ones():
     with pytest.raises(CheckpointError, match="neither a folder with a world.json nor shipped"):
         find_world("atlantis")
+
+
+def test_cameras_fill_the_frame(folder):
+    edit(folder, lambda d: d["spec"].update(cameras=[["head", 96, 60], ["wrist", 40, 36]], labels="robot state"))
+    spec, _, _ = load_parts(folder)
+    assert spec.cameras == (("head", 96, 60), ("wrist", 40, 36))
+    assert spec.labels == "robot state"
+    edit(folder, lambda d: d["spec"].update(cameras=[["head", 96, 60], ["wrist", 40, 30]]))
+    with pytest.raises(CheckpointError, match="side by side, fill 96x90 pixels; its frame has 96x96"):
+        load_parts(folder)
+    edit(folder, lambda d: d["spec"].update(cameras=[["head", 96, 48], ["head", 96, 48]]))
+    with pytest.raises(CheckpointError, match="need a name each"):
+        load_parts(folder)
+
+
+@pytest.mark.parametrize("name", [None, "Unheard", "os:system"])
+def test_a_folder_cannot_name_code_to_run(folder, name):
+    path = folder / "transformer" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": name}))
+    edit(folder, lambda d: d.update(sha256=hash_files(folder)))
+    with pytest.raises(CheckpointError, match="known backbones: ActionCosmosTransformer"):
+        load_parts(folder)

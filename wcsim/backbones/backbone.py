@@ -19,7 +19,7 @@ Shape suffixes: N lanes, B a sub-batch of lanes, S denoise steps, T frames, L to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -98,12 +98,26 @@ class Conditioning(Protocol):
 
 
 class Backbone(Protocol):
-    """See the module; an implementation is a `torch.nn.Module`.
+    """See the module; an implementation is a `torch.nn.Module`, of which the first methods are.
 
     compiled_parts: names of methods, beside `run_blocks`, that `torch.compile` may turn into graphs.
     """
 
     compiled_parts: Sequence[str]
+
+    def eval(self) -> Self: ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self: ...
+
+    def to(self, device: Any) -> Self: ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+    def modules(self) -> Iterator[torch.nn.Module]: ...
+
+    def save_pretrained(self, folder: Any) -> None:
+        """Write `config.json`, with the class's name, and weights (safetensors)."""
+        ...
 
     @property
     def geometry(self) -> Geometry: ...

@@ -4,13 +4,14 @@ MKL multiplies fewer than four rows by another kernel than more, and the two rou
 embeddings of one lane alone (a row per frame) then differ in their last bits from the same rows within a batch.  So few
 rows are filled up with zeros.  Easy to get wrong: MKL deals the rows out to its threads, and each thread needs four.
 
-PyTorch convolves a small picture, or a 1 x 1 kernel on few pictures, by another library than a batch of them (oneDNN);
-oneDNN itself treats every picture of a batch alike, whatever its number and that of the threads.  So it does them all.
+PyTorch convolves a small image, or a 1 x 1 kernel on few images, by another library than a batch of them (oneDNN);
+oneDNN itself treats every image of a batch alike, whatever its number and that of the threads.  So it does them all.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,12 @@ from torch import Tensor, nn
 
 ROWS = 32
 """Products of fewer rows are filled up to this many: four rows for each of eight threads."""
+
+
+class HasModules(Protocol):
+    """A module, or what a backbone promises of one."""
+
+    def modules(self) -> Iterator[nn.Module]: ...
 
 
 class BatchInvariantLinear(nn.Linear):
@@ -32,7 +39,7 @@ class BatchInvariantLinear(nn.Linear):
         return super().forward(filled)[:rows].view(*input.shape[:-1], self.out_features)
 
 
-def make_batch_invariant(module: nn.Module) -> None:
+def make_batch_invariant(module: HasModules) -> None:
     """Make every linear layer of a module batch-invariant, in place; its weights stay the same."""
     for part in module.modules():
         if type(part) is nn.Linear:
@@ -40,7 +47,7 @@ def make_batch_invariant(module: nn.Module) -> None:
 
 
 class BatchInvariantConv2d(nn.Conv2d):
-    """A convolution that rounds one picture as it rounds many."""
+    """A convolution that rounds one image as it rounds many."""
 
     def forward(self, input: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, C', H', W']`."""
@@ -60,7 +67,7 @@ def convolve(
     if torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
         return F.conv2d(x, weight, bias, padding=padding, stride=stride)
     _, channels, height, width = x.shape
-    # Of one picture the stride over pictures is arbitrary, and oneDNN reads the layout from it.
+    # Of one image the stride over images is arbitrary, and oneDNN reads the layout from it.
     x = x.as_strided(x.shape, (channels * height * width, 1, width * channels, channels))
     taps = weight.contiguous(memory_format=torch.channels_last)
     out: Tensor = torch.mkldnn_convolution(x, taps, bias, padding, stride, (1, 1), 1)

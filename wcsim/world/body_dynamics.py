@@ -78,8 +78,8 @@ class BodyDynamicsConfig:
 
 def previous_action(actions: Tensor, known: Tensor) -> Tensor:
     """The actions that led to frames, `[..., A + 1]`: coordinates `[..., A]`, and 1 where `known` `[...]`, else 0."""
-    said = known.unsqueeze(-1).to(actions)
-    return torch.cat([actions * said, said], dim=-1)
+    mask = known.unsqueeze(-1).to(actions)
+    return torch.cat([actions * mask, mask], dim=-1)
 
 
 def hidden(sizes: Sequence[int], out: int) -> nn.Sequential:
@@ -173,14 +173,14 @@ class ForwardModel(nn.Module):
             arrows += [known * (reached - pose[..., place]) for pose in (before, now) for place, _ in bodies]
         # Turned at once: most of what a step of one lane takes is calls.
         seen = iter(turn(torch.stack(arrows, dim=-2), -angle.unsqueeze(-1)).unbind(-2))
-        told = [action, last]
+        read = [action, last]
         for place, own in bodies:
-            told += [now[..., place], next(seen), next(seen), next(seen)]
+            read += [now[..., place], next(seen), next(seen), next(seen)]
             if own is not None:
-                told += [now[..., own : own + 1].cos(), now[..., own : own + 1].sin(),
+                read += [now[..., own : own + 1].cos(), now[..., own : own + 1].sin(),
                          wrap(now[..., own : own + 1] - before[..., own : own + 1])]
-        told += seen
-        return torch.cat(told, dim=-1)
+        read += seen
+        return torch.cat(read, dim=-1)
 
     def change(self, now: Tensor, then: Tensor) -> Tensor:
         """From pose to pose `[..., P]`: how far every body goes, seen from the body, and how far it turns."""
@@ -190,8 +190,8 @@ class ForwardModel(nn.Module):
     def predict(self, before: Tensor, now: Tensor, last: Tensor, action: Tensor) -> Tensor:
         """The change to come in units of its spread, `[..., P]`."""
         read = (self.features(before, now, last, action) - self.offset) * self.scale
-        said: Tensor = self.layers(read)
-        return said
+        change: Tensor = self.layers(read)
+        return change
 
     def forward(self, before: Tensor, now: Tensor, last: Tensor, action: Tensor) -> Tensor:
         """The next pose `[..., P]`."""
@@ -234,9 +234,9 @@ class BodyDynamics(StateModel):
             if frame:
                 before, last, moving = self._motion(poses, coordinates[:, frame - 1], known[:, frame - 1])
                 expected = self.forward_model(before, poses[-1], last, coordinates[:, frame])
-                told = known[:, frame] & (moving if index else moving | ~known[:, frame - 1])
+                predicted = known[:, frame] & (moving if index else moving | ~known[:, frame - 1])
                 mixed = read + trust * difference(self.config.angled, expected, read)
-                read = torch.where(told.unsqueeze(1), mixed, read)
+                read = torch.where(predicted.unsqueeze(1), mixed, read)
             poses.append(read)
         return torch.stack(poses[memory.shape[1] :], dim=1)
 

@@ -26,13 +26,13 @@ def wrap(angle: Tensor) -> Tensor:
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
 
 
-def difference(angled: Sequence[bool], said: Tensor, true: Tensor) -> Tensor:
+def difference(angled: Sequence[bool], found: Tensor, true: Tensor) -> Tensor:
     """One pose `[..., P]` less another, angles the short way round."""
     parts = []
     for place, own in columns(angled):
-        parts.append(said[..., place] - true[..., place])
+        parts.append(found[..., place] - true[..., place])
         if own is not None:
-            parts.append(wrap(said[..., own : own + 1] - true[..., own : own + 1]))
+            parts.append(wrap(found[..., own : own + 1] - true[..., own : own + 1]))
     return torch.cat(parts, dim=-1)
 
 

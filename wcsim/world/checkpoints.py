@@ -77,7 +77,8 @@ def save_world(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "world.json").unlink(missing_ok=True)
-    for part, module in (("transformer", transformer), ("vae", codec.vae)):
+    parts: dict[str, Any] = {"transformer": transformer, "vae": codec.vae}
+    for part, module in parts.items():
         if dtype is not None:
             # A copy, because the caller may go on training in float32; torch's own to(), because diffusers' warns.
             module = torch.nn.Module.to(deepcopy(module), dtype)
@@ -209,6 +210,7 @@ def actions_read(spec: WorldSpec) -> int:
 
 def check_spec(spec: WorldSpec, transformer: Backbone, codec: WanCodec) -> None:
     """Raise CheckpointError where the weights cannot do what the spec says."""
+    check_cameras(spec)
     channels, height, width = spec.latent_shape
     geometry, clips = transformer.geometry, spec.frames_per_latent > 1
     expected = {
@@ -227,3 +229,13 @@ def check_spec(spec: WorldSpec, transformer: Backbone, codec: WanCodec) -> None:
     for what, (found, wanted) in expected.items():
         if found != wanted:
             raise CheckpointError(f"world {spec.name!r}: {what}: the weights have {found}, the spec says {wanted}")
+
+
+def check_cameras(spec: WorldSpec) -> None:
+    """Raise CheckpointError unless the cameras have names of their own, and their mosaic is the frame."""
+    names, heights, widths = zip(*spec.cameras, strict=True) if spec.cameras else ((), (), ())
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"world {spec.name!r}: cameras {list(names)} need a name each")
+    if names and (max(heights), sum(widths)) != spec.frame_size:
+        raise CheckpointError(f"world {spec.name!r}: its cameras, side by side, fill {max(heights)}x{sum(widths)} "
+                              f"pixels; its frame has {spec.frame_size[0]}x{spec.frame_size[1]}")

@@ -81,8 +81,9 @@ def merge_groups(groups: Sequence[Group], decisions: Sequence[Decision]) -> Deci
         return decisions[0]
     by_branch = {name: decision.hit for group, decision in zip(groups, decisions, strict=True)
                  for name in group.branches}
-    told = next(decision for group, decision in zip(groups, decisions, strict=True) if CONDITIONAL in group.branches)
-    return replace(told, hit=torch.stack(list(by_branch.values())).all(0), by_branch=by_branch)
+    leading = next(decision for group, decision in zip(groups, decisions, strict=True)
+                   if CONDITIONAL in group.branches)
+    return replace(leading, hit=torch.stack(list(by_branch.values())).all(0), by_branch=by_branch)
 
 
 def alone(decision: Decision) -> Decision:

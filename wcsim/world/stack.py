@@ -1,6 +1,6 @@
 """The transformer at one denoise step, opened for a cache policy: embedding, blocks in any range, last layer.
 
-Each part runs when it is asked for and not before: a policy that predicts the velocity asks for none of them.
+Each part runs when it is asked for and not before: a policy that extrapolates the velocity asks for none of them.
 
 Shape suffixes: N lanes, B a sub-batch of lanes, b branches, C latent channels, T frames, k new frames, L tokens,
 D width.

@@ -19,7 +19,7 @@ def merge_lanes(
     """Groups of lanes as one batch in lane order.  A part: its lanes `[B]`, then what `denoise` returned for them."""
     order = torch.cat([lanes for lanes, *_ in parts]).argsort()
     latents = torch.cat([new for _, new, _, _ in parts])[order]
-    decisions = [_merge(step, order) for step in zip(*(told for _, _, told, _ in parts), strict=True)]
+    decisions = [_merge(step, order) for step in zip(*(decided for _, _, decided, _ in parts), strict=True)]
     return latents, decisions, torch.cat([ran for *_, ran in parts], dim=1)[:, order]
 
 

@@ -120,7 +120,7 @@ def shape_of(state: Mapping[str, Tensor], name: str) -> torch.Size:
 
 
 def action_form(features: int, action_dim: int, per_latent: int, chunk: int) -> Literal["frames", "chunk"]:
-    """Which actions the embedders read, told from the width of fc1: `per_latent` of them, or the whole `chunk`."""
+    """Which actions the embedders read, by the width of fc1: `per_latent` of them, or the whole `chunk`."""
     forms: dict[int, Literal["frames", "chunk"]] = {action_dim * chunk: "chunk", action_dim * per_latent: "frames"}
     if features not in forms:
         raise CheckpointError(

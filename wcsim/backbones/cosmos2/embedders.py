@@ -1,4 +1,4 @@
-"""What a frame is told beside its noise level: its action, and where things are in it."""
+"""What a frame is given beside its noise level: its action, and where things are in it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def moments(latents_NCThw: Tensor) -> Tensor:
     rows, columns = (_axis(size, latents_NCThw.dtype, latents_NCThw.device) for size in (height, width))
     by_row, by_column = latents_NCThw.sum(-1), latents_NCThw.sum(-2)
     sums = torch.stack([by_row.sum(-1), by_row @ rows, by_column @ columns], dim=-1) / (height * width) ** 0.5
-    said: Tensor = sums.transpose(1, 2).flatten(2)
-    return said
+    found: Tensor = sums.transpose(1, 2).flatten(2)
+    return found
 
 
 @lru_cache

@@ -22,7 +22,7 @@ from wcsim.world.guardrail import Guardrail
 
 MAX_TOKENS = 512
 SYSTEM = "You are a helpful assistant who will provide prompts to an image generator."
-"""What the encoder was told before every prompt that the model was trained on."""
+"""The system prompt before every prompt that the model was trained on."""
 
 PARTS = ("text_encoder", "tokenizer")
 """Subfolders of a model in diffusers' layout."""
@@ -65,8 +65,8 @@ def read_tokens(tokenizer: Any, prompt: str, max_tokens: int) -> Tensor:
     """Token numbers `[S]` of a prompt within the conversation that the encoder expects, S = max_tokens."""
     turns = [{"role": role, "content": [{"type": "text", "text": text}]}
              for role, text in (("system", SYSTEM), ("user", prompt))]
-    told = tokenizer.apply_chat_template(
+    tokens = tokenizer.apply_chat_template(
         turns, tokenize=True, add_generation_prompt=False, add_vision_id=False, max_length=max_tokens, truncation=True,
         padding="max_length",
     )
-    return torch.tensor(told if isinstance(told, list) else told["input_ids"], dtype=torch.int64)
+    return torch.tensor(tokens if isinstance(tokens, list) else tokens["input_ids"], dtype=torch.int64)

@@ -41,7 +41,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
     `action_features`: numbers per latent frame that the action embedders read; 0 for a base model, which has none;
     `prediction`: what the last layer says, "velocity" (Predict2.5) or "sample", the clean latents, from which the
     velocity follows (small worlds, whose few channels per token cannot carry the noise as well; Li & He 2025, arXiv
-    2511.13720); `frame_summary`: whether every token is told where in its frame each latent channel is strong
+    2511.13720); `frame_summary`: whether every token reads where in its frame each latent channel is strong
     (`moments`), which tokens of a small world are too few and too narrow to find out together; `control_channels`: maps
     beside the latents that say what is expected where (`wcsim.world.state_model`); 0 for none.
     """
@@ -214,8 +214,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         tokens = self.patch_embed(torch.cat(channels, dim=1))
         grid = (tokens.shape[1], tokens.shape[2], tokens.shape[3])
         if self.config.frame_summary:
-            told = self.summary_embedder(moments(latents_NCThw.to(self.summary_embedder.fc1.weight.dtype)))
-            tokens = tokens + told.to(tokens.dtype)[:, :, None, None]
+            summary = self.summary_embedder(moments(latents_NCThw.to(self.summary_embedder.fc1.weight.dtype)))
+            tokens = tokens + summary.to(tokens.dtype)[:, :, None, None]
         if constants.control is not None:
             tokens = tokens + constants.control
         return tokens.flatten(1, 3), Conditioning(modulation, constants.position, constants.text, grid)
