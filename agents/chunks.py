@@ -21,9 +21,9 @@ from wcsim.agents.proposals import Propose
 from wcsim.agents.search import Plan, Settings
 from wcsim.errors import ConfigError
 from wcsim.estimate import Episode, Goal
-from wcsim.track.budget import Budget
-from wcsim.track.clock import Latency, SimulatedClock, TimedCost
-from wcsim.track.governor import Governor, Pace
+from wcsim.timing.budget import Budget
+from wcsim.timing.clock import Latency, SimulatedClock, TimedCost
+from wcsim.timing.governor import Governor, Pace
 from wcsim.types import CostFn, Fidelity, WorldState
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 
 from wcsim.agents.objectives import Objective, imagined_cost
 from wcsim.errors import ConfigError
-from wcsim.track.correlation import kendall, top_regret
+from wcsim.metrics.correlation import kendall, top_regret
 from wcsim.types import CostFn, Fidelity, Trace, WorldState
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wcsim.agents.reports import ActReport
     from wcsim.types import ActionSpec
 
-PUSHT_NAMES = {"observation.image": "pixels", "observation.state": "agent_pos"}
+DEFAULT_NAMES = {"observation.image": "pixels", "observation.state": "agent_pos"}
 """Inputs of LeRobot's published PushT policies, and what they are called in an observation."""
 
 
@@ -48,7 +48,7 @@ class LeRobotSource:
     """
 
     def __init__(
-        self, policy: Selecting, *, names: Mapping[str, str] = PUSHT_NAMES,
+        self, policy: Selecting, *, names: Mapping[str, str] = DEFAULT_NAMES,
         before: Callable[[Any], Any] = lambda batch: batch, after: Callable[[Any], Any] = lambda action: action,
         device: str = "cpu",
     ) -> None:
@@ -170,7 +170,7 @@ def rows_of(observations: Observations, lanes: Sequence[int]) -> dict[str, Any]:
 
 
 def load_lerobot(
-    folder: str | Path, *, names: Mapping[str, str] = PUSHT_NAMES, device: str = "cpu"
+    folder: str | Path, *, names: Mapping[str, str] = DEFAULT_NAMES, device: str = "cpu"
 ) -> LeRobotSource:
     """A LeRobot policy directory.  ConfigError where the folder is none or lerobot is not installed."""
     if not (Path(folder) / "config.json").is_file():

@@ -25,7 +25,7 @@ from wcsim.agents.reports import ActReport, ActTiming, PredictionError, Reason
 from wcsim.agents.search import Plan, PlanningError, Settings
 from wcsim.errors import ConfigError
 from wcsim.estimate import Episode, Goal
-from wcsim.track.budget import Budget
+from wcsim.timing.budget import Budget
 from wcsim.types import Fidelity, Trace, WorldState
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from wcsim.agents.messages import MAX_BYTES, Value, pack, package, unpack
 from wcsim.agents.policies import Observation
 from wcsim.errors import ConfigError, RemoteError, WcsimError
 
-PUSHT_NAMES = {"observation/image": "pixels", "observation/state": "agent_pos"}
+DEFAULT_NAMES = {"observation/image": "pixels", "observation/state": "agent_pos"}
 """The server's name for an input to the observation's."""
 
 MAX_TIMEOUT_S = 86_400
@@ -49,7 +49,7 @@ class Connection(Protocol):
 class RemoteSource:
     """A `Source` (`wcsim.agents.adapters`) that asks the server at `address` (ws://host:port) for actions.
 
-    names: see `PUSHT_NAMES`; arrays are sent as they are, images uint8 `[H, W, 3]`.  prompt: sent as `prompt`;
+    names: see `DEFAULT_NAMES`; arrays are sent as they are, images uint8 `[H, W, 3]`.  prompt: sent as `prompt`;
     None: the episode's instruction.  key: an API key, or `env:NAME` for one in an environment variable.  timeout_s: to
     connect, to send, and for every answer.
     max_message_mb: most MiB of an answer.  connect: makes another connection than a websocket.
@@ -57,7 +57,7 @@ class RemoteSource:
     """
 
     def __init__(
-        self, address: str, *, names: Mapping[str, str] = PUSHT_NAMES, prompt: str | None = None,
+        self, address: str, *, names: Mapping[str, str] = DEFAULT_NAMES, prompt: str | None = None,
         key: str | None = None, timeout_s: float = 60.0, max_message_mb: float = MAX_BYTES / 2**20,
         connect: Callable[[], Connection] | None = None,
     ) -> None:

@@ -13,7 +13,7 @@ from typing import NotRequired, TypedDict, Unpack
 import numpy as np
 
 from wcsim.errors import ConfigError, WcsimError
-from wcsim.track.budget import Budget
+from wcsim.timing.budget import Budget
 from wcsim.types import CostFn
 
 Refit = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

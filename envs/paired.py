@@ -23,7 +23,7 @@ from wcsim.envs.snapshots import EnvSnapshot
 from wcsim.envs.tasks import Start, TruthFrame
 from wcsim.envs.wrappers import base_of
 from wcsim.errors import ConfigError, SnapshotError
-from wcsim.track.metrics import psnr_db
+from wcsim.metrics.images import psnr_db
 
 OnAlarm = Literal["warn", "truncate", "refresh"]
 

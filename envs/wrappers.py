@@ -16,7 +16,7 @@ from gymnasium.utils import RecordConstructorArgs
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.errors import ConfigError
 from wcsim.estimate import Estimate
-from wcsim.track.metrics import psnr_db
+from wcsim.metrics.images import psnr_db
 
 
 class ChunkAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

@@ -13,7 +13,7 @@ import imageio.v3 as imageio
 
 from wcsim.report.page import clip_of
 from wcsim.report.video import compose
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 
 def main() -> None:

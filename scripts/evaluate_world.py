@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from recipe import Recipe
-from wcsim.experiments.world_bench import measure_world, table_of
+from wcsim.experiments.bench.world import measure_world, table_of
 from wcsim.progress import progress
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from wcsim.config import validate
 from wcsim.envs.tasks import Task, make_task
 from wcsim.estimate import Estimate
-from wcsim.experiments.cache_bench import run_race
+from wcsim.experiments.bench.cache import run_cache_benchmark
+from wcsim.experiments.bench.cache_settings import CacheBenchConfig
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
-from wcsim.experiments.race import RaceConfig
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 PLACES = ("truth", "cached", "uncached")
 STEPS = 5
@@ -155,8 +155,8 @@ def evaluation(world: str, folder: Path) -> Played:
 def cache_benchmark(world: str, folder: Path) -> Played:
     """Two caches and no cache from two held-out starts: distances, errors and shares skipped."""
     folder.joinpath("run").mkdir()
-    config = validate(RaceConfig, {"name": "golden", "world": world} | BENCHMARK)
-    told = run_race(config, folder / "run", lambda line: None)
+    config = validate(CacheBenchConfig, {"name": "golden", "world": world} | BENCHMARK)
+    told = run_cache_benchmark(config, folder / "run", lambda line: None)
     bodies = ERRORS[EVALUATIONS[world]["task"]["name"]]
     rows = {f"{row['policy']} {row['knob']}".strip(): {
         **renamed(row, BENCHED), "truth_loss": renamed(row["truth_loss"], {"psnr": "psnr_db", **bodies}),

@@ -27,8 +27,8 @@ from rich.console import Console
 
 from wcsim.cache import NoCache, parse_cache, preset
 from wcsim.config import override, read_yaml, validate
+from wcsim.experiments.bench.forward import bench_forward
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
-from wcsim.experiments.forward_bench import bench_forward
 from wcsim.types import Fidelity, Trace, WorldState
 from wcsim.world.compiled import compile_world
 from wcsim.world.verify import verify_world

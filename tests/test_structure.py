@@ -21,7 +21,7 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MAPPED = {"agents": "wcsim.agents", "configs": "wcsim.configs", "envs": "wcsim.envs"}
 
 FLOOR = {"types", "errors", "spans", "config", "actions", "spec", "estimate", "cameras", "registry"}
-ENGINE = FLOOR | {"backbones", "world", "cache", "track", "report"}
+ENGINE = FLOOR | {"backbones", "world", "cache", "metrics", "timing", "runs", "report"}
 FAMILIES = {path.name for path in (ROOT / "wcsim/backbones").iterdir() if (path / "__init__.py").exists()}
 MAY_IMPORT = {
     "floor": FLOOR,
@@ -29,16 +29,18 @@ MAY_IMPORT = {
     "world": FLOOR | {"backbones"},
     "cosmos2": FLOOR | {"backbones", "world"},
     "cache": FLOOR | {"world"},
-    "track": FLOOR | {"world", "cache"},
+    "metrics": FLOOR,
+    "timing": FLOOR,
+    "runs": FLOOR | {"world", "metrics"},
     "report": ENGINE,
     "envs": ENGINE | {"cosmos2"},
     "agents": ENGINE,
     "rollout": ENGINE | {"envs", "agents"},
     "experiments": ENGINE | {"envs", "agents", "rollout", "cosmos2"},
     "cli": ENGINE | {"envs", "agents", "experiments", "cli_bench", "progress", "terminal"},
-    "cli_bench": ENGINE | {"envs", "agents", "experiments", "progress", "terminal"},
+    "cli_bench": ENGINE | {"assets", "envs", "agents", "experiments", "progress", "terminal"},
     "progress": set(),
-    "terminal": {"errors", "track"},
+    "terminal": {"errors", "runs"},
 }
 """Room to rooms it may import besides itself.  A room is a folder, or a module that stands alone; a family of
 backbones is one of its own, so that the engine names none."""
@@ -108,7 +110,7 @@ def folder_of(package: str) -> Path:
 
 
 def room_of(module: str) -> str:
-    """`wcsim.track.runs` is in the room `track`, `wcsim.backbones.cosmos2.tiny` in `cosmos2`."""
+    """`wcsim.runs.run` is in the room `track`, `wcsim.backbones.cosmos2.tiny` in `cosmos2`."""
     _, room, *rest = module.split(".")
     return rest[0] if room == "backbones" and rest and rest[0] in FAMILIES else room
 
@@ -135,6 +137,18 @@ def test_the_arrows_know_every_room() -> None:
     rooms = {room_of(module_name(path)) for path in PACKAGED if module_name(path) != "wcsim"}
     assert rooms - FLOOR - {"assets", "configs"} == set(MAY_IMPORT) - {"floor"}
     assert rooms >= FLOOR
+
+
+THEIRS = {"controlnet_block_every_n", "macro_block_size", "spatial_attention_block_skip_range"}
+"""Parameters of diffusers and imageio that only look like a block on a table."""
+
+
+def test_the_engine_knows_no_robot() -> None:
+    """What a task is about stands in `envs`, `agents` and the shipped worlds alone."""
+    named = {f"{path.relative_to(ROOT)}: {word}" for path in sources("wcsim") if "assets" not in path.parts
+             for word in re.findall(r"\w*(?:pusht|block_|agent_px)\w*", path.read_text("utf-8"), re.IGNORECASE)
+             if word not in THEIRS}
+    assert named == set()
 
 
 @pytest.mark.parametrize("name", [*MAPPED, "torchvision"])

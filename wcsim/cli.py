@@ -62,7 +62,7 @@ def run(
 
 @app.command()
 def evaluate(
-    config: Annotated[str, typer.Argument(help="A YAML file, or a packaged evaluation's name.")] = "pusht_evaluate",
+    config: Annotated[str, typer.Argument(help="A YAML file, or a packaged evaluation's name.")],
     settings: Overrides = None, out: Out = None, workers: Workers = 1,
     fork: Fork = False,
 ) -> None:
@@ -81,7 +81,7 @@ def evaluate(
 
 @app.command()
 def budget(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged sweep.")] = "pusht_budget",
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged sweep.")],
     settings: Overrides = None, out: Out = None, workers: Workers = 1,
     fork: Fork = False,
     recommend: Annotated[
@@ -165,17 +165,17 @@ def tune(
     max_error: Annotated[
         float | None, typer.Option(min=0, help="Most distance from the finely integrated frame, relative.")
     ] = None,
-    config: Annotated[str, typer.Option(help="The race whose frontier is measured.")] = "tune",
+    config: Annotated[str, typer.Option(help="The cache benchmark whose frontier is measured.")] = "tune",
     settings: Overrides = None,
     out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/tune"),
 ) -> None:
     """Measure the frontier of a world on this machine and print the fidelity to use, as YAML."""
     with one_line_errors():
         from wcsim.config import override, read_yaml, validate
-        from wcsim.experiments.race import RaceConfig
-        from wcsim.experiments.tuning import tune_world
+        from wcsim.experiments.bench.cache_settings import CacheBenchConfig
+        from wcsim.experiments.bench.tuning import tune_world
 
-        typed = validate(RaceConfig, override(read_yaml(config), [f"world={world}", *(settings or [])]))
+        typed = validate(CacheBenchConfig, override(read_yaml(config), [f"world={world}", *(settings or [])]))
         with progress("frontier") as shown:
             advice = tune_world(typed, out, deadline_ms=deadline_ms, max_error=max_error, progress=shown.say)
         console.print(advice, highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wcsim.assets import DEFAULT_WORLD
 from wcsim.progress import progress
 from wcsim.terminal import Overrides, console, one_line_errors
 
@@ -26,7 +27,7 @@ def bench_forward(
     with one_line_errors():
         import torch
 
-        from wcsim.experiments.forward_bench import bench_forward, table_of
+        from wcsim.experiments.bench.forward import bench_forward, table_of
 
         dtype = torch.bfloat16 if half else torch.float32
         with progress("forward"):
@@ -36,7 +37,7 @@ def bench_forward(
 
 @bench.command("world")
 def bench_world(
-    world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = "pusht-96",
+    world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = DEFAULT_WORLD,
     first_seed: Annotated[int, typer.Option(help="First held-out seed.")] = 600_000,
     episodes: Annotated[int, typer.Option(min=2, help="How many.")] = 64,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps; the world's default if left out.")] = None,
@@ -44,7 +45,7 @@ def bench_world(
 ) -> None:
     """Measure a world against the truth on held-out episodes: replayed actions, errors by horizon."""
     with one_line_errors():
-        from wcsim.experiments.world_bench import measure_world, table_of
+        from wcsim.experiments.bench.world import measure_world, table_of
 
         with progress("world") as shown:
             summary = measure_world(world, first_seed=first_seed, episodes=episodes, steps=steps, out=out,
@@ -54,7 +55,7 @@ def bench_world(
 
 @bench.command("env")
 def bench_env_command(
-    world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = "pusht-96",
+    world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = DEFAULT_WORLD,
     settings: Overrides = None,
     lanes: Annotated[int, typer.Option(min=1, help="Lanes to set against as many single steps.")] = 32,
     rounds: Annotated[int, typer.Option(min=2, help="Pairs of rounds.")] = 5,
@@ -76,7 +77,7 @@ def bench_env_command(
     with one_line_errors():
         from wcsim.cache.fidelity import FidelityConfig
         from wcsim.config import override, validate
-        from wcsim.experiments.env_bench import bench_env, tables_of
+        from wcsim.experiments.bench.env import bench_env, tables_of
 
         fidelity = validate(FidelityConfig, override({}, settings or []))
         with progress("env"):
@@ -88,19 +89,20 @@ def bench_env_command(
 
 @bench.command("cache")
 def bench_cache(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged race.")] = "bench_cache",
+    config: Annotated[str, typer.Argument(help="A YAML file, or a packaged benchmark's name.")] = "bench_cache",
     settings: Overrides = None,
-    quick: Annotated[bool, typer.Option("--quick", help="The packaged race that ends in two minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The packaged one that ends in two minutes.")] = False,
     out: Annotated[Path, typer.Option(help="Directory for summary.json and report.html.")] = Path("runs/bench-cache"),
 ) -> None:
-    """Race cache policies, solvers and step counts: measured speed against error."""
+    """CacheBenchmark cache policies, solvers and step counts: measured speed against error."""
     with one_line_errors():
         from wcsim.config import override, read_yaml, validate
-        from wcsim.experiments.cache_bench import run_race
-        from wcsim.experiments.race import RaceConfig
-        from wcsim.report.race import write_race
+        from wcsim.experiments.bench.cache import run_cache_benchmark
+        from wcsim.experiments.bench.cache_settings import CacheBenchConfig
+        from wcsim.report.cache_benchmark import write_cache_benchmark
 
-        typed = validate(RaceConfig, override(read_yaml("bench_cache_quick" if quick else config), settings or []))
-        with progress("race") as shown:
-            summary = run_race(typed, out, shown.say)
-        console.print(f"report: {write_race(summary, out)}", soft_wrap=True)
+        given = read_yaml("bench_cache_quick" if quick else config)
+        typed = validate(CacheBenchConfig, override(given, settings or []))
+        with progress("cache benchmark") as shown:
+            summary = run_cache_benchmark(typed, out, shown.say)
+        console.print(f"report: {write_cache_benchmark(summary, out)}", soft_wrap=True)

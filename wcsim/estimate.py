@@ -96,7 +96,7 @@ class Goal:
     def reached(self, spec: StateSpec, values: Values, within: Mapping[str, float]) -> np.ndarray:
         """`[...]` bool: all errors of one unit together (their root sum of squares) are below `within` of that unit.
 
-        This is the rule of DINO-WM and stable-worldmodel for PushT: agent and block together within 20 px, the angle
+        This is the rule of DINO-WM and stable-worldmodel: positions together within 20 px, the angle
         within 20 degrees.  Raises ConfigError where `within` lacks a unit.
         """
         by_unit: dict[str, list[np.ndarray]] = {}

@@ -121,8 +121,8 @@ _ERRORS = {"position": _distance, "scalar": _distance, "angle": _turn, "quaterni
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """The quantities of a task, in order.  progress: what the task calls its own measure of success, 0 to 1 (for PushT
-    the goal's coverage); it is a name for tables and pages."""
+    """The quantities of a task, in order.  progress: what the task calls its own measure of success, 0 to 1 (say the
+    share of a goal that is covered); it is a name for tables and pages."""
 
     quantities: tuple[Quantity, ...]
     progress: str = "progress"

@@ -37,7 +37,7 @@ def one_line_errors() -> Iterator[None]:
 
 def run_directory(out: Path | None, name: str, *, fork: bool) -> Path:
     """The run directory; of a fork, a fresh one beside it, which is told."""
-    from wcsim.track.runs import fresh_sibling
+    from wcsim.runs.run import fresh_sibling
 
     path = out or Path("runs") / name
     if fork:

@@ -14,7 +14,7 @@ import torch
 
 from linear_world import SPEC, frame_at
 from wcsim.agents.adapters import ChunkedPolicy, part, sb3_policy
-from wcsim.agents.lerobot import PUSHT_NAMES, LeRobotPolicy, LeRobotSource, load_lerobot
+from wcsim.agents.lerobot import DEFAULT_NAMES, LeRobotPolicy, LeRobotSource, load_lerobot
 from wcsim.agents.policies import LanePolicy
 from wcsim.agents.randomness import seeded
 from wcsim.errors import ActionError, ConfigError
@@ -183,7 +183,7 @@ def robot_seen(step: int, lanes: list[int], active: Any = None) -> dict[str, Any
 
 
 def robot(lanes: int, **options: Any) -> LeRobotPolicy:
-    source = LeRobotSource(Queueing(options.pop("noise", 0.0)), names=PUSHT_NAMES, after=lambda action: action - 1)
+    source = LeRobotSource(Queueing(options.pop("noise", 0.0)), names=DEFAULT_NAMES, after=lambda action: action - 1)
     return LeRobotPolicy(source, SPEC.action, lanes, **options)
 
 

@@ -15,8 +15,8 @@ from wcsim.agents.mpc import MPCConfig
 from wcsim.agents.objectives import LatentGoal
 from wcsim.errors import ConfigError
 from wcsim.estimate import Episode
-from wcsim.track.clock import ConstantLatency, SimulatedClock
-from wcsim.track.governor import Governor
+from wcsim.timing.clock import ConstantLatency, SimulatedClock
+from wcsim.timing.governor import Governor
 
 HOLD = np.array([-1.0, -1.0])
 

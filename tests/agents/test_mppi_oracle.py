@@ -6,7 +6,7 @@ import torch
 from pytorch_mppi import MPPI
 
 from wcsim.agents.mppi import mppi
-from wcsim.track.budget import Budget
+from wcsim.timing.budget import Budget
 
 TICKS, COUNT, DT = 12, 256, 0.2
 STD = 1.5

@@ -15,7 +15,7 @@ from wcsim.agents.mppi import mppi, weights_of
 from wcsim.agents.search import Plan
 from wcsim.agents.shooting import shooting
 from wcsim.errors import ConfigError
-from wcsim.track.budget import Budget
+from wcsim.timing.budget import Budget
 from wcsim.types import CostFn
 
 LOW, HIGH = np.array([-1.0, -2.0]), np.array([1.0, 2.0])

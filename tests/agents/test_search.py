@@ -13,7 +13,7 @@ from wcsim.agents.cem import cem
 from wcsim.agents.search import PlanningError, knot_noise
 from wcsim.agents.shooting import shooting
 from wcsim.errors import ConfigError, WcsimError
-from wcsim.track.budget import Budget
+from wcsim.timing.budget import Budget
 
 LOW, HIGH = np.array([-1.0, -2.0]), np.array([1.0, 2.0])
 MEAN, STD = np.zeros((3, 2)), np.ones((3, 2))

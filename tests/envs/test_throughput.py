@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wcsim.experiments.env_bench import bench_env
+from wcsim.experiments.bench.env import bench_env
 
 
 @pytest.mark.bench

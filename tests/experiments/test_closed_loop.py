@@ -13,7 +13,7 @@ from wcsim.errors import RunError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.experiments.executor import Here
 from wcsim.experiments.summary import exploitation_gap
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 SUMMARY_KEYS = {
     "success_rate", "final_progress", "error", "speedup", "hit_rate", "latency_ms", "deadline_ms",

@@ -24,8 +24,8 @@ from wcsim.experiments.executor import Here
 from wcsim.experiments.goals import GoalRuns, GoalsConfig
 from wcsim.experiments.inputs import inputs_of
 from wcsim.experiments.jobs import job_key
-from wcsim.track import manifest
-from wcsim.track.runs import Run
+from wcsim.runs import manifest
+from wcsim.runs.run import Run
 from wcsim.world.checkpoints import hash_files, save_world
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from wcsim.experiments.summary import PLACES, summarise
+from wcsim.runs.run import Run
 from wcsim.spec import Quantity, StateSpec
-from wcsim.track.runs import Run
 
 TABLE = StateSpec((
     Quantity("agent", 2, "px", "position", "robot", low=0.0, high=512.0),

@@ -15,7 +15,7 @@ from wcsim.report.canvas import PALETTE, draw
 from wcsim.report.decisions import computed_cells, decision_panels
 from wcsim.report.figures import error_panels, latency_panels, task_panels, world_layers
 from wcsim.report.measures import leading
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
 

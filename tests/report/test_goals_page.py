@@ -13,8 +13,8 @@ from fabricated_run import SPECS, TABLE, begin, manifest_of, record
 from wcsim.experiments.goals_summary import summarise
 from wcsim.report.compare import write_comparison, write_page_of
 from wcsim.report.measures import errors
+from wcsim.runs.files import from_lines, to_lines
 from wcsim.spec import StateSpec
-from wcsim.track.files import from_lines, to_lines
 
 POLICIES = {"uncached": "mpc", "cached <b>": "mpc", "$x$": "hold"}
 

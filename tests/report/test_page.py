@@ -13,10 +13,10 @@ import pytest
 
 from fabricated_run import NAMES, SPECS, TABLE, record
 from wcsim.errors import RunError
+from wcsim.metrics.horizon import COMPARISONS, at_horizons
 from wcsim.report.measures import leading, measures
 from wcsim.report.page import clip_of, frames_per_second, tiles, write_report
-from wcsim.track.horizon import COMPARISONS, at_horizons
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 SECTIONS = {"numbers", "videos", "error", "latency", "cache", "task", "sources"}
 Fabricate = Callable[..., Run]

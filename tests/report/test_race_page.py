@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fabricated_run import NAMES
-from wcsim.report.race import write_race
+from wcsim.report.cache_benchmark import write_cache_benchmark
 
 
 def point(policy: str, speed: float, error: float, **more: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def summary() -> dict[str, Any]:
 
 
 def test_names_on_the_page_of_a_benchmark_are_text(tmp_path: Path) -> None:
-    text = write_race(summary(), tmp_path).read_text("utf-8")
+    text = write_cache_benchmark(summary(), tmp_path).read_text("utf-8")
     assert "<b>" not in text
     figures = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     for name in NAMES:
@@ -47,5 +47,5 @@ def test_names_on_the_page_of_a_benchmark_are_text(tmp_path: Path) -> None:
 def test_the_page_of_a_benchmark_says_what_the_world_was_trained_on(
     told: dict[str, str], said: str, tmp_path: Path
 ) -> None:
-    text = write_race({**summary(), **told}, tmp_path).read_text("utf-8")
+    text = write_cache_benchmark({**summary(), **told}, tmp_path).read_text("utf-8")
     assert said in text[text.index('class="lede"') : text.index("<section")]

@@ -17,7 +17,7 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import StrictConfig
 from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.policies import StateGoalConfig
-from wcsim.track.clock import LatencyConfig
+from wcsim.timing.clock import LatencyConfig
 
 
 class DelayConfig(StrictConfig):
@@ -44,7 +44,7 @@ class EffortConfig(StrictConfig):
 
 class GovernedConfig(StrictConfig):
     """The third part of the sweep: plans of `rounds` whole rounds, however long they take, and a governor that turns
-    their effort so that they meet the deadline; see `wcsim.track.governor.Governor`."""
+    their effort so that they meet the deadline; see `wcsim.timing.governor.Governor`."""
 
     efforts: tuple[str, ...] = Field(min_length=2)
     """Of the sweep, cheapest first; an episode begins with the cheapest."""
@@ -58,8 +58,8 @@ class BudgetConfig(StrictConfig):
     """One sweep, `episodes` starts from consecutive seeds per cell."""
 
     name: str
-    world: str = "pusht-96"
-    task: TaskConfig = TaskConfig(name="pusht")
+    world: str
+    task: TaskConfig
     episodes: int = Field(10, ge=1)
     first_seed: int = Field(720_000, ge=0)
     max_steps: int = Field(40, ge=1)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from wcsim.errors import RunError
-from wcsim.track.latency import describe
-from wcsim.track.stats import bootstrap, wilson
+from wcsim.metrics.latency import describe
+from wcsim.metrics.stats import bootstrap, wilson
 
 Row = Mapping[str, Any]
 

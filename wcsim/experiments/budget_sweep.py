@@ -31,12 +31,13 @@ from wcsim.experiments.budget_summary import COLUMNS, as_run, recommend, summari
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
 from wcsim.experiments.manifests import check_setting, manifest_of
+from wcsim.experiments.policy_context import frame_of, hold_of
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import TruthPlace
 from wcsim.rollout.sinks import Recorder, listen
-from wcsim.track.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
-from wcsim.track.governor import Governor
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
+from wcsim.timing.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
+from wcsim.timing.governor import Governor
 from wcsim.world.world import World
 
 
@@ -187,12 +188,9 @@ def _policy(
         names = asked.efforts
         governor = Governor(len(names), cell.deadline_ms, asked.margin, asked.patience)
     efforts = [_effort(config, name, world, latency.get(name)) for name in names]
-
-    def hold(observation: Observation) -> np.ndarray:
-        return task.hold_action(task.cameras.join(observation["pixels"]))
-
+    hold = hold_of(task, rounded=True)
     source = PlannedChunks(world, config.objective.build(world, task), settings, efforts=efforts, hold=hold,
-                           frame_of=lambda observation: task.cameras.join(observation["pixels"]),
+                           frame_of=frame_of(task),
                            clock=make_clock(config.clock), governor=governor, level=0)
     return AsynchronousPolicy(source, mode=cell.mode, execute=settings.replan_every, hold=hold,
                               delay=fixed_delay(cell.delay or 0))

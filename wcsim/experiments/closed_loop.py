@@ -30,11 +30,11 @@ from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
 from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.experiments.summary import summarise
+from wcsim.metrics.horizon import error_rows
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
 from wcsim.rollout.sinks import Recorded, Recorder, listen
-from wcsim.track.horizon import error_rows
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 from wcsim.world.world import World
 
 WORLDS = ("cached", "uncached")
@@ -63,8 +63,8 @@ class ClosedLoopConfig(StrictConfig):
     """One experiment: `episodes` episodes from consecutive seeds."""
 
     name: str
-    world: str = "pusht-96"
-    task: TaskConfig = TaskConfig(name="pusht")
+    world: str
+    task: TaskConfig
     episodes: int = Field(4, ge=1)
     first_seed: int = Field(700_000, ge=0)
     max_steps: int = Field(30, ge=1)

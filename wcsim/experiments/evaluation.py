@@ -32,15 +32,15 @@ from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
 from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, listen
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 
 class EvaluationConfig(StrictConfig):
     """One evaluation: every policy from `starts` consecutive seeds, in every place."""
 
     name: str
-    world: str = "pusht-96"
-    task: TaskConfig = TaskConfig(name="pusht")
+    world: str
+    task: TaskConfig
     policies: tuple[PolicyConfig, ...] = Field(min_length=2)
     starts: int = Field(50, ge=1)
     first_seed: int = Field(710_000, ge=0)

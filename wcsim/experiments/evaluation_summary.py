@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from wcsim.track.correlation import STATISTICS, Change, compare, mcnemar
-from wcsim.track.stats import Interval, bootstrap, wilson
+from wcsim.metrics.correlation import STATISTICS, Change, compare, mcnemar
+from wcsim.metrics.stats import Interval, bootstrap, wilson
 
 Row = Mapping[str, Any]
 

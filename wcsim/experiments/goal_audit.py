@@ -18,7 +18,7 @@ from wcsim.agents.search import knot_noise
 from wcsim.config import StrictConfig
 from wcsim.envs.tasks import Task
 from wcsim.experiments.goal_starts import GoalStart
-from wcsim.track.correlation import kendall, top_regret
+from wcsim.metrics.correlation import kendall, top_regret
 from wcsim.types import Fidelity
 from wcsim.world.world import World
 

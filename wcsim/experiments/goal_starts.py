@@ -1,6 +1,6 @@
 """Goals that somebody reached: from a held-out start, how the scene is after some ticks of a demonstrator.
 
-The protocol of DINO-WM and stable-worldmodel for PushT: every quantity counts, the robot's own state included.  Easy to
+The protocol of DINO-WM and stable-worldmodel: every quantity counts, the robot's own state included.  Easy to
 get wrong: `progress` is of the task's own goal and says nothing about this one.
 """
 

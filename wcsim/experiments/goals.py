@@ -35,7 +35,7 @@ from wcsim.experiments.policies import ExpertPolicyConfig, MPCPolicyConfig, Poli
 from wcsim.rollout.engine import rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
 from wcsim.rollout.sinks import Recorded, Recorder, listen
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 from wcsim.world.world import World
 
 
@@ -54,8 +54,8 @@ class GoalsConfig(StrictConfig):
 
     kind: Literal["goals"] = "goals"
     name: str
-    world: str = "pusht-96"
-    task: TaskConfig = TaskConfig(name="pusht")
+    world: str
+    task: TaskConfig
     episodes: int = Field(50, ge=1)
     first_seed: int = Field(730_000, ge=0)
     goal_ticks: int = Field(25, ge=1)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from wcsim.track.correlation import mcnemar
-from wcsim.track.latency import describe
-from wcsim.track.stats import bootstrap, paired_speedup, wilson
+from wcsim.metrics.correlation import mcnemar
+from wcsim.metrics.latency import describe
+from wcsim.metrics.stats import bootstrap, paired_speedup, wilson
 
 Row = Mapping[str, Any]
 

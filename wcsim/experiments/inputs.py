@@ -13,7 +13,7 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from wcsim.config import StrictConfig
-from wcsim.track.manifest import hash_file, hash_inputs
+from wcsim.runs.manifest import hash_file, hash_inputs
 from wcsim.world.checkpoints import find_world, hash_files, read_description
 
 

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from wcsim.experiments.executor import Executor, Here
-from wcsim.track import files
-from wcsim.track.runs import Run
+from wcsim.runs import files
+from wcsim.runs.run import Run
 
 Job = TypeVar("Job")
 Row = Mapping[str, Any]

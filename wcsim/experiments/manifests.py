@@ -1,6 +1,6 @@
 """What an experiment needs and depends on: checked before a run is begun, and kept in its manifest.
 
-Easy to get wrong: what `wcsim.track.manifest.COMPARED` does not name (quantities, labels) is kept for readers and never
+Easy to get wrong: what `wcsim.runs.manifest.COMPARED` does not name (quantities, labels) is kept for readers and never
 compared: it follows from what is.
 """
 
@@ -13,7 +13,7 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.envs.lanes import check_world
 from wcsim.envs.tasks import Task
 from wcsim.experiments.inputs import inputs_of
-from wcsim.track.manifest import make_manifest
+from wcsim.runs.manifest import make_manifest
 from wcsim.types import WorldSpec
 from wcsim.world.checkpoints import find_world, read_description
 

@@ -16,12 +16,12 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from wcsim.agents.adapters import ChunkedPolicy, Units
 from wcsim.agents.learned import LearnedPolicy, find_policy, load_policy
-from wcsim.agents.lerobot import PUSHT_NAMES as LEROBOT_NAMES
+from wcsim.agents.lerobot import DEFAULT_NAMES as LEROBOT_NAMES
 from wcsim.agents.lerobot import LeRobotPolicy, load_lerobot
 from wcsim.agents.policies import HoldPolicy, LanePolicy, NoisyPolicy, PerLane, Policy, RandomPolicy, ReplayPolicy
 from wcsim.agents.randomness import seeded
+from wcsim.agents.remote import DEFAULT_NAMES as OPENPI_NAMES
 from wcsim.agents.remote import MAX_MB, MAX_TIMEOUT_S, RemoteSource
-from wcsim.agents.remote import PUSHT_NAMES as OPENPI_NAMES
 from wcsim.errors import ConfigError
 from wcsim.experiments.planning import (
     LatentGoalConfig,

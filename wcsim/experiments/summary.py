@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from wcsim.metrics.horizon import COMPARISONS, at_horizons, median_valid_horizon, valid_horizons
+from wcsim.metrics.latency import LatencyLog, describe
+from wcsim.metrics.stats import paired_speedup, wilson
+from wcsim.runs.run import Run
 from wcsim.spec import StateSpec
-from wcsim.track.horizon import COMPARISONS, at_horizons, median_valid_horizon, valid_horizons
-from wcsim.track.latency import LatencyLog, describe
-from wcsim.track.runs import Run
-from wcsim.track.stats import paired_speedup, wilson
 
 PLACES = ("truth", "cached", "uncached")
 

@@ -22,7 +22,7 @@ from wcsim.report.evaluation import write_evaluation
 from wcsim.report.goals import write_goals
 from wcsim.report.page import write_report
 from wcsim.report.sections import Section, Table, write_page
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 HEADLINES = {
     "closed loop": ("success_rate", "final_progress", "speedup", "hit_rate", "latency_ms.p95", "deadline_attainment"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 Row = Mapping[str, Any]
 

@@ -21,7 +21,7 @@ from wcsim.report.conditions import conditions
 from wcsim.report.measures import spec_of
 from wcsim.report.page import Tile
 from wcsim.report.sections import Section, Table, write_page
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 PLACES = ("truth", "uncached", "cached")
 

@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wcsim.metrics.horizon import COMPARISONS, curve
 from wcsim.report.canvas import Panel, colour, count_axis, draw, label_ends, last_finite, plain_numbers
 from wcsim.report.measures import Measure, measures
 from wcsim.spec import StateSpec
-from wcsim.track.horizon import COMPARISONS, curve
 
 Row = Mapping[str, Any]
 

@@ -21,7 +21,7 @@ from wcsim.report.conditions import conditions
 from wcsim.report.evaluation import ends, signed
 from wcsim.report.measures import UNITS, Measure, errors, spec_of
 from wcsim.report.sections import Section, Table, write_page
-from wcsim.track.runs import Run
+from wcsim.runs.run import Run
 
 Row = Mapping[str, Any]
 HUES = ("cached", "truth")

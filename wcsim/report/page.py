@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from wcsim.metrics.horizon import COMPARISONS
 from wcsim.report import phrases
 from wcsim.report.conditions import conditions
 from wcsim.report.decisions import decision_panels
@@ -23,9 +24,8 @@ from wcsim.report.figures import PLACES, error_panels, latency_panels, task_pane
 from wcsim.report.measures import Measure, leading, measures, spec_of
 from wcsim.report.template import drawn, fill
 from wcsim.report.video import Clip, compose, encode_mp4
-from wcsim.track import files
-from wcsim.track.horizon import COMPARISONS
-from wcsim.track.runs import Run
+from wcsim.runs import files
+from wcsim.runs.run import Run
 
 EMBEDDED = 3
 """Episodes whose video is inside the page; the others lie beside it."""

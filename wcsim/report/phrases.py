@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from math import floor, log10
 from typing import Any
 
+from wcsim.metrics.horizon import COMPARISONS
 from wcsim.report.measures import Measure
-from wcsim.track.horizon import COMPARISONS
 
 NONE = "\u2013"
 

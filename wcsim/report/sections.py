@@ -12,7 +12,7 @@ from pathlib import Path
 from wcsim.report.canvas import Panel
 from wcsim.report.page import Tile
 from wcsim.report.template import drawn, fill
-from wcsim.track import files
+from wcsim.runs import files
 
 
 @dataclass(frozen=True, slots=True)

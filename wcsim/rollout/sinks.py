@@ -18,10 +18,10 @@ from torch import Tensor
 from wcsim.agents.reports import ActReport
 from wcsim.envs.tasks import Start
 from wcsim.estimate import Episode, Estimate
+from wcsim.metrics.horizon import Trajectory
 from wcsim.report.video import encode_mp4
 from wcsim.rollout.events import EpisodeBegin, EpisodeEnd, Event, Seen, Step
-from wcsim.track import files
-from wcsim.track.horizon import Trajectory
+from wcsim.runs import files
 from wcsim.types import Trace
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: worlds, environments, caches and forward passes, measured side by side."""

@@ -1,0 +1,162 @@
+"""The cache benchmark on one world: everybody's time, distance from the uncached rollout, and what it costs in truth.
+
+A speed-up is the median over rounds against the official setting.  Whole rollouts, which cost most, are judged for the
+curves, and of the frontier for those that nobody beats.  Easy to get wrong: settings that are the same fidelity
+under two names are measured once, and both names get the figures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from wcsim.cache.fidelity import FidelityConfig
+from wcsim.cache.none import NoCache
+from wcsim.experiments.bench.cache_conclusions import conclude, lower_edge
+from wcsim.experiments.bench.cache_measurements import CacheBenchmark, Progress, losses, relative_error
+from wcsim.experiments.bench.cache_settings import CacheBenchConfig, Setting, absent, fidelity, settings_of
+from wcsim.experiments.bench.saved import Saved
+from wcsim.metrics import images
+from wcsim.metrics.stats import paired_speedup
+from wcsim.runs import files
+from wcsim.types import Fidelity
+from wcsim.world.checkpoints import find_world, hash_files
+
+FLOOR = 1e-4
+"""Standard deviation of what the context is shifted by for the floor below which no distance means anything."""
+UNFINISHED = "unfinished.jsonl"
+"""What a benchmark that was stopped has measured."""
+
+Rows = list[dict[str, Any]]
+
+
+def measure(config: CacheBenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
+    """Run the benchmark; everything that was measured, ready for JSON.  One that was stopped goes on from `out`."""
+    everybody, gone = settings_of(config), absent(config)
+    for policy, why in gone.items():
+        progress(f"without {policy}: {why}")
+    bench = CacheBenchmark(config)
+    saved = Saved(out / UNFINISHED, f"{config.model_dump_json()} {hash_files(find_world(config.world))}")
+    fine = Fidelity(config.reference_steps, NoCache(), "euler", config.context)
+    reference = bench.imagine(fine, whole=False).latents if config.frontier else None
+    found: dict[str, dict[str, Any]] = {}
+    for place, who in enumerate(everybody):
+        progress(f"{place + 1}/{len(everybody)} {who.policy} {who.knob} {who.fidelity.solver} {who.fidelity.steps}")
+        whole = who.group == "curves"
+        name = name_of(who.fidelity)
+        if name not in found or (whole and found[name]["truth_loss"] is None):
+            found[name] = saved(f"compare {whole} {name}", partial(bench.compare, who.fidelity, reference, whole=whole))
+    rows, phases = _timed(config, bench, saved, everybody, found, progress)
+    if reference is not None:
+        _measure_the_edge(bench, saved, reference, everybody, rows, progress)
+    official = bench.plain(config.solver, config.steps[0], whole=True)
+    return {
+        "world": bench.world.spec.name, "episodes": config.episodes, "first_seed": config.first_seed,
+        "horizon": config.horizon, "solver": config.solver, "steps": config.steps,
+        "labels": bench.world.spec.labels,
+        "losses": ["psnr", *bench.task.state.metrics],
+        "official_errors": {name: float(values.mean()) for name, values in official.errors.items()},
+        "floor": floor(bench), "absent": gone, "rows": rows, "phases": phases,
+    }
+
+
+def name_of(what: FidelityConfig) -> str:
+    """What says that two settings run the same."""
+    return what.model_dump_json()
+
+
+def plain_of(who: Setting) -> FidelityConfig:
+    """The uncached loop of the same solver and steps, which a speed-up is counted from."""
+    return who.fidelity.model_copy(update={"cache": NoCache.Config(), "context_refresh": 0.0})
+
+
+def _timed(
+    config: CacheBenchConfig, bench: CacheBenchmark, saved: Saved, everybody: Sequence[Setting],
+    found: dict[str, dict[str, Any]], progress: Progress,
+) -> tuple[Rows, dict[str, Any]]:
+    """A row per contestant and batch size, and per batch size the phases of one contestant of every curve."""
+    rows: Rows = []
+    phases: dict[str, Any] = {}
+    official = fidelity(config.solver, config.steps[0], "none", config.context)
+    for batch in sorted({batch for who in everybody for batch in config.batches_of(who.group)}):
+        here = [who for who in everybody if batch in config.batches_of(who.group)]
+        runners = {name_of(what): what for what in [official, *map(plain_of, here), *(who.fidelity for who in here)]}
+        rounds = [
+            saved(f"time {batch} {number}", partial(bench.time, runners, batch, number, progress))
+            for number in range(rounds_of(config, batch))
+        ]
+        clock = {name: [told[name]["ms"] for told in rounds] for name in runners}
+        skipped = {name: float(np.mean([told[name]["skipped"] for told in rounds])) for name in runners}
+        shares = {name: told["shares"] for name, told in rounds[-1].items()}
+        for who in here:
+            mine = clock[name_of(who.fidelity)]
+            rows.append({
+                "group": who.group, "policy": who.policy, "origin": who.origin, "knob": who.knob,
+                "solver": who.fidelity.solver, "steps": who.fidelity.steps, **found[name_of(who.fidelity)],
+                "batch": batch, "ms": float(np.median(mine)), "skipped_when_timed": skipped[name_of(who.fidelity)],
+                **speedups(mine, clock[name_of(plain_of(who))], clock[name_of(official)]),
+            })
+        first = {who.policy: who for who in reversed(here) if who.group == "curves"}
+        phases[str(batch)] = {policy: shares[name_of(who.fidelity)] for policy, who in first.items()}
+    return rows, phases
+
+
+def rounds_of(config: CacheBenchConfig, batch: int) -> int:
+    """So many that every episode is timed, however few lanes a round has."""
+    return max(config.rounds, -(-config.episodes // batch))
+
+
+def _measure_the_edge(
+    bench: CacheBenchmark, saved: Saved, reference: Tensor, everybody: Sequence[Setting], rows: Rows, progress: Progress
+) -> None:
+    """Whole rollouts for those rows of the frontier that no other beats in speed and distance."""
+    for batch in {row["batch"] for row in rows}:
+        there = [row for row in rows if row["batch"] == batch and row["group"] != "ablation"]
+        edge = lower_edge([(row["speedup_official"], row["reference_error"]) for row in there])
+        for row in there:
+            if row["truth_loss"] is None and (row["speedup_official"], row["reference_error"]) in edge:
+                progress(f"judging {row['policy']} {row['knob']} {row['solver']} {row['steps']}")
+                what = who_is(everybody, row).fidelity
+                row.update(saved(f"compare True {name_of(what)}", partial(bench.compare, what, reference, whole=True)))
+
+
+def who_is(everybody: Sequence[Setting], row: Mapping[str, Any]) -> Setting:
+    """The contestant of a row."""
+    return next(who for who in everybody if (who.group, who.policy, who.knob, who.fidelity.solver, who.fidelity.steps)
+                == tuple(row[name] for name in ("group", "policy", "knob", "solver", "steps")))
+
+
+def run_cache_benchmark(config: CacheBenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
+    """Measure, conclude, and write `summary.json` under `out`; the summary as read back."""
+    summary = {"ours": list(config.ours), **conclude(measure(config, out, progress), config.speeds, config.ours)}
+    text = files.encode(summary, indent=2) + "\n"
+    files.replace(out / "summary.json", text.encode())
+    (out / UNFINISHED).unlink()
+    return dict(json.loads(text))
+
+
+def speedups(mine: list[float], plain: list[float], official: list[float]) -> dict[str, Any]:
+    """Against the uncached loop of the same solver and steps, and against the official setting; with intervals."""
+    table: dict[str, Any] = {}
+    for name, base in (("speedup", plain), ("speedup_official", official)):
+        interval = paired_speedup(np.array(base), np.array(mine), generator=np.random.default_rng(0))
+        table[name], table[f"{name}_interval"] = interval.value, [interval.low, interval.high]
+    return table
+
+
+def floor(bench: CacheBenchmark) -> dict[str, Any]:
+    """Distances of the official rollout from itself, its context shifted by next to nothing."""
+    solver, steps = bench.config.solver, bench.config.steps[0]
+    plain = bench.plain(solver, steps, whole=True)
+    shifted = bench.imagine(Fidelity(steps, NoCache(), solver, bench.config.context), whole=True, shift=FLOOR)
+    head = slice(0, bench.chunk)
+    return {"shift": FLOOR, "latent_error": float(np.median(relative_error(shifted.latents[:, head],
+                                                                           plain.latents[:, head]))),
+            "psnr_to_uncached_db": float(np.median(images.psnr_db(shifted.first, plain.first))),
+            "truth_loss": losses(shifted, plain)}

@@ -1,0 +1,184 @@
+"""Who runs in the cache benchmark: sweeps from a configuration, each value of a knob one setting.
+
+Easy to get wrong: a contestant is a whole fidelity (solver, steps, cache), so caching and taking fewer steps are rivals
+in the same benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pydantic import Field
+
+from wcsim.cache.fidelity import FidelityConfig
+from wcsim.cache.gate import PolicyConfig
+from wcsim.config import StrictConfig
+from wcsim.experiments.bench.third_party import Origin, foreign, missing
+
+Cache = str | dict[str, Any] | PolicyConfig
+"""A cache preset's name, or its settings (`wcsim.cache.parse_cache`), or those of somebody else's cache."""
+
+
+HOLD = "context_refresh"
+"""The knob that is no setting of a cache."""
+
+
+class Sweep(StrictConfig):
+    """One cache at several values of one of its settings."""
+
+    policy: str
+    """The cache preset that the sweep starts from, or the name of somebody else's cache."""
+    origin: Origin = "ours"
+    """Whose code it is: see `wcsim.experiments.bench.third_party`."""
+    context_refresh: float = Field(0.0, ge=0, le=1)
+    """How long the context is kept (`wcsim.types.Fidelity`); may be the knob instead."""
+    name: str | None = None
+    """Its name in the results, by default the policy, with the origin if that is not ours."""
+    knob: str
+    """One of its settings, or `context_refresh`."""
+    values: list[float | int] = Field(min_length=1)
+    settings: dict[str, Any] = Field({})
+    """What else differs from the preset."""
+    steps: list[int] | None = None
+    """Of the benchmark's step counts those that it runs at; null for all."""
+
+    @property
+    def shown(self) -> str:
+        """See `name`."""
+        return self.name or (self.policy if self.origin == "ours" else f"{self.policy} ({self.origin})")
+
+    def fidelities(self, solver: str, steps: int, context: int | None) -> Iterator[tuple[str, FidelityConfig]]:
+        """Knob as text, and the fidelity, per value; nobody where their code is not installed or at other steps."""
+        if self.steps is None or steps in self.steps:
+            for knob, cache, hold in self._settings():
+                yield knob, fidelity(solver, steps, cache, context, hold)
+
+    def _settings(self) -> Iterator[tuple[str, Cache, float]]:
+        """Knob, cache, and how long the context is kept."""
+        for value in self.values if missing(self.origin) is None else ():
+            hold = float(value) if self.knob == HOLD else self.context_refresh
+            settings = self.settings if self.knob == HOLD else {**self.settings, self.knob: value}
+            cache: Cache = {"preset": self.policy, **settings}
+            if self.origin != "ours":
+                cache = foreign(self.origin, self.policy, settings)
+            yield f"{self.knob}={value:g}", cache, hold
+
+
+class Ablation(StrictConfig):
+    """A sweep, once whole, and once without each of its parts."""
+
+    sweep: Sweep
+    parts: dict[str, dict[str, Any]]
+    """Name of a part to the settings that switch it off."""
+    batches: list[int] | None = None
+    """Lanes of its timings; null for those of the benchmark."""
+
+    def sweeps(self) -> Iterator[tuple[str, Sweep]]:
+        """`whole` first."""
+        yield "whole", self.sweep
+        for part, settings in self.parts.items():
+            yield f"without {part}", self.sweep.model_copy(update={"settings": {**self.sweep.settings, **settings}})
+
+
+class Frontier(StrictConfig):
+    """All combinations of solver, steps and cache."""
+
+    solvers: list[str] = Field(min_length=1)
+    steps: list[int] = Field(min_length=1)
+    sweeps: list[Sweep] = Field([])
+    batches: list[int] | None = None
+    """Lanes of its timings; null for those of the benchmark."""
+
+
+class CacheBenchConfig(StrictConfig):
+    """What `wcsim bench cache` measures."""
+
+    name: str
+    world: str
+    first_seed: int = Field(600_000, ge=0)
+    """First of the held-out episodes."""
+    episodes: int = Field(16, ge=2)
+    horizon: int = Field(32, ge=1)
+    """Ticks of the rollouts that are compared with the truth."""
+    context: int | None = Field(None, ge=1)
+    """Frames looked back on; null for the most that the world does."""
+    chunk: int | None = Field(None, ge=1)
+    """Ticks imagined at once, where time is measured and where errors are; null for the most that the world does."""
+    rounds: int = Field(5, ge=1)
+    """Interleaved repetitions of every timing; more where it takes more to time every episode once."""
+    batches: list[int] = Field([1, 32])
+    """Lanes of the timings.  One lane imagines frame by frame, as an environment does; more lanes whole chunks, as a
+    planner does."""
+    solver: str = "unipc"
+    """The solver of the baseline and of the sweeps: the official one of the action-conditioned checkpoints."""
+    steps: list[int] = Field([35, 10])
+    """Denoise steps of the sweeps; the first is the official setting that every speed-up refers to."""
+    reference_steps: int = Field(140, ge=1)
+    """Denoise steps of the solution that the frontier is measured from."""
+    sweeps: list[Sweep]
+    ablation: Ablation | None = None
+    frontier: Frontier | None = None
+    speeds: list[float] = Field([1.5, 2.0, 2.5, 3.0])
+    """Speed-ups at which errors are compared."""
+    ours: list[str] = Field(["wcsim"])
+    """Policies whose claims are checked; the page draws them strong."""
+
+    def batches_of(self, group: str) -> list[int]:
+        """Lanes of the timings of a part of the benchmark."""
+        part = {"ablation": self.ablation, "frontier": self.frontier}.get(group)
+        return (part.batches if part else None) or self.batches
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """group: which part of the benchmark (`curves`, `ablation`, `frontier`).  policy, knob: names.  fidelity: what
+    runs.  origin: whose cache it is."""
+
+    group: str
+    policy: str
+    knob: str
+    fidelity: FidelityConfig
+    origin: Origin = "ours"
+
+
+def settings_of(config: CacheBenchConfig) -> list[Setting]:
+    """Everybody, in the order of the configuration; ConfigError for settings that no cache has."""
+    plain = partial(fidelity, cache="none", context=config.context)
+    found = [Setting("curves", "none", "", plain(config.solver, steps)) for steps in config.steps]
+    for steps in config.steps:
+        found += [Setting("curves", sweep.shown, knob, what, sweep.origin) for sweep in config.sweeps
+                  for knob, what in sweep.fidelities(config.solver, steps, config.context)]
+    if config.ablation:
+        found += [Setting("ablation", name, knob, what) for name, sweep in config.ablation.sweeps()
+                  for knob, what in sweep.fidelities(config.solver, config.steps[0], config.context)]
+    if config.frontier:
+        for solver in config.frontier.solvers:
+            for steps in config.frontier.steps:
+                found.append(Setting("frontier", "none", "", plain(solver, steps)))
+                found += [Setting("frontier", sweep.shown, knob, what, sweep.origin)
+                          for sweep in config.frontier.sweeps
+                          for knob, what in sweep.fidelities(solver, steps, config.context)]
+    return found
+
+
+def absent(config: CacheBenchConfig) -> dict[str, str]:
+    """Who cannot run here, and why."""
+    sweeps = [*config.sweeps, *(config.frontier.sweeps if config.frontier else [])]
+    return {sweep.shown: why for sweep in sweeps if (why := missing(sweep.origin)) is not None}
+
+
+def fidelity(
+    solver: str, steps: int, cache: Cache, context: int | None = None, context_refresh: float = 0.0
+) -> FidelityConfig:
+    """A fidelity with the world's own chunk."""
+    return FidelityConfig.model_validate({"solver": solver, "steps": steps, "context": context,
+                                          "cache": {"preset": cache} if isinstance(cache, str) else cache,
+                                          "context_refresh": context_refresh})
+
+
+def is_plain(what: FidelityConfig) -> bool:
+    """Whether every pass is whole."""
+    return what.cache.kind == "none" and not what.context_refresh

@@ -1,0 +1,1 @@
+"""What is measured: errors by horizon, frames, latency, statistics, rank agreement."""

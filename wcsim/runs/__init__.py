@@ -1,0 +1,1 @@
+"""The run directory: what a run depends on, who writes it, and that it is whole."""

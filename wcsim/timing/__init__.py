@@ -1,0 +1,1 @@
+"""Time: clocks, what a decision may spend, and a governor of effort."""
