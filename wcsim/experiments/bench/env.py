@@ -84,8 +84,9 @@ def bench_env(
     known = {name: fidelity.model_copy(update={"cache": parse_cache(yaml.safe_load(name))}) for name in caches}
     settings: dict[str, Any] = {"task": spec.task, "world": world, "device": device, "compiled": compiled}
     peak, steps = matrix_peak(device), fidelity.steps or spec.default_steps
-    every = [{**settings, "compiled": graphs, "fidelity": one.model_copy(update={"steps": number, REFRESH: hold})}
-             for number in (steps, fewer_steps) for one in known.values() for graphs in sorted({False, compiled})
+    every = [(yaml.safe_load(name),
+              {**settings, "compiled": graphs, "fidelity": one.model_copy(update={"steps": number, REFRESH: hold})})
+             for number in (steps, fewer_steps) for name, one in known.items() for graphs in sorted({False, compiled})
              for hold in sorted({0.0, getattr(fidelity, REFRESH)})]
     summary = {
         "world": spec.name, "device": device, "threads": torch.get_num_threads(), "lanes": lanes, "rounds": rounds,
@@ -223,9 +224,13 @@ def bench_chunks(settings: dict[str, Any], starts: int, ticks: int) -> dict[str,
     return {"starts": starts, "ticks": ticks, "chunk": env.world.spec.max_chunk, **medians}
 
 
-def bench_deadline(every: Sequence[dict[str, Any]], rounds: int, deadline_ms: float) -> list[dict[str, Any]]:
-    """Whole steps of single environments, in turn under the same actions: percentiles, share within a deadline."""
-    envs = [ImaginedEnv(**settings) for settings in every]
+def bench_deadline(
+    every: Sequence[tuple[Any, dict[str, Any]]], rounds: int, deadline_ms: float
+) -> list[dict[str, Any]]:
+    """Whole steps of single environments, in turn under the same actions: percentiles, share within a deadline.
+
+    every: the cache as it was asked for, and what makes the environment."""
+    envs = [ImaginedEnv(**settings) for _, settings in every]
     for env in envs:
         env.reset(seed=0)
     rng, box = np.random.default_rng(2), envs[0].played.action_space
@@ -239,11 +244,12 @@ def bench_deadline(every: Sequence[dict[str, Any]], rounds: int, deadline_ms: fl
             if number >= 0:
                 took[number, index] = 1e3 * (perf_counter() - began)
     percentiles = np.percentile(took, [50, 95, 99], axis=0)
-    return [{"steps": env.fidelity.steps, "cache": settings["fidelity"].cache.kind, "compiled": settings["compiled"],
+    return [{"steps": env.fidelity.steps, "cache": cache, "compiled": settings["compiled"],
              REFRESH: getattr(env.fidelity, REFRESH), "hit_rate": env.last_trace.hit_rate,
              **dict(zip(("p50_ms", "p95_ms", "p99_ms"), percentiles[:, index].tolist(), strict=True)),
              "within": float((took[:, index] <= deadline_ms).mean())}
-            for index, (settings, env) in enumerate(zip(every, envs, strict=True)) if env.last_trace is not None]
+            for index, ((cache, settings), env) in enumerate(zip(every, envs, strict=True))
+            if env.last_trace is not None]
 
 
 def tables_of(summary: dict[str, Any]) -> list[Table]:
