@@ -1,10 +1,14 @@
 """Configuration: strict, and clear about what it does not know."""
 
+import re
+from typing import Any
+
 import pytest
 from pydantic import Field
 
 from wcsim.config import StrictConfig, override, read_yaml, validate
 from wcsim.errors import ConfigError
+from wcsim.experiments.closed_loop import ClosedLoopConfig
 
 
 class Inner(StrictConfig):
@@ -56,3 +60,14 @@ def test_files_are_found_by_path_and_by_name(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(ConfigError, match="is not YAML"):
         read_yaml(str(tmp_path / "broken.yaml"))
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"policy": {"kind": "random", "holdd": 3}}, "policy.random.holdd is unknown; known: name, kind, hold, seed"),
+    ({"policy": {"kind": "mpc", "objective": {"kind": "state_goal", "evry": 2}}},
+     "policy.mpc.objective.state_goal.evry is unknown; known: kind, every"),
+    ({"policy": {"kind": "mpc", "rungs": [{"survivor": 2}]}}, "policy.mpc.rungs.0.survivor is unknown; known: fidelity"),
+])
+def test_an_unknown_key_deep_inside_is_told_with_those_that_are_known(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        validate(ClosedLoopConfig, {"name": "x", "world": "w", "task": {"name": "t"}, **settings})

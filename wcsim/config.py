@@ -6,14 +6,14 @@ Each component keeps its own model beside it; this file holds what all of them s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 
 from wcsim.errors import ConfigError
 
@@ -95,15 +95,36 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
 
 
 def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] | None:
-    """The model that a fault's location lies in, where it can be followed."""
+    """The model that a fault's location lies in, where it can be followed: fields, items, and tags of unions."""
+    options: list[tuple[object, Any]] = [(None, model)]
     for part in loc:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            return None
-        options = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (
-            field.annotation,)
-        models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-        if len(models) != 1:
-            return None
-        model = models[0]
-    return model
+        tagged = [(None, kind) for tag, kind in options if len(options) > 1 and part == (tag or _kind_of(kind))]
+        options = tagged or [option for _, kind in options for option in _inside(kind, part)]
+    models = [kind for _, kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return models[0] if len(models) == 1 else None
+
+
+def _inside(kind: Any, part: object) -> list[tuple[object, Any]]:
+    """The types of a model's field, or of the items of a container."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = kind.model_fields.get(str(part))
+        return [] if field is None else list(_options(field.annotation))
+    return list(_options(get_args(kind)[-1 if get_origin(kind) is dict else 0])) if get_args(kind) else []
+
+
+def _options(annotation: Any, tag: object = None) -> Iterator[tuple[object, Any]]:
+    """Every alternative of an annotation, with its tag where a union has some."""
+    if get_origin(annotation) is Annotated:
+        inner, *marks = get_args(annotation)
+        yield from _options(inner, next((mark.tag for mark in marks if isinstance(mark, Tag)), tag))
+    elif get_origin(annotation) in (Union, UnionType):
+        for one in get_args(annotation):
+            yield from _options(one)
+    else:
+        yield tag, annotation
+
+
+def _kind_of(kind: Any) -> object:
+    """What a model's `kind` says, by which unions are told apart; None for other types."""
+    field = kind.model_fields.get("kind") if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return None if field is None else field.default
