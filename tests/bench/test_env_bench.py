@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cli import app
 from wcsim.envs.imagined import ImaginedEnv
-from wcsim.experiments import env_bench
+from wcsim.experiments.bench import env as env_bench
 from wcsim.experiments.bench.env import INSIDE, Timing, bench_env, operations_of, tables_of
 
 

@@ -7,7 +7,7 @@ of a denoise step is the policy's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,21 +161,23 @@ def denoise(
             branches.end_guidance(constants.text, number)
             guidance = None
         latents = torch.cat([window.context, x[:, -count:]], dim=1).transpose(1, 2)
-        step = DenoiseStep(transformer, latents, levels_ST[number : number + 1], clean_T, constants, modulations,
-                           number, context, (ladder[number], ladder[number + 1]), spans)
-        stacks = caches.stacks(step, branches.groups)
+        stacks = caches.stacks(DenoiseStep(
+            transformer, latents, levels_ST[number : number + 1], clean_T, constants, modulations, number, context,
+            (ladder[number], ladder[number + 1]), spans), branches.groups)
         with spans("policy"):
             velocities, decision = branches.decide(stacks, number)
         with spans("solver"):
-            velocity = guide(velocities, window.guidance.scale if window.guidance else 0.0).to(x.dtype)
-            if window.walk is not None:
-                velocity = torch.cat([window.walk - window.context, velocity], dim=1)
-            x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
-        if decisions and decisions[0].by_branch and not decision.by_branch:
-            decision = alone(decision)
-        decisions.append(decision)
+            x = scheduler.step(velocity_of(window, velocities, x.dtype), timestep, x, return_dict=False)[0]
+        ended = decisions and decisions[0].by_branch and not decision.by_branch
+        decisions.append(alone(decision) if ended else decision)
         blocks.append(torch.stack([stack.blocks for stack in stacks]).sum(0))
     return x, decisions, torch.stack(blocks)
+
+
+def velocity_of(window: Window, velocities: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    """The velocity that the solver integrates, of velocities `[N, k, C, h, w]` by branch; the walk's comes first."""
+    velocity = guide(velocities, window.guidance.scale if window.guidance else 0.0).to(dtype)
+    return velocity if window.walk is None else torch.cat([window.walk - window.context, velocity], dim=1)
 
 
 def levels_of(levels: Sequence[float], clean_T: Tensor, context_sigma: float) -> Tensor:
