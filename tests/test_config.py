@@ -66,7 +66,8 @@ def test_files_are_found_by_path_and_by_name(tmp_path):
     ({"policy": {"kind": "random", "holdd": 3}}, "policy.random.holdd is unknown; known: name, kind, hold, seed"),
     ({"policy": {"kind": "mpc", "objective": {"kind": "state_goal", "evry": 2}}},
      "policy.mpc.objective.state_goal.evry is unknown; known: kind, every"),
-    ({"policy": {"kind": "mpc", "rungs": [{"survivor": 2}]}}, "policy.mpc.rungs.0.survivor is unknown; known: fidelity"),
+    ({"policy": {"kind": "mpc", "rungs": [{"survivor": 2}]}},
+     "policy.mpc.rungs.0.survivor is unknown; known: fidelity"),
 ])
 def test_an_unknown_key_deep_inside_is_told_with_those_that_are_known(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):

@@ -15,7 +15,8 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.interval import Interval
 from wcsim.cache.none import NoCache
 from wcsim.config import validate
-from wcsim.experiments import budget_sweep, closed_loop, env_bench, evaluation, goals
+from wcsim.experiments import budget_sweep, closed_loop, evaluation, goals
+from wcsim.experiments.bench import env as env_bench
 from wcsim.types import Fidelity, Trace, WorldState
 from wcsim.world.world import World
 
