@@ -17,6 +17,8 @@ from wcsim.cache.none import NoCache
 from wcsim.config import validate
 from wcsim.experiments import budget_sweep, closed_loop, evaluation, goals
 from wcsim.experiments.bench import env as env_bench
+from wcsim.experiments.bench.cache import run_cache_benchmark
+from wcsim.experiments.bench.cache_settings import CacheBenchConfig
 from wcsim.types import Fidelity, Trace, WorldState
 from wcsim.world.world import World
 
@@ -34,7 +36,7 @@ class Watched(World):
     """A tiny world that remembers at what fidelity it was asked to imagine, and then does so unguided."""
 
     def __init__(self) -> None:
-        super().__init__(*tiny_parts())
+        super().__init__(*tiny_parts(task="pusht"))
         self.asked: list[Fidelity] = []
 
     def advance(self, state: WorldState, actions: np.ndarray, fidelity: Fidelity) -> tuple[WorldState, Tensor, Trace]:
@@ -104,3 +106,20 @@ def test_in_the_environment_bench(
     env_bench.bench_env(folder, out=tmp_path, lanes=1, rounds=2, fidelity=FidelityConfig(**EVERY),
                         caches=["{kind: interval}"], starts=1, ticks=1, fewer_steps=4, deadline_ms=100.0)
     assert watched.was_asked_for_all()
+
+
+def test_in_the_cache_benchmark(folder: str, tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wcsim.experiments.bench.cache_measurements.load_world", lambda *_, **__: watched)
+    shared = {name: EVERY[name] for name in ("solver", "context", "chunk", "guidance", "guidance_until", "decide",
+                                             "batched")}
+    config = validate(CacheBenchConfig, {
+        "name": "small", "world": folder, "episodes": 2, "horizon": 3, "rounds": 1, "batches": [2],
+        "steps": [EVERY["steps"]], "reference_steps": 2, **shared,
+        "sweeps": [{"policy": "interval", "context_refresh": EVERY["context_refresh"], "knob": "interval",
+                    "values": [2]}]})
+    run_cache_benchmark(config, tmp_path, lambda text: None)
+    asked = [fidelity for fidelity in watched.asked if fidelity.context_refresh]
+    assert asked
+    for fidelity in asked:
+        assert {name: getattr(fidelity, name) for name in shared} == shared
+        assert fidelity.steps == EVERY["steps"]

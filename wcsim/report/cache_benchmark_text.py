@@ -32,7 +32,7 @@ def text_of(summary: Mapping[str, Any]) -> str:
         f"relative distances of latents after the first chunk; shifting the context by {floor['shift']} moves the "
         f"uncached rollout by {number(floor['latent_error'], 5)}."
     )
-    parts = [head, *(f"Not tables: {name} ({why})." for name, why in summary["absent"].items())]
+    parts = [head, *(f"Not measured: {name} ({why})." for name, why in summary["absent"].items())]
     for batch, table in summary["matched"].items():
         parts += [f"### Error at equal speed, {_lanes(batch)}", _at_speeds(table, summary["ours"])]
     for batch, table in summary["ablation"].items():

@@ -43,7 +43,7 @@ def measure(config: CacheBenchConfig, out: Path, progress: Progress) -> dict[str
         progress(f"without {policy}: {why}")
     bench = CacheBenchmark(config)
     saved = Saved(out / UNFINISHED, f"{config.model_dump_json()} {hash_files(find_world(config.world))}")
-    fine = Fidelity(config.reference_steps, NoCache(), "euler", config.context)
+    fine = Fidelity(config.reference_steps, NoCache(), "euler", **config.shared)
     reference = bench.imagine(fine, whole=False).latents if config.frontier else None
     found: dict[str, dict[str, Any]] = {}
     for place, who in enumerate(everybody):
@@ -83,7 +83,7 @@ def _timed(
     """A row per contestant and batch size, and per batch size the phases of one contestant of every curve."""
     rows: Rows = []
     phases: dict[str, Any] = {}
-    official = fidelity(config.solver, config.steps[0], "none", config.context)
+    official = fidelity(config.solver, config.steps[0], "none", config.shared)
     for batch in sorted({batch for who in everybody for batch in config.batches_of(who.group)}):
         here = [who for who in everybody if batch in config.batches_of(who.group)]
         runners = {name_of(what): what for what in [official, *map(plain_of, here), *(who.fidelity for who in here)]}
@@ -154,7 +154,7 @@ def floor(bench: CacheBenchmark) -> dict[str, Any]:
     """Distances of the official rollout from itself, its context shifted by next to nothing."""
     solver, steps = bench.config.solver, bench.config.steps[0]
     plain = bench.plain(solver, steps, whole=True)
-    shifted = bench.imagine(Fidelity(steps, NoCache(), solver, bench.config.context), whole=True, shift=FLOOR)
+    shifted = bench.imagine(Fidelity(steps, NoCache(), solver, **bench.config.shared), whole=True, shift=FLOOR)
     head = slice(0, bench.chunk)
     return {"shift": FLOOR, "latent_error": float(np.median(relative_error(shifted.latents[:, head],
                                                                            plain.latents[:, head]))),

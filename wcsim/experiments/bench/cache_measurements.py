@@ -95,7 +95,7 @@ class CacheBenchmark:
             if (solver, steps, extent) in self._plain:
                 return self._plain[solver, steps, extent]
         self._plain[solver, steps, whole] = self.imagine(
-            Fidelity(steps, NoCache(), solver, self.config.context), whole=whole)
+            Fidelity(steps, NoCache(), solver, **self.config.shared), whole=whole)
         return self._plain[solver, steps, whole]
 
     def compare(self, config: FidelityConfig, reference: Tensor | None, *, whole: bool) -> dict[str, Any]:

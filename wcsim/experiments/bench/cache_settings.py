@@ -6,7 +6,7 @@ in the same benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.gate import PolicyConfig
 from wcsim.config import StrictConfig
 from wcsim.experiments.bench.third_party import Origin, foreign, missing
+from wcsim.types import Decide
 
 Cache = str | dict[str, Any] | PolicyConfig
 """A cache preset's name, or its settings (`wcsim.cache.parse_cache`), or those of somebody else's cache."""
@@ -50,11 +51,11 @@ class Sweep(StrictConfig):
         """See `name`."""
         return self.name or (self.policy if self.origin == "ours" else f"{self.policy} ({self.origin})")
 
-    def fidelities(self, solver: str, steps: int, context: int | None) -> Iterator[tuple[str, FidelityConfig]]:
+    def fidelities(self, solver: str, steps: int, shared: Mapping[str, Any]) -> Iterator[tuple[str, FidelityConfig]]:
         """Knob as text, and the fidelity, per value; nobody where their code is not installed or at other steps."""
         if self.steps is None or steps in self.steps:
             for knob, cache, hold in self._settings():
-                yield knob, fidelity(solver, steps, cache, context, hold)
+                yield knob, fidelity(solver, steps, cache, shared, hold)
 
     def _settings(self) -> Iterator[tuple[str, Cache, float]]:
         """Knob, cache, and how long the context is kept."""
@@ -105,6 +106,11 @@ class CacheBenchConfig(StrictConfig):
     """Ticks of the rollouts that are compared with the truth."""
     context: int | None = Field(None, ge=1)
     """Frames looked back on; null for the most that the world does."""
+    guidance: float = Field(0.0, ge=0)
+    """Of all settings alike, as are the next three; see `wcsim.types.Fidelity`."""
+    guidance_until: float = Field(0.0, ge=0, le=1)
+    decide: Decide = "together"
+    batched: bool = True
     chunk: int | None = Field(None, ge=1)
     """Ticks imagined at once, where time is measured and where errors are; null for the most that the world does."""
     rounds: int = Field(5, ge=1)
@@ -126,6 +132,11 @@ class CacheBenchConfig(StrictConfig):
     ours: list[str] = Field(["wcsim"])
     """Policies whose claims are checked; the page draws them strong."""
 
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The fields of a fidelity that all settings share."""
+        return {name: getattr(self, name) for name in ("context", "guidance", "guidance_until", "decide", "batched")}
+
     def batches_of(self, group: str) -> list[int]:
         """Lanes of the timings of a part of the benchmark."""
         part = {"ablation": self.ablation, "frontier": self.frontier}.get(group)
@@ -146,21 +157,21 @@ class Setting:
 
 def settings_of(config: CacheBenchConfig) -> list[Setting]:
     """Everybody, in the order of the configuration; ConfigError for settings that no cache has."""
-    plain = partial(fidelity, cache="none", context=config.context)
+    plain = partial(fidelity, cache="none", shared=config.shared)
     found = [Setting("curves", "none", "", plain(config.solver, steps)) for steps in config.steps]
     for steps in config.steps:
         found += [Setting("curves", sweep.shown, knob, what, sweep.origin) for sweep in config.sweeps
-                  for knob, what in sweep.fidelities(config.solver, steps, config.context)]
+                  for knob, what in sweep.fidelities(config.solver, steps, config.shared)]
     if config.ablation:
         found += [Setting("ablation", name, knob, what) for name, sweep in config.ablation.sweeps()
-                  for knob, what in sweep.fidelities(config.solver, config.steps[0], config.context)]
+                  for knob, what in sweep.fidelities(config.solver, config.steps[0], config.shared)]
     if config.frontier:
         for solver in config.frontier.solvers:
             for steps in config.frontier.steps:
                 found.append(Setting("frontier", "none", "", plain(solver, steps)))
                 found += [Setting("frontier", sweep.shown, knob, what, sweep.origin)
                           for sweep in config.frontier.sweeps
-                          for knob, what in sweep.fidelities(solver, steps, config.context)]
+                          for knob, what in sweep.fidelities(solver, steps, config.shared)]
     return found
 
 
@@ -171,10 +182,10 @@ def absent(config: CacheBenchConfig) -> dict[str, str]:
 
 
 def fidelity(
-    solver: str, steps: int, cache: Cache, context: int | None = None, context_refresh: float = 0.0
+    solver: str, steps: int, cache: Cache, shared: Mapping[str, Any], context_refresh: float = 0.0
 ) -> FidelityConfig:
-    """A fidelity with the world's own chunk."""
-    return FidelityConfig.model_validate({"solver": solver, "steps": steps, "context": context,
+    """A fidelity with the world's own chunk.  shared: its other fields."""
+    return FidelityConfig.model_validate({**shared, "solver": solver, "steps": steps,
                                           "cache": {"preset": cache} if isinstance(cache, str) else cache,
                                           "context_refresh": context_refresh})
 
