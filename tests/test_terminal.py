@@ -29,7 +29,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 
 @pytest.mark.parametrize("arguments", [
-    ["run", "[red]x[/].yaml"], ["evaluate", "[a]"], ["budget", "-s", "[bold]"], ["report", "[run]"],
+    ["run", "[red]x[/].yaml"], ["evaluate", "[a]"], ["budget", "pusht_budget", "-s", "[bold]"], ["report", "[run]"],
     ["worlds", "verify", "[blue]"], ["bench", "cache", "[/x]"]])
 def test_what_was_given_is_repeated_whole(arguments: list[str]) -> None:
     result = CliRunner().invoke(cli.app, arguments)

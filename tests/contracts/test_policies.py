@@ -197,16 +197,13 @@ def test_equal_seeds_act_equally_and_global_generators_stay(kind: str, build: Bu
     close(again)
 
 
-def test_files_that_a_policy_reads_are_told(tmp_path: Path) -> None:
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).write_text("{}")
-    (weights,) = parsed(kind="learned", policy="pusht-bc").files()
+def test_files_that_a_policy_reads_are_named_by_setting(tmp_path: Path) -> None:
+    weights = parsed(kind="learned", policy="pusht-bc").files()["policy"]
     assert weights.name == "pusht-bc.safetensors"
     assert weights.is_file()
-    assert [path.name for path in parsed(kind="lerobot", path=str(tmp_path)).files()] == ["config.json",
-                                                                                         "model.safetensors"]
-    assert parsed(kind="replay", path="a.npy").files() == [Path("a.npy")]
-    assert parsed(kind="hold").files() == []
+    assert parsed(kind="lerobot", path=str(tmp_path)).files() == {"path": tmp_path}
+    assert parsed(kind="replay", path="a.npy").files() == {"path": Path("a.npy")}
+    assert parsed(kind="hold").files() == {}
 
 
 @pytest.mark.parametrize(("settings", "message"), [
