@@ -98,7 +98,8 @@ def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] |
     """The model that a fault's location lies in, where it can be followed: fields, items, and tags of unions."""
     options: list[tuple[object, Any]] = [(None, model)]
     for part in loc:
-        tagged = [(None, kind) for tag, kind in options if len(options) > 1 and part == (tag or _kind_of(kind))]
+        tagged: list[tuple[object, Any]] = [
+            (None, kind) for tag, kind in options if len(options) > 1 and part == (tag or _kind_of(kind))]
         options = tagged or [option for _, kind in options for option in _inside(kind, part)]
     models = [kind for _, kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return models[0] if len(models) == 1 else None

@@ -16,7 +16,7 @@ from wcsim.cache.policy import CacheConfig
 from wcsim.config import StrictConfig, validate
 from wcsim.errors import ConfigError
 from wcsim.types import Decide, Fidelity, WorldSpec
-from wcsim.world.world import check_fidelity
+from wcsim.world.checks import check_fidelity
 
 
 class FidelityConfig(StrictConfig):

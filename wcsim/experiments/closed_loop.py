@@ -55,8 +55,9 @@ class TaskConfig(StrictConfig):
         """What the task reads, such as recordings, by file name; of a task from outside its module, too."""
         task = self.build()
         module = getmodule(type(task))
-        own = module is None or module.__name__.startswith("wcsim.") or module.__file__ is None
-        return {**({} if own else {"module": Path(str(module.__file__))}), **{path.name: path for path in task.files()}}
+        source = None if module is None or module.__name__.startswith("wcsim.") else module.__file__
+        own = {} if source is None else {"module": Path(source)}
+        return own | {path.name: path for path in task.files()}
 
 
 class ClosedLoopConfig(StrictConfig):

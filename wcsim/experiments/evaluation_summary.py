@@ -86,7 +86,7 @@ def _policy(policy: Mapping[str, Any], tables: Mapping[str, Mapping[str, np.ndar
 def _clipped(rows: Sequence[Row], policy: str) -> float:
     """Share of a policy's actions that were out of bounds."""
     own = [row for row in rows if row["policy"] == policy]
-    return sum(row["clipped"] for row in own) / sum(row["steps"] for row in own)
+    return float(sum(row["clipped"] for row in own) / sum(row["steps"] for row in own))
 
 
 def _caching(tables: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:

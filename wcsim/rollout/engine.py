@@ -56,12 +56,12 @@ def rollout(
         with spans("plan"):
             wishes = policy.act(view.observations(lanes), steps_left=max_steps - step)
         actions, clipped = within(task.action, np.asarray(wishes)[lanes])
-        order = list(places) if step % 2 == 0 else list(reversed(places))
+        order = list(places) if step % 2 == 0 else list(places)[::-1]
         seen = {name: places[name].step(actions) for name in order}
         ended = np.asarray(ends(seen[acts_in].scored, lanes))
         yield Step(step, lanes, actions, clipped, {name: seen[name] for name in places},
                    task.reward(seen[acts_in].scored), ended, spans.ms()["plan"],
-                   [policy.reports[lane] for lane in lanes])
+                   [policy.reports[lane] for lane in lanes.tolist()])
         view.look(lanes, seen[acts_in])
         last = step + 1 == max_steps
         for lane in lanes[ended] if not last else lanes:

@@ -17,8 +17,10 @@ from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.cache_utils import CacheMixin
 from torch import Tensor, nn
 
+from wcsim.backbones.backbone import Conditioning
 from wcsim.backbones.cosmos2.attention import cross_attention, self_attention
-from wcsim.backbones.cosmos2.conditioning import Conditioning, add_gated, modulate
+from wcsim.backbones.cosmos2.conditioning import Conditioning as CosmosConditioning
+from wcsim.backbones.cosmos2.conditioning import add_gated, modulate
 from wcsim.errors import ConfigError
 from wcsim.world.stack import TransformerStack
 
@@ -66,6 +68,9 @@ class OpenBlock(nn.Module):
         return out
 
     def _act(self, block: Any, tokens_NLD: Tensor, given: Conditioning) -> Tensor:
+        if not isinstance(given, CosmosConditioning):
+            raise ConfigError(f"a cache that reaches inside the blocks needs a Cosmos transformer, given one that "
+                              f"conditions by {type(given).__name__}")
         frames = given.grid[0]
         x = given.position.add_to(tokens_NLD.unflatten(1, (frames, -1)))
         sublayers = ((block.norm1, self.attn1), (block.norm2, self.attn2), (block.norm3, self.ff))
@@ -79,11 +84,11 @@ class OpenBlock(nn.Module):
 class Part(nn.Module):
     """What a sub-layer of a block adds, before its gate."""
 
-    def __init__(self, site: Site, act: Callable[[Tensor, Any, Conditioning], Tensor]) -> None:
+    def __init__(self, site: Site, act: Callable[[Tensor, Any, CosmosConditioning], Tensor]) -> None:
         super().__init__()
         self.site, self.act = site, act
 
-    def forward(self, hidden_states: Tensor, block: Any, given: Conditioning) -> Tensor:
+    def forward(self, hidden_states: Tensor, block: Any, given: CosmosConditioning) -> Tensor:
         """`[N, L, D]`; `[N, 1, D]` where one text token answers for all places."""
         self.site.ran += 1
         return self.act(hidden_states, block, given)

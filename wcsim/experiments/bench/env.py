@@ -187,12 +187,11 @@ def operations_of(env: ImaginedEnv) -> float:
     """
     if getattr(env.fidelity, REFRESH):
         return float("nan")
-    config, spec = env.world.transformer.config, env.world.spec
-    width = config.num_attention_heads * config.attention_head_dim
-    _, patch_h, patch_w = config.patch_size
+    geometry, spec = env.world.transformer.geometry, env.world.spec
+    width, (patch_h, patch_w) = geometry.width, geometry.patch
     frames = (env.fidelity.context or spec.max_context) + 1
     tokens = frames * (spec.latent_shape[1] // patch_h) * (spec.latent_shape[2] // patch_w)
-    return float(2 * tokens * ((4 + 2 * config.mlp_ratio) * width**2 + 2 * tokens * width))
+    return float(2 * tokens * ((4 + 2 * geometry.feed_forward) * width**2 + 2 * tokens * width))
 
 
 def matrix_peak(device: str) -> float:

@@ -58,7 +58,8 @@ class HeldOut:
         later = next(iter(self.values.values()))[:, 1:]
         if quantity.role == "robot":
             return np.ones(later.shape[:2], dtype=bool)
-        return np.any([self._changed(one) for one in spec.scene], axis=0)
+        changed: np.ndarray = np.any([self._changed(one) for one in spec.scene], axis=0)
+        return changed
 
     def _changed(self, quantity: Quantity) -> np.ndarray:
         value = self.values[quantity.name]
