@@ -113,6 +113,18 @@ class PerLane:
         return stack(rows, len(self.lanes))
 
 
+def announced(policy: Policy, lanes: Sequence[int], ticks: int) -> np.ndarray | None:
+    """At most `ticks` actions `[n, k, A]` from the last `act` on, that one first, where all `lanes` know theirs.
+
+    Policies per lane know them where each has a method `ahead(ticks)`; a world of clips then imagines them together.
+    """
+    knowing = [getattr(policy.lanes[lane], "ahead", None) for lane in lanes] if isinstance(policy, PerLane) else [None]
+    if any(ahead is None for ahead in knowing):
+        return None
+    rows = [np.asarray(ahead(ticks)) for ahead in knowing if ahead is not None]
+    return np.stack([row[: min(map(len, rows))] for row in rows])
+
+
 class RandomPolicy:
     """Uniform in the bounds of `action`, each draw held for `hold` ticks."""
 
@@ -163,6 +175,10 @@ class ReplayPolicy:
                               "fewer steps")
         self._tick += 1
         return np.array(self._actions[self._tick - 1])
+
+    def ahead(self, ticks: int) -> np.ndarray:
+        """At most so many actions `[k, A]` from the last one on."""
+        return np.array(self._actions[self._tick - 1 : self._tick - 1 + ticks])
 
     def _check(self, actions: np.ndarray) -> None:
         array = np.asarray(actions)

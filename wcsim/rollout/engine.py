@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from wcsim.agents.policies import Policy
+from wcsim.agents.policies import Policy, announced
 from wcsim.envs.observations import Observations, no_robot_state, observations, robot_state
 from wcsim.envs.tasks import Start, Task
 from wcsim.errors import ActionError
@@ -50,12 +50,16 @@ def rollout(
     view = View(task, episodes, seen[acts_in])
     policy.reset(np.ones(len(starts), dtype=bool), episodes)
     yield EpisodeBegin(every, episodes, starts, seen)
-    lanes = every
+    lanes, chunk = every, max(place.chunk for place in places.values())
     for step in range(max_steps):
         spans = Spans()
         with spans("plan"):
             wishes = policy.act(view.observations(lanes), steps_left=max_steps - step)
         actions, clipped = within(task.action, np.asarray(wishes)[lanes])
+        ahead = announced(policy, lanes.tolist(), min(chunk, max_steps - step)) if chunk > 1 else None
+        if ahead is not None:
+            for place in places.values():
+                place.expect(np.clip(ahead, task.action.low, task.action.high))
         order = list(places) if step % 2 == 0 else list(places)[::-1]
         seen = {name: places[name].step(actions) for name in order}
         ended = np.asarray(ends(seen[acts_in].scored, lanes))

@@ -23,7 +23,10 @@ from wcsim.world.world import World
 
 
 class Place(Protocol):
-    """N lanes, from `reset` on."""
+    """N lanes, from `reset` on.  chunk: how many actions it likes to be told of at once."""
+
+    @property
+    def chunk(self) -> int: ...
 
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> Seen:
         """Begin an episode per start, its noise numbered by its seed."""
@@ -31,6 +34,10 @@ class Place(Protocol):
 
     def step(self, actions: np.ndarray) -> Seen:
         """Play `[n, A]`."""
+        ...
+
+    def expect(self, actions: np.ndarray) -> None:
+        """Told of actions `[n, k, A]` that are to come, those of the next step first; it may imagine them together."""
         ...
 
     def keep(self, lanes: np.ndarray) -> None:
@@ -49,6 +56,8 @@ class TruthPlace:
     has it, and else taken from the state.  encode: frames `[n, H, W, 3]` to latents, for distances in latents.
     """
 
+    chunk = 1
+
     def __init__(self, task: Task, *, observed: bool = True, encode: Callable[[np.ndarray], Tensor] | None = None
                  ) -> None:
         self._task, self._observed, self._encode = task, observed, encode
@@ -66,6 +75,9 @@ class TruthPlace:
         with spans("truth"):
             looks = [truth.step(action) for truth, action in zip(self._truths, actions, strict=True)]
         return self._see(looks, spans.ms())
+
+    def expect(self, actions: np.ndarray) -> None:
+        """A simulator takes one action at a time."""
 
     def keep(self, lanes: np.ndarray) -> None:
         """Close the other simulators."""
@@ -87,11 +99,17 @@ class TruthPlace:
 
 
 class WorldPlace:
-    """One imagined batch, all of its lanes in one forward pass."""
+    """One imagined batch, all of its lanes in one forward pass.
+
+    It imagines announced actions together where its fidelity names a chunk, or where its world knows nothing else (a
+    world of clips).
+    """
 
     def __init__(self, task: Task, world: World, fidelity: Fidelity) -> None:
         self._imagination = Imagination(task, world, fidelity)
         self._lanes: list[Lane] = []
+        self.chunk = fidelity.chunk or (world.spec.max_chunk if world.spec.frames_per_latent > 1 else 1)
+        self._spans = Spans(world.device)
 
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> Seen:
         """Encode every start."""
@@ -99,9 +117,17 @@ class WorldPlace:
 
     def step(self, actions: np.ndarray) -> Seen:
         """Imagine, decode and estimate."""
-        spans = Spans(self._imagination.world.device)
+        spans, self._spans = self._spans, Spans(self._imagination.world.device)
         checked = self._imagination.check(actions, (len(self._lanes),))
         return self._see(self._imagination.step(self._lanes, checked, spans), spans.ms())
+
+    def expect(self, actions: np.ndarray) -> None:
+        """Imagine what is not yet imagined of them; the time counts for the next step."""
+        if self.chunk == 1 or any(lane.ahead is not None for lane in self._lanes):
+            return
+        some = actions[:, : self.chunk]
+        checked = self._imagination.check(some, some.shape[:2])
+        self._lanes = self._imagination.expect(self._lanes, checked, self._spans)
 
     def keep(self, lanes: np.ndarray) -> None:
         """Drop the others from the batch."""
