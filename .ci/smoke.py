@@ -28,8 +28,9 @@ def command(*arguments: str) -> str:
 
 def step(world: str) -> None:
     """One step of the environment of a world; raises where there is none, or where the frame stays as it was."""
-    ids = {spec.kwargs["world"]: name for name, spec in gym.registry.items() if name.startswith("wcsim/")}
-    env = gym.make(ids[world], steps=4)
+    ids = {spec.kwargs["world"]: name for name, spec in gym.registry.items()
+           if name.startswith("wcsim/") and "world" in spec.kwargs}
+    env = gym.make(ids[world], fidelity={"steps": 4})
     first, _ = env.reset(seed=0)
     env.action_space.seed(0)
     second, *_ = env.step(env.action_space.sample())

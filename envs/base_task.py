@@ -74,13 +74,14 @@ class BaseTask:
     def estimate_state(self, values: Values) -> Estimate:
         """Success where the goal is reached within the tolerances; progress is then 1, else 0."""
         lanes = len(next(iter(values.values()))) if values else 0
-        told = {**self.state.unknown(lanes), **{name: np.asarray(value, np.float64) for name, value in values.items()}}
-        found = {name: np.isfinite(value).all(-1) for name, value in told.items()}
+        given = {name: np.asarray(value, np.float64) for name, value in values.items()}
+        quantities = {**self.state.unknown(lanes), **given}
+        found = {name: np.isfinite(value).all(-1) for name, value in quantities.items()}
         success = np.zeros(lanes, dtype=bool)
         if self.goal is not None and self.within:
-            success = self.goal.reached(self.state, told, self.within)
+            success = self.goal.reached(self.state, quantities, self.within)
         whole = np.all([*found.values(), np.ones(lanes, dtype=bool)], axis=0)
-        return Estimate(told, found, success.astype(np.float64), success, whole)
+        return Estimate(quantities, found, success.astype(np.float64), success, whole)
 
     def reward(self, estimate: Estimate) -> np.ndarray:
         """The progress."""

@@ -141,8 +141,8 @@ class Imagination:
         size = self.task.frame_size
         if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or (
                 frames.shape[1:] != (*size, 3)):
-            told = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
-            raise ConfigError(f"{what} are {told}; task {self.task.name!r} begins with uint8 "
+            given = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
+            raise ConfigError(f"{what} are {given}; task {self.task.name!r} begins with uint8 "
                               f"(T >= 1, {size[0]}, {size[1]}, 3)")
         # A new array in any case: views may be flipped or read-only, and may change behind our back.
         return np.array(frames, order="C"), np.array(self.check(actions, (len(frames) - 1,)))

@@ -141,8 +141,8 @@ class PairedTruth(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._shown[0].append(self.true_frame.pixels.copy())
         if self.strip_metric is not None:
             self._shown[1].append(measured[self.strip_metric])
-        told = {"alarm": bool(alarms), "refreshed": refreshed, "since_refresh": since}
-        return observation, reward, terminated, truncated, {**info, **measured, **told}
+        status = {"alarm": bool(alarms), "refreshed": refreshed, "since_refresh": since}
+        return observation, reward, terminated, truncated, {**info, **measured, **status}
 
     def refresh(self) -> None:
         """Put the rollout upon the latest true frames, from the next step on."""

@@ -115,12 +115,13 @@ class PushT(BaseTask):
     def estimate_state(self, values: Values) -> Estimate:
         """Coverage and success of agents and blocks; of a block that is NaN or missing both are nothing."""
         lanes = len(next(iter(values.values())))
-        told = {**self.state.unknown(lanes), **{name: np.asarray(value, np.float64) for name, value in values.items()}}
-        block = np.concatenate([told["block"], told["block_angle"]], axis=1)
-        found, seen = {name: np.isfinite(value).all(1) for name, value in told.items()}, np.isfinite(block).all(1)
+        given = {name: np.asarray(value, np.float64) for name, value in values.items()}
+        quantities = {**self.state.unknown(lanes), **given}
+        block = np.concatenate([quantities["block"], quantities["block_angle"]], axis=1)
+        found, seen = {name: np.isfinite(value).all(1) for name, value in quantities.items()}, np.isfinite(block).all(1)
         coverage = np.zeros(lanes)
         coverage[seen] = SCENE.coverage(block[seen])
-        return Estimate(values_of(told["agent"], block), found, coverage, coverage > SUCCESS_COVERAGE,
+        return Estimate(values_of(quantities["agent"], block), found, coverage, coverage > SUCCESS_COVERAGE,
                         found["agent"] & seen)
 
     def reward(self, estimate: Estimate) -> np.ndarray:

@@ -73,15 +73,15 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         seed: an int stands for seed, seed + 1, ...; a sequence has one per lane; lanes without one go on drawing.
         options: `reset_mask`, bool `[N]`, resets some lanes alone; `start`, one `Start` for all lanes or one per lane.
         """
-        told = check_options(options, ("start", "reset_mask"))
-        seeds, mask = check_seeds(seed, self.num_envs), self._mask(told.get("reset_mask"))
-        starts = self._starts(told.get("start"))
+        checked = check_options(options, ("start", "reset_mask"))
+        seeds, mask = check_seeds(seed, self.num_envs), self._mask(checked.get("reset_mask"))
+        starts = self._starts(checked.get("start"))
         infos: dict[str, Any] = {}
         for n in np.flatnonzero(mask).tolist():
             given = None if starts[n] is None else {"start": starts[n]}
             self._seen[n], info = self.lanes[n].reset(seed=seeds[n], options=given)
             infos = self._add_info(infos, info, n)
-        return self._observations(), self._told(infos)
+        return self._observations(), self._infos(infos)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Imagine one control tick under `actions` `[N, A]`, or a chunk under `[N, ticks, A]` where lanes take those,
@@ -109,7 +109,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             infos = self._add_info(infos, info, n)
         if going:
             self.last_timing |= spans.ms()
-        return self._observations(), *map(self._out, (rewards, terminated, truncated)), self._told(infos)
+        return self._observations(), *map(self._out, (rewards, terminated, truncated)), self._infos(infos)
 
     def _imagine(self, going: list[int], actions: np.ndarray) -> Spans:
         """Put the frames under checked actions ahead of the lanes `going`, all in one batch; the time that it took."""
@@ -222,7 +222,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         empty: Any = create_empty_array(single, n=self.num_envs, fn=np.zeros)
         return self._out(concatenate(single, self._seen, empty))
 
-    def _told(self, infos: dict[str, Any]) -> dict[str, Any]:
+    def _infos(self, infos: dict[str, Any]) -> dict[str, Any]:
         return {name: self._out(values) for name, values in infos.items()}
 
     def _out(self, values: Any) -> Any:

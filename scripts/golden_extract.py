@@ -104,10 +104,10 @@ def closed_loop(world: str, folder: Path) -> Played:
 
 def _loop_summary(run: Run) -> dict[str, Any]:
     """The numbers of `summary.json` that no clock touches."""
-    told = run.read_summary()
+    summary = run.read_summary()
     return {
-        "success_rate": told["success_rate"], "final_progress": told["final_progress_by_place"],
-        "shape_whole": told["shape_ok"], "return": run.episodes[0]["return"], **renamed(told, SKIPPED),
+        "success_rate": summary["success_rate"], "final_progress": summary["final_progress_by_place"],
+        "shape_whole": summary["shape_ok"], "return": run.episodes[0]["return"], **renamed(summary, SKIPPED),
     }
 
 
@@ -122,12 +122,12 @@ def true_states(task: Task, seed: int, actions: np.ndarray) -> dict[str, Any]:
     return states
 
 
-def named_states(task: Task, told: Estimate) -> dict[str, Any]:
+def named_states(task: Task, estimate: Estimate) -> dict[str, Any]:
     """Estimates by their stored names, `[T, ...]`; lengths in simulator pixels, angles in radians, NaN if not found."""
-    values = told.values
+    values = estimate.values
     place = {"tip_xy": values["tip"], "rod_angle": values["angle"][:, 0]} if task.name == "pendulum" else {
         "agent_xy": values["agent"], "block_xy": values["block"], "block_angle": values["block_angle"][:, 0]}
-    return {**place, "progress": told.progress, "success": told.success}
+    return {**place, "progress": estimate.progress, "success": estimate.success}
 
 
 def evaluation(world: str, folder: Path) -> Played:
@@ -139,15 +139,15 @@ def evaluation(world: str, folder: Path) -> Played:
     config = validate(EvaluationConfig, settings | EVALUATIONS[world] | {"policies": policies})
     run = Evaluation(config).run(folder / "run", progress=lambda done, total: None)
     rows = {f"{row['policy']}, {row['place']}, start {row['start']}": renamed(row, EPISODE) for row in run.episodes}
-    told = run.read_summary()
+    summary = run.read_summary()
     return Played({}, {
         "episodes": rows,
         "summary": {
             "final_progress": {one["name"]: {place: one[place]["final_progress"] for place in PLACES}
-                               for one in told["policies"]},
-            "final_progress_error": told["caching"]["final_progress_error"],
-            "final_progress_apart": told["caching"]["final_progress_apart"],
-            "estimator_bias": told["estimator"]["progress_bias"], **renamed(told["cache"], SKIPPED),
+                               for one in summary["policies"]},
+            "final_progress_error": summary["caching"]["final_progress_error"],
+            "final_progress_apart": summary["caching"]["final_progress_apart"],
+            "estimator_bias": summary["estimator"]["progress_bias"], **renamed(summary["cache"], SKIPPED),
         },
     })
 
@@ -156,14 +156,14 @@ def cache_benchmark(world: str, folder: Path) -> Played:
     """Two caches and no cache from two held-out starts: distances, errors and shares skipped."""
     folder.joinpath("run").mkdir()
     config = validate(CacheBenchConfig, {"name": "golden", "world": world} | BENCHMARK)
-    told = run_cache_benchmark(config, folder / "run", lambda line: None)
+    summary = run_cache_benchmark(config, folder / "run", lambda line: None)
     bodies = ERRORS[EVALUATIONS[world]["task"]["name"]]
     rows = {f"{row['policy']} {row['knob']}".strip(): {
         **renamed(row, BENCHED), "truth_loss": renamed(row["truth_loss"], {"psnr": "psnr_db", **bodies}),
-    } for row in told["curves"]}
-    errors = renamed(told["official_errors"], {"psnr_db": "psnr_db", **bodies})
+    } for row in summary["curves"]}
+    errors = renamed(summary["official_errors"], {"psnr_db": "psnr_db", **bodies})
     return Played({}, {"contestants": rows, "uncached_error": errors,
-                       "floor": renamed(told["floor"], {"latent_error": "latent_error"})})
+                       "floor": renamed(summary["floor"], {"latent_error": "latent_error"})})
 
 
 def renamed(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def processor() -> str:
     source = Path("/proc/cpuinfo")
     if not source.is_file():
         return platform.processor()
-    told = dict(re.findall(r"^(model name|cpu family|model)\s*: (.+)$", source.read_text("utf-8"), re.MULTILINE))
-    return ", ".join(told.get(name, "?") for name in ("model name", "cpu family", "model"))
+    facts = dict(re.findall(r"^(model name|cpu family|model)\s*: (.+)$", source.read_text("utf-8"), re.MULTILINE))
+    return ", ".join(facts.get(name, "?") for name in ("model name", "cpu family", "model"))
 
 
 def main() -> None:

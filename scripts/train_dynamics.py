@@ -130,7 +130,7 @@ def report(dynamics: BodyDynamics, held_out: LatentEpisodes, steps: Steps, units
         wrong = difference(dynamics.config.angled, said, steps.poses[:, 4:])
         sizes += [(f"{name} + {k}", wrong[:, k - 1], k) for k in (1, 2, 4, 8, 16, 32) if k <= wrong.shape[1]]
     for name, wrong, horizon in sizes:
-        told = []
+        errors = []
         for body, (place, own) in enumerate(columns(dynamics.config.angled)):
             keep = torch.ones(len(wrong), dtype=torch.bool)
             if horizon:
@@ -140,8 +140,8 @@ def report(dynamics: BodyDynamics, held_out: LatentEpisodes, steps: Steps, units
             text = f"body {body}: {far.median():.1f} units"
             if own is not None:
                 text += f", {wrong[keep][:, own].abs().rad2deg().median():.1f} degrees"
-            told.append(text)
-        print(f"{name}: {'; '.join(told)}")
+            errors.append(text)
+        print(f"{name}: {'; '.join(errors)}")
 
 
 def main() -> None:

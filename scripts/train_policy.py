@@ -154,10 +154,10 @@ def main() -> None:
     network, validation = train(recipe, task)
     path = recipe.output / f"{recipe.name}.safetensors"
     save_policy(path, network)
-    told = {"steps": recipe.learning.schedule.steps, "validation_loss": validation, **try_out(recipe, task, network)}
-    (recipe.output / f"{recipe.name}.json").write_text(json.dumps(told, indent=2) + "\n")
+    report = {"steps": recipe.learning.schedule.steps, "validation_loss": validation, **try_out(recipe, task, network)}
+    (recipe.output / f"{recipe.name}.json").write_text(json.dumps(report, indent=2) + "\n")
     weights = sum(value.numel() for value in network.parameters())
-    print(f"exported {path}: {weights:,} weights, {told} in {time.monotonic() - began:.0f} s")
+    print(f"exported {path}: {weights:,} weights, {report} in {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

@@ -86,8 +86,8 @@ class Watch(CachePolicy):
         self.mark()
         if perf_counter() > self.until:
             raise Enough
-        told: tuple[Tensor, Any, Decision] = self.policy.forward(stack, step, state)
-        return told
+        result: tuple[Tensor, Any, Decision] = self.policy.forward(stack, step, state)
+        return result
 
     def mark(self) -> None:
         """A step ends here, and another may begin."""

@@ -187,13 +187,13 @@ class StateSpec:
              "metric": q.metric} for q in self.quantities]}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Self:
+    def from_json(cls, described: Mapping[str, Any]) -> Self:
         """What `to_json` made."""
-        rows = [{key: value for key, value in row.items() if key != "metric"} for row in told["quantities"]]
+        rows = [{key: value for key, value in row.items() if key != "metric"} for row in described["quantities"]]
         unbounded = {"low": -inf, "high": inf, "lost": inf}
         whole: list[dict[str, Any]] = [
             {key: unbounded[key] if value is None else value for key, value in row.items()} for row in rows]
-        return cls(tuple(Quantity(**row) for row in whole), told["progress"])
+        return cls(tuple(Quantity(**row) for row in whole), described["progress"])
 
 
 def wrap_angle(angle: np.ndarray) -> np.ndarray:

@@ -48,8 +48,8 @@ class DiCache(Gated[Memory]):
         config, window, skip = self.config, memory.window, self.config.unmeasured(now.stack)
         z, p, p_ref, q1, q2 = (x[:, skip:] for x in (now.tokens, now.probe, memory.p_ref, window.q1, window.q2))
         gain = distance_gain(p - z, q1, q2, config.gain_min, config.gain_max)
-        drift, told = torch.stack([relative_drift(p, p_ref), gain]).cpu()  # the only host read of a denoise step
-        decision = self._decision(state, state.path + drift, config.threshold, told)
+        drift, gains = torch.stack([relative_drift(p, p_ref), gain]).cpu()  # the only host read of a denoise step
+        decision = self._decision(state, state.path + drift, config.threshold, gains)
         return decision, lambda: extrapolate(now.tokens, window, gain)
 
     def _remember(self, now: Moment, memory: Memory | None, split: Split, output: Tensor) -> Memory:

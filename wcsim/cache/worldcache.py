@@ -116,15 +116,15 @@ class WorldCache(Gated[Memory]):
         residuals = (now.probe[:, unread:] - now.tokens[:, unread:], window.q1, window.q2)
         q, q1, q2 = (x[:, skip - unread :] for x in residuals)
         if config.gain == "lane":
-            gain = told = self._gain(q, q1, q2)[:, None]
+            gain = measured = self._gain(q, q1, q2)[:, None]
         else:
             parts = now.stack.grid[0] if config.gain == "frame" else now.tokens.shape[1]
             gain = self._gain(*(x.unflatten(1, (parts, -1)) for x in residuals))
-            told = gain[:, skip * parts // now.tokens.shape[1] :]
+            measured = gain[:, skip * parts // now.tokens.shape[1] :]
         if config.error is None:
-            decision = self._by_drift(now, state, memory, told.mean(1))
+            decision = self._by_drift(now, state, memory, measured.mean(1))
         else:
-            decision = self._by_error(now, state, unexplained(q, q1, q2, told), told.mean(1))
+            decision = self._by_error(now, state, unexplained(q, q1, q2, measured), measured.mean(1))
         return decision, lambda: self._predict(now, memory, gain)
 
     def _gain(self, q: Tensor, q1: Tensor, q2: Tensor) -> Tensor:

@@ -45,15 +45,15 @@ def _cell(rows: Sequence[Row]) -> dict[str, Any]:
     first = rows[0]
     success = wilson(sum(row["success"] for row in rows), len(rows))
     names = ("effort", "planner", "deadline_ms", "mode", "delay", "governed")
-    told: dict[str, Any] = {name: first[name] for name in names}
-    told |= {"episodes": len(rows), "success_rate": success.value, "success_interval": [success.low, success.high]}
+    cell: dict[str, Any] = {name: first[name] for name in names}
+    cell |= {"episodes": len(rows), "success_rate": success.value, "success_interval": [success.low, success.high]}
     for name in ("final_progress", "max_progress"):
         mean = bootstrap(np.array([row[name] for row in rows]), generator=np.random.default_rng(0), statistic=np.mean)
-        told |= {name: mean.value, f"{name}_interval": [mean.low, mean.high]}
+        cell |= {name: mean.value, f"{name}_interval": [mean.low, mean.high]}
     plans = [ms for row in rows for ms in row["plan_ms"]]
     errors = [row["latent_error"] for row in rows if row["latent_error"] is not None]
     return {
-        **told,
+        **cell,
         "plan_ms": describe(plans),
         "level": float(np.mean([level for row in rows for level in row["levels"]])),
         "attainment": float(np.mean(np.array(plans) <= first["deadline_ms"])),

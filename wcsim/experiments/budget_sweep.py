@@ -112,15 +112,15 @@ def advice(run: Run, deadline_ms: float) -> str:
     cell = recommend(run.read_summary(), deadline_ms)
     low, high = cell["final_progress_interval"]
     spread = "" if low is None else f" ({low:.3f} to {high:.3f})"
-    told = (f"# {cell['planner']} on {cell['effort']}: plans in {cell['plan_ms']['p95']:.0f} ms at p95, covered "
+    comment = (f"# {cell['planner']} on {cell['effort']}: plans in {cell['plan_ms']['p95']:.0f} ms at p95, covered "
             f"{cell['final_progress']:.3f}{spread} of the goal in {cell['episodes']} episodes\n")
-    return told + yaml.safe_dump(as_run(cell, run.config, deadline_ms), sort_keys=False).rstrip()
+    return comment + yaml.safe_dump(as_run(cell, run.config, deadline_ms), sort_keys=False).rstrip()
 
 
 def play_cell(job: CellJob) -> list[Outcome]:
     """The row of one episode."""
     config, task, world = stage(job.settings)
-    latency = {name: validate(_Parsed, {"value": told}).value for name, told in loads(job.latency).items()}
+    latency = {name: validate(_Parsed, {"value": settings}).value for name, settings in loads(job.latency).items()}
     cell = job.cell
     policy = _policy(config, task, world, cell, latency)
     watched, recorder, place = Watched(policy), Recorder(frames=False), TruthPlace(task)
@@ -198,8 +198,9 @@ def _policy(
 
 def _effort(config: BudgetConfig, name: str, world: World, latency: Latency | None = None) -> Effort:
     """An effort of the sweep by its name."""
-    told, planning = config.efforts[name].fidelity, config.planning_of(name)
-    return Effort(None if told is None else told.build(world.spec), planning.candidates, latency, planning.elites)
+    fidelity, planning = config.efforts[name].fidelity, config.planning_of(name)
+    built = None if fidelity is None else fidelity.build(world.spec)
+    return Effort(built, planning.candidates, latency, planning.elites)
 
 
 class _Parsed(StrictConfig):

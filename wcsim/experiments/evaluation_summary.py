@@ -58,8 +58,8 @@ def agreements(table: Mapping[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def _change(told: Change) -> dict[str, Any]:
-    named = {"uncached": told.first, "cached": told.second, "change": told.change}
+def _change(change: Change) -> dict[str, Any]:
+    named = {"uncached": change.first, "cached": change.second, "change": change.change}
     return {**{name: interval.value for name, interval in named.items()},
             **{f"{name}_interval": [interval.low, interval.high] for name, interval in named.items()}}
 
@@ -72,8 +72,8 @@ def _policy(policy: Mapping[str, Any], tables: Mapping[str, Mapping[str, np.ndar
         rate = wilson(int(success.sum()), len(success))
         by_place[place] = {"success_rate": rate.value, "success_interval": [rate.low, rate.high]}
         for score in SCORES[1:]:
-            told = _mean_of(tables[score][place][k])
-            by_place[place] |= {score: told.value, f"{score}_interval": [told.low, told.high]}
+            mean = _mean_of(tables[score][place][k])
+            by_place[place] |= {score: mean.value, f"{score}_interval": [mean.low, mean.high]}
     flips = mcnemar(tables["success"]["uncached"][k].astype(bool), tables["success"]["cached"][k].astype(bool))
     moved = _mean_of(tables["final_progress"]["cached"][k] - tables["final_progress"]["uncached"][k])
     return {

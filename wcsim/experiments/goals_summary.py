@@ -52,29 +52,29 @@ def summarise(rows: Sequence[Row], config: Mapping[str, Any], metrics: Sequence[
 
 def _policy(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
     """One policy in one place."""
-    told: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     for name, key in (("success", "reached"), ("scene_success", "scene_reached")):
         rate = wilson(sum(row[key] for row in rows), len(rows))
-        told |= {f"{name}_rate": rate.value, f"{name}_interval": [rate.low, rate.high]}
+        summary |= {f"{name}_rate": rate.value, f"{name}_interval": [rate.low, rate.high]}
     for name in (*metrics, "steps", "clipped"):
-        told |= _mean(name, [row[name] for row in rows if row.get(name) is not None])
+        summary |= _mean(name, [row[name] for row in rows if row.get(name) is not None])
     steps, plans = sum(row["steps"] for row in rows), sum(row["plans"] for row in rows)
-    told |= {"plans": plans, "calls_per_action": sum(row["calls"] for row in rows) / steps}
+    summary |= {"plans": plans, "calls_per_action": sum(row["calls"] for row in rows) / steps}
     gaps = [float(np.mean(np.subtract(row["came"], row["promised"]))) for row in rows if row["promised"]]
-    told |= _mean("promised", [float(np.mean(row["promised"])) for row in rows if row["promised"]])
-    told |= _mean("came", [float(np.mean(row["came"])) for row in rows if row["came"]])
-    told |= _mean("gap", gaps)
+    summary |= _mean("promised", [float(np.mean(row["promised"])) for row in rows if row["promised"]])
+    summary |= _mean("came", [float(np.mean(row["came"])) for row in rows if row["came"]])
+    summary |= _mean("gap", gaps)
     for name in ("rank_agreement", "regret", "prediction"):
-        told |= _mean(name, [float(np.mean(row[name])) for row in rows if row[name]])
-    return told
+        summary |= _mean(name, [float(np.mean(row[name])) for row in rows if row[name]])
+    return summary
 
 
 def _mean(name: str, values: Sequence[float]) -> dict[str, Any]:
     """A mean over episodes and its interval; None for none."""
     if not values:
         return {name: None, f"{name}_interval": [None, None]}
-    told = bootstrap(np.asarray(values), generator=np.random.default_rng(0), statistic=np.mean)
-    return {name: told.value, f"{name}_interval": [told.low, told.high]}
+    interval = bootstrap(np.asarray(values), generator=np.random.default_rng(0), statistic=np.mean)
+    return {name: interval.value, f"{name}_interval": [interval.low, interval.high]}
 
 
 def _against(reference: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def _audit(rows: Sequence[Row]) -> dict[str, Any] | None:
     """Every scoring over all audited starts."""
     if not rows:
         return None
-    told = [{"name": name, **{key: part for measure in RANKS for key, part in _mean(
+    scorings = [{"name": name, **{key: part for measure in RANKS for key, part in _mean(
         measure, [row["scorings"][name][measure] for row in rows]).items()}} for name in _scorings(rows)]
-    return {"starts": len(rows), "spread": float(np.mean([row["spread"] for row in rows])), "scorings": told}
+    return {"starts": len(rows), "spread": float(np.mean([row["spread"] for row in rows])), "scorings": scorings}
 
 
 def _scorings(rows: Sequence[Row]) -> list[str]:
@@ -100,9 +100,9 @@ def _timing(reference: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
     """Seconds per action, with a new plan or without, and, of planners, how many times fewer than the reference's,
     start by start."""
     spent = [ms for row in rows for ms in row["act_ms"]]
-    told = {"seconds_per_action": sum(spent) / len(spent) / 1e3, "act_ms": describe(spent)}
+    cost = {"seconds_per_action": sum(spent) / len(spent) / 1e3, "act_ms": describe(spent)}
     if not any(row["plans"] for row in rows):
-        return told | {"faster": None, "faster_interval": [None, None]}
+        return cost | {"faster": None, "faster_interval": [None, None]}
     means, those = (np.array([np.mean(row["act_ms"]) for row in some]) for some in (rows, reference))
     faster = paired_speedup(those, means, generator=np.random.default_rng(0))
-    return told | {"faster": faster.value, "faster_interval": [faster.low, faster.high]}
+    return cost | {"faster": faster.value, "faster_interval": [faster.low, faster.high]}

@@ -69,8 +69,8 @@ def write_comparison(paths: Sequence[Path], out: Path) -> Path:
                 tables=(Table("Settings that differ", ("", *names), changed),) if changed else ()),
     ]
     sources = {name: yaml.safe_dump(run.config, sort_keys=False) for name, run in zip(names, runs, strict=True)}
-    told = " ".join(f"{name}: {conditions(run)}" for name, run in zip(names, runs, strict=True))
-    return write_page(out, " against ".join(names), f"{len(runs)} runs of one kind, side by side. {told}", sections,
+    lede = " ".join(f"{name}: {conditions(run)}" for name, run in zip(names, runs, strict=True))
+    return write_page(out, " against ".join(names), f"{len(runs)} runs of one kind, side by side. {lede}", sections,
                       sources=sources)
 
 

@@ -19,9 +19,9 @@ def conditions(run: Run) -> str:
     return f"{labels_of(run.manifest)} {clipped_of(run.episodes, run.config)}"
 
 
-def labels_of(told: Mapping[str, Any]) -> str:
-    """What the world was trained on; told: a manifest, or a summary that says so."""
-    labels = told.get("labels")
+def labels_of(source: Mapping[str, Any]) -> str:
+    """What the world was trained on; source: a manifest, or a summary that says so."""
+    labels = source.get("labels")
     if labels is None:
         return "Which labels the world was trained on was not recorded."
     if labels == "none":

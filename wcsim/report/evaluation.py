@@ -58,14 +58,14 @@ def write_evaluation(run: Run) -> Path:
 
 def tiles(summary: Mapping[str, Any]) -> list[Tile]:
     """The key numbers."""
-    told = []
+    shown = []
     for name, title in STATISTICS.items():
         by = summary[name]
-        told.append(Tile(f"{title}, uncached", by["uncached"], phrases.number(by["uncached"], 3),
+        shown.append(Tile(f"{title}, uncached", by["uncached"], phrases.number(by["uncached"], 3),
                          ("95% interval", ends(by["uncached_interval"]))))
-        told.append(Tile("changed by caching", by["change"], signed(by["change"]),
+        shown.append(Tile("changed by caching", by["change"], signed(by["change"]),
                          ("95% interval", ends(by["change_interval"], signed))))
-    return told
+    return shown
 
 
 def signed(value: float | None) -> str:
@@ -147,14 +147,15 @@ def _diagonal(axes: Axes) -> None:
 
 
 def _caching(summary: Mapping[str, Any]) -> Section:
-    told, cache = summary["caching"], summary["cache"]
+    caching, cache = summary["caching"], summary["cache"]
     reading = (
         f"The cache skipped the deep blocks in {phrases.percent(cache['hit_rate'])} of denoise steps. It changed the "
-        f"progress at the end by {signed(told['final_progress'])} on average "
-        f"({ends(told['final_progress_interval'], signed)}); single episodes ended "
-        f"{phrases.number(told['final_progress_apart'], 3)} apart. {phrases.plural(told['only_uncached'], 'episode')} "
-        f"succeeded only without it and {told['only_cached']} only with it (McNemar p = "
-        f"{phrases.number(told['mcnemar_p'], 3)})."
+        f"progress at the end by {signed(caching['final_progress'])} on average "
+        f"({ends(caching['final_progress_interval'], signed)}); single episodes ended "
+        f"{phrases.number(caching['final_progress_apart'], 3)} apart. "
+        f"{phrases.plural(caching['only_uncached'], 'episode')} succeeded only without it and "
+        f"{caching['only_cached']} only with it (McNemar p = "
+        f"{phrases.number(caching['mcnemar_p'], 3)})."
     )
     rows = tuple(
         (policy["name"], signed(policy["caching"]["final_progress"]),

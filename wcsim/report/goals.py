@@ -113,9 +113,9 @@ def _audit(summary: Row) -> Section:
     if audit is None:
         return Section("audit", "How fidelities rank candidates", missing="No starts were audited.")
     ms = summary["timing"]["candidate_ms"]
-    rows = tuple((told["name"], *(text for key in ("tau", "regret", "true_tau", "true_regret") for text in (
-        phrases.number(told[key], 3), ends(told[f"{key}_interval"]))), phrases.number(ms[told["name"]], 1))
-        for told in audit["scorings"])
+    rows = tuple((scoring["name"], *(text for key in ("tau", "regret", "true_tau", "true_regret") for text in (
+        phrases.number(scoring[key], 3), ends(scoring[f"{key}_interval"]))), phrases.number(ms[scoring["name"]], 1))
+        for scoring in audit["scorings"])
     reference = summary["reference"]
     head = ("", f"tau with {reference}", "95%", "regret there", "95%", "tau with the truth", "95%", "true regret",
             "95%", "ms per candidate")

@@ -116,8 +116,8 @@ class Run:
             lock.release()
             raise RunError(f"{path} was begun by another process just now; resume the run in it")
         try:
-            told = files.encode({"format": FORMAT, **manifest, **measure()}, indent=2) + "\n"
-            for name, text in (("steps.jsonl", ""), ("episodes.jsonl", ""), ("manifest.json", told)):
+            text_of_manifest = files.encode({"format": FORMAT, **manifest, **measure()}, indent=2) + "\n"
+            for name, text in (("steps.jsonl", ""), ("episodes.jsonl", ""), ("manifest.json", text_of_manifest)):
                 files.replace(path / name, text.encode())
             files.replace(path / "config.yaml", config.encode())
             return cls(path, lock)

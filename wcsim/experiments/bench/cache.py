@@ -91,9 +91,9 @@ def _timed(
             saved(f"time {batch} {number}", partial(bench.time, runners, batch, number, progress))
             for number in range(rounds_of(config, batch))
         ]
-        clock = {name: [told[name]["ms"] for told in rounds] for name in runners}
-        skipped = {name: float(np.mean([told[name]["skipped"] for told in rounds])) for name in runners}
-        shares = {name: told["shares"] for name, told in rounds[-1].items()}
+        clock = {name: [measured[name]["ms"] for measured in rounds] for name in runners}
+        skipped = {name: float(np.mean([measured[name]["skipped"] for measured in rounds])) for name in runners}
+        shares = {name: measured["shares"] for name, measured in rounds[-1].items()}
         for who in here:
             mine = clock[name_of(who.fidelity)]
             rows.append({

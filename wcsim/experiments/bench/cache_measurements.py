@@ -130,14 +130,14 @@ class CacheBenchmark:
         lanes = (np.arange(batch) + number) % self.config.episodes
         state, actions = self.start(lanes), self.truth.actions[lanes, : self.chunk]
         self.world.advance(state, actions, next(iter(fidelities.values())))
-        told = {}
+        measured = {}
         for place, (name, what) in enumerate(fidelities.items(), start=1):
             progress(f"timing {batch} lanes, round {number + 1}, {place} of {len(fidelities)}")
             spans = Spans(self.world.device)
             with spans("chunk"):
                 _, _, trace = self.world.advance(state, actions, what)
-            told[name] = {"ms": spans.ms()["chunk"], "shares": shares(trace), "skipped": trace.skipped}
-        return told
+            measured[name] = {"ms": spans.ms()["chunk"], "shares": shares(trace), "skipped": trace.skipped}
+        return measured
 
 
 class Weighed(CachePolicy):

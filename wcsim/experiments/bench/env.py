@@ -121,14 +121,14 @@ def bench_lanes(settings: dict[str, Any], lanes: int, rounds: int, peak: float) 
         seconds = perf_counter() - began
         if number < -1:  # the last of the steps that fill the context warms up both
             continue
-        told, frames = step_each(single, before, actions)
+        timing, frames = step_each(single, before, actions)
         exact = settings["device"] == "cpu" and not settings["compiled"]
         if exact and not np.array_equal(frames, observation["pixels"]):
             raise RunError("a lane of the vector environment differs from the single environment")
         if number >= 0:
             traces = [env.last_trace for env in vector.envs]
             add(many, seconds, vector.last_timing, traces)
-            add(one, *told)
+            add(one, *timing)
     operations = operations_of(vector.envs[0])
     return {"single": report_of(one, lanes, operations, peak), "lanes": report_of(many, lanes, operations, peak),
             "ratio": ratio_of(one, many), "most_that_blocks_allow": peak / one.gflops(operations)}
@@ -209,16 +209,16 @@ def matrix_peak(device: str) -> float:
 
 def bench_chunks(settings: dict[str, Any], starts: int, ticks: int) -> dict[str, Any]:
     """Medians over starts, tick by tick: chunked against single steps, and single steps under two noises."""
-    env, told = ImaginedEnv(**settings), {"chunked": list[Any](), "other_noise": list[Any]()}
+    env, differences = ImaginedEnv(**settings), {"chunked": list[Any](), "other_noise": list[Any]()}
     rng, box = np.random.default_rng(1), env.played.action_space
     for seed in range(starts):
         env.reset(seed=seed)
         actions = rng.uniform(box.low, box.high, (ticks, *box.shape)).astype(np.float32)
-        told["chunked"].append(chunk_difference(env, actions))
-        told["other_noise"].append(noise_difference(env, actions))
+        differences["chunked"].append(chunk_difference(env, actions))
+        differences["other_noise"].append(noise_difference(env, actions))
     medians = {
         name: {key: np.median([np.nan_to_num(row[key], nan=np.inf) for row in rows], axis=0) for key in rows[0]}
-        for name, rows in told.items()
+        for name, rows in differences.items()
     }
     return {"starts": starts, "ticks": ticks, "chunk": env.world.spec.max_chunk, **medians}
 
@@ -257,16 +257,16 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
     steps = Table("cache", "", "ms a lane", "hits", *INSIDE, "outside", "of peak",
                   title=f"{summary['world']}, {summary['denoise_steps']} {summary['solver']} steps, "
                         f"{summary['threads']} threads")
-    for cache, told in summary["caches"].items():
+    for cache, measured in summary["caches"].items():
         for name, label in (("single", "single"), ("lanes", f"{lanes} lanes")):
-            row = told[name]
+            row = measured[name]
             steps.add_row(cache, label, f"{row['ms_per_lane']:.1f}", f"{row['hit_rate']:.2f}",
                           *(f"{row['shares'][span]:.1%}" for span in INSIDE), f"{row['outside']:.1%}",
                           "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}")
     ratios = Table("cache", f"{lanes} lanes against {lanes} single steps", "most that the blocks allow")
-    for cache, told in summary["caches"].items():
-        ratio = told["ratio"]
-        most = told["most_that_blocks_allow"]
+    for cache, measured in summary["caches"].items():
+        ratio = measured["ratio"]
+        most = measured["most_that_blocks_allow"]
         ratios.add_row(cache, f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
                        "" if most is None else f"{most:.2f}")
     chunk = summary["chunk"]
