@@ -34,7 +34,7 @@ def save(world, folder):
 
 
 def settings(**more):
-    return {"name": "tiny", "episodes": 2, "max_steps": 3, "first_seed": 0,
+    return {"name": "tiny", "task": {"name": "pusht"}, "episodes": 2, "max_steps": 3, "first_seed": 0,
             "fidelity": {"steps": 5, "solver": "unipc", "cache": {"preset": "worldcache", "threshold": 9.0}}, **more}
 
 
@@ -54,7 +54,7 @@ def test_recorded_actions_inside_a_world_of_clips(tmp_path, footage):
 def test_a_planner_pushes_the_block_inside_a_world_of_clips(tmp_path):
     target = PushT.action
     plain = ActionSpec(target.low, target.high, target.names, target.units, absolute=target.names)
-    world = save(tiny_clip_world(action=plain, **AS_PUSHT), tmp_path / "world")
+    world = save(tiny_clip_world(action=plain, task="pusht", **AS_PUSHT), tmp_path / "world")
     policy = {"kind": "mpc", "horizon": 2, "rounds": 1, "candidates": 3, "elites": 1, "replan_every": 1,
               "fidelity": {"steps": 2, "solver": "unipc"}}
     config = validate(ClosedLoopConfig, settings(world=world, policy=policy) | {"episodes": 1, "max_steps": 2})
