@@ -45,7 +45,7 @@ def test_budget_recommends_a_run(predicting_folder: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("command", ["evaluate", "budget"])
 def test_bad_settings_are_one_line_and_write_nothing(command: str, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, [command, "--out", str(tmp_path / "run"), "-s", "startz=3"])
+    result = CliRunner().invoke(app, [command, f"pusht_{command}", "--out", str(tmp_path / "run"), "-s", "startz=3"])
     assert result.exit_code == 2
     assert "startz is unknown" in result.stderr
     assert not (tmp_path / "run").exists()

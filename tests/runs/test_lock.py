@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,45 +23,52 @@ from wcsim.errors import RunError
 from wcsim.runs.run import Run
 try:
     with Run.resume(Path(sys.argv[1]), {"name": "shared"}, {}) as run:
-        for job in map(str, range(int(sys.argv[2]))):
-            if job not in run.done:
-                run.record(job, [{"step": 0}], {"by": sys.argv[3]})
+        job = 0
+        while not Path(sys.argv[2]).exists():
+            run.record(str(job), [{"step": 0}], {"by": sys.argv[3]})
+            job += 1
             time.sleep(0.02)
 except RunError as error:
     sys.exit(str(error))
 """
 
 
-def start_writer(path: Path, jobs: int, name: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(path), str(jobs), name]
+def start_writer(path: Path, name: str) -> subprocess.Popen[str]:
+    """A process that records jobs until there is a file `stop` beside its run."""
+    command = [sys.executable, "-c", WRITER, str(path), str(path.parent / "stop"), name]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_a_row(path: Path) -> None:
+def wrote(path: Path) -> bool:
+    return (path / "episodes.jsonl").is_file() and (path / "episodes.jsonl").stat().st_size > 0
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
     limit = time.monotonic() + 120
-    while time.monotonic() < limit and not ((path / "episodes.jsonl").is_file()
-                                            and (path / "episodes.jsonl").stat().st_size):
+    while time.monotonic() < limit and not holds():
         time.sleep(0.01)
 
 
 def test_of_two_processes_one_writes_and_the_other_is_told_who(tmp_path: Path) -> None:
-    writers = [start_writer(tmp_path / "run", 300, name) for name in ("one", "two")]
+    writers = [start_writer(tmp_path / "run", name) for name in ("one", "two")]
+    wait_until(lambda: any(writer.poll() is not None for writer in writers) and wrote(tmp_path / "run"))
+    (tmp_path / "stop").touch()
     said = [writer.communicate(timeout=120)[1] for writer in writers]
     codes = [writer.returncode for writer in writers]
     assert sorted(codes) == [0, 1], said
     winner, loser = writers[codes.index(0)], said[codes.index(1)]
     assert f"is being written by process {winner.pid} since 20" in loser
     run = Run(tmp_path / "run")
-    assert [row["job"] for row in run.episodes] == [str(job) for job in range(300)]
+    assert [row["job"] for row in run.episodes] == [str(job) for job in range(len(run.episodes))]
     assert len({row["by"] for row in run.episodes}) == 1
-    assert len(run.steps) == 300
+    assert len(run.steps) == len(run.episodes) > 0
     assert not (run.path / LOCK).exists()
 
 
 def test_a_killed_holder_blocks_nobody(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    writer = start_writer(path, 10_000, "killed")
-    wait_for_a_row(path)
+    writer = start_writer(path, "killed")
+    wait_until(lambda: wrote(path))
     with pytest.raises(RunError, match=f"is being written by process {writer.pid} since 20"):
         Run.resume(path, {"name": "shared"}, {})
     assert Run(path).config == {"name": "shared"}, "reading needs no lock"
