@@ -124,7 +124,7 @@ class ClosedLoop:
 
 def play_episode(job: EpisodeJob) -> list[Outcome]:
     """One episode, recorded whole."""
-    config, task, world = stage(job.settings)
+    config, task, world = parts_of(job.settings)
     start, episode = opening(task, job.number, config.first_seed + job.number)
     policy = config.policy.build(PolicyContext(task, lambda: world, num_lanes=1))
     recorder = Recorder()
@@ -174,9 +174,9 @@ def step_row(config: ClosedLoopConfig, kept: Recorded, step: int) -> dict[str, A
         "shape_ok": {name: bool(estimate.shape_ok[0]) for name, estimate in after.items()},
         "reward": kept.rewards[step],
         "clipped": kept.clipped[step],
-        "spans_ms": {"step": kept.plan_ms[step] + sum(waited[part] for part in parts), "plan": kept.plan_ms[step],
+        "spans_ms": {"step": kept.plan_ms[step] + sum(waited.get(part, 0.0) for part in parts), "plan": kept.plan_ms[step],
                      **waited},
-        "imagine_ms": {name: kept.places[name].spans_ms[step]["imagine"] for name in WORLDS},
+        "imagine_ms": {name: kept.places[name].spans_ms[step].get("imagine", 0.0) for name in WORLDS},
         "hit_rate": trace.hit_rate,
         "skipped": trace.skipped,
         "plan": None if report is None else plan_row(report),
@@ -207,7 +207,7 @@ def plan_row(report: ActReport) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def stage(settings: str) -> tuple[ClosedLoopConfig, Task, World]:
+def parts_of(settings: str) -> tuple[ClosedLoopConfig, Task, World]:
     """A process plays many episodes of one experiment."""
     config = validate(ClosedLoopConfig, loads(settings))
     if config.threads is not None:

@@ -28,7 +28,8 @@ def summarise(run: Run, *, deadline_ms: float, fps: float) -> dict[str, Any]:
     for row in steps:
         log.add(row["spans_ms"], first=row["horizon"] == 1)
     # First steps carry warm-up in one world or the other, whichever went first.
-    timed = [row["imagine_ms"] for row in steps if row["horizon"] > 1]
+    # Within a chunk nothing is left to imagine.
+    timed = [row["imagine_ms"] for row in steps if row["horizon"] > 1 and all(row["imagine_ms"].values())]
     uncached_ms, cached_ms = (np.array([row[place] for row in timed]) for place in ("uncached", "cached"))
     speedup = paired_speedup(uncached_ms, cached_ms, generator=np.random.default_rng(0)) if timed else None
     return {
