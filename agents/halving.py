@@ -52,7 +52,7 @@ class RungReport:
         return top_regret(self.low[self.survivors], self.high)
 
 
-def halved(
+def successive_halving(
     low: CostFn, high: CostFn, *, survivors: int, ticks: int | None = None,
     watch: Callable[[RungReport], None] = lambda report: None,
 ) -> CostFn:
@@ -90,7 +90,7 @@ def halving_cost(
     for rung in reversed(rungs):
         low = imagined_cost(world, state, fidelity=rung.fidelity, objective=objective, max_lanes=max_lanes,
                             watch=watch)
-        cost = low if rung.survivors == 0 else halved(
+        cost = low if rung.survivors == 0 else successive_halving(
             low, cost, survivors=rung.survivors, ticks=rung.ticks, watch=report)
     return cost
 

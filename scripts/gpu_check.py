@@ -35,7 +35,7 @@ from wcsim.world.verify import verify_world
 from wcsim.world.world import World
 
 STEPS = 35
-CONTEXT_HOLD = 0.3
+CONTEXT_REFRESH = 0.3
 Result = dict[str, Any]
 
 
@@ -110,11 +110,11 @@ class Checks:
         return {"synchronisations": len(caught), "denoise_steps": self.steps}
 
     def memory_estimate(self) -> Result:
-        """What 8 lanes took against what was foretold, and whether lots of lanes give what all give together."""
+        """What 8 lanes took against the estimate, and whether lots of lanes give what all give together."""
         world = self._world()
         state, actions = self._start(8, world)
         fidelity = Fidelity(self.steps, preset("wcsim").build())
-        found: Result = {"foretold_gb": world.memory(fidelity).total(8) / 1e9}
+        found: Result = {"predicted_gb": world.memory(fidelity).total(8) / 1e9}
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
@@ -136,7 +136,7 @@ class Checks:
     def closed_loop(self) -> Result:
         """The shipped world under the planner."""
         changes = [f"device={self.device}", "episodes=1", f"max_steps={2 if self.quick else 16}", "threads=null",
-                   *(["agent.candidates=6", "agent.elites=2", "agent.rounds=1"] if self.quick else [])]
+                   *(["policy.candidates=6", "policy.elites=2", "policy.rounds=1"] if self.quick else [])]
         config = validate(ClosedLoopConfig, override(read_yaml("pusht_mpc"), changes))
         run = ClosedLoop(config).run(self.out / "closed-loop")
         return dict(json.loads((run.path / "summary.json").read_text()))
@@ -153,19 +153,19 @@ class Checks:
         faster = self._seconds(lambda: self._imagine(world))
         return {"speedup": seconds / faster, "largest_difference": float((compiled - plain).abs().max())}
 
-    def kept_context(self) -> Result:
-        """Uncached single frames of 32 lanes, the context read again and again or kept: speed-up and distance."""
+    def cached_context(self) -> Result:
+        """Uncached single frames of 32 lanes, the context read in every pass or cached: speed-up and distance."""
         world = self._world()
         frames = np.random.default_rng(0).integers(0, 256, (32, 4, *world.spec.frame_size, 3), dtype=np.uint8)
         state = world.init(frames, np.zeros((32, 3, world.spec.action.dim)), np.arange(32))
-        exact = Fidelity(self.steps, NoCache(), chunk=1)
-        read, kept = (partial(world.advance, state, np.full((32, 1, 2), 256.0), replace(exact, context_refresh=hold))
-                      for hold in (0.0, CONTEXT_HOLD))
-        apart = (kept()[1] - read()[1]).norm() / read()[1].norm()
-        return {"speedup": self._seconds(read) / self._seconds(kept), "relative_difference": float(apart)}
+        exact, actions = Fidelity(self.steps, NoCache(), chunk=1), np.full((32, 1, 2), 256.0)
+        read, cached = (partial(world.advance, state, actions, replace(exact, context_refresh=refresh))
+                      for refresh in (0.0, CONTEXT_REFRESH))
+        apart = (cached()[1] - read()[1]).norm() / read()[1].norm()
+        return {"speedup": self._seconds(read) / self._seconds(cached), "relative_difference": float(apart)}
 
     def converted_loop(self) -> Result:
-        """Two chunks of the converted world, uncached, context kept, cached, and in bfloat16: seconds, differences."""
+        """Two chunks of the converted world, uncached, context cached, cached, and in bfloat16: seconds and differences."""
         if self.folder is None:
             return {"skipped": "no --world given"}
         return converted_loop(self.folder, self.device, self.steps, self._seconds)
@@ -202,18 +202,19 @@ class Checks:
 def converted_loop(folder: Path, device: str, steps: int, seconds: Callable[[Callable[[], Any]], float]) -> Result:
     """Seconds of two chunks by setting, and how far the last frames are from the uncached ones, in levels of 255."""
     cache = preset("wcsim").build()
-    settings = {"uncached": (NoCache(), 0.0, torch.float32), "context_kept": (NoCache(), CONTEXT_HOLD, torch.float32),
+    settings = {"uncached": (NoCache(), 0.0, torch.float32),
+                "context_cached": (NoCache(), CONTEXT_REFRESH, torch.float32),
                 "cached": (cache, 0.0, torch.float32), "cached_bfloat16": (cache, 0.0, torch.bfloat16)}
     found: Result = {}
     reference: np.ndarray | None = None
-    for name, (policy, hold, dtype) in settings.items():
+    for name, (policy, refresh, dtype) in settings.items():
         world = World.load(folder, device=device, dtype=dtype)
         spec, rng = world.spec, np.random.default_rng(0)
         frames = rng.integers(0, 256, (1, 1, *spec.frame_size, 3), dtype=np.uint8)
         actions = rng.uniform(spec.action.low, spec.action.high, (1, 2 * spec.max_chunk, spec.action.dim))
         state = world.init(frames, np.zeros((1, 0, spec.action.dim)), [0])
 
-        roll = partial(world.advance, state, actions, Fidelity(steps, policy, "unipc", context_refresh=hold))
+        roll = partial(world.advance, state, actions, Fidelity(steps, policy, "unipc", context_refresh=refresh))
         last = world.decode(roll()[1][:, -1]).astype(int)
         reference = last if reference is None else reference
         found[name] = {"seconds": seconds(roll), "mean_difference": float(np.abs(last - reference).mean())}

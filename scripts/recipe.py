@@ -63,8 +63,8 @@ class Landmark(Strict):
         return 1 if self.angle is None else 3
 
 
-class Mending(Strict):
-    """How a trained codec learns where its first landmark, a disc, really is (`scripts/mend_codec.py`)."""
+class Finetuning(Strict):
+    """How a trained codec learns where its first landmark, a disc, really is (`scripts/finetune_codec.py`)."""
 
     schedule: Schedule
     radius_px: float = Field(gt=0)
@@ -76,7 +76,7 @@ class Mending(Strict):
     old_rate: float = Field(1.0, ge=0, le=1)
     """Learning rate of what was there before, as a share of the schedule's, which is that of new blocks."""
     shares: dict[Literal["beside", "corner", "border", "company"], float] = {}
-    """Shares of the frames with the disc there (`kind_of` in `scripts/mend_codec.py`); the rest are drawn from all."""
+    """Shares of the frames with the disc there (`kind_of` in `scripts/finetune_codec.py`); the rest come from all."""
     moving_weight: float = Field(6.0, ge=1)
     """Loss weight of pixels that move."""
     disc_weight: float = Field(15.0, ge=1)
@@ -122,15 +122,23 @@ class CodecTraining(Strict):
     """Loss weight of pixels that moved."""
     max_shift_px: int = Field(4, ge=0)
     """Most frame pixels between the two views of a pair; half the codec's compression covers every phase."""
-    still_share: float = Field(0.3, ge=0, le=1)
+    unshifted_share: float = Field(0.3, ge=0, le=1)
     """Share of the pairs that are not shifted: plain reconstruction."""
     shift_weight: float = Field(0.05, ge=0)
     """Loss weight of the latents' failure to move with the picture."""
     kl_weight: float = Field(1e-4, ge=0)
     refine_steps: int = Field(0, ge=0)
     """How often, once trained, an encoded frame is compared with what the decoder draws of it."""
-    mending: Mending | None = None
-    """Without it the codec stays as `scripts/train_codec.py` leaves it."""
+    finetuning: Finetuning | None = None
+    """Without it the codec is the one that `scripts/train_codec.py` exports."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old(cls, given: Any) -> Any:
+        for old, new in {"mending": "finetuning", "still_share": "unshifted_share"}.items():
+            if isinstance(given, dict) and old in given:
+                raise ValueError(f"{old!r} is now called {new}")
+        return given
 
 
 class DynamicsTraining(Strict):
@@ -210,7 +218,7 @@ class Recipe(Strict):
     @property
     def codec_folder(self) -> Path:
         """Where the codec lies on whose latents all else is trained."""
-        return self.output / ("codec" if self.codec.mending is None else "mended")
+        return self.output / ("codec" if self.codec.finetuning is None else "finetuned")
 
     @classmethod
     def load(cls, path: Path) -> Self:

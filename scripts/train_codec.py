@@ -61,7 +61,7 @@ def draw_pairs(
     episode = rng.integers(len(episodes.frames), size=count)
     times = rng.integers(episodes.frames.shape[1], size=(2, count))
     offsets = rng.integers(-reach, reach + 1, size=(count, 2))
-    offsets[rng.random(count) < training.still_share] = 0
+    offsets[rng.random(count) < training.unshifted_share] = 0
     firsts, seconds, weights, corners = [], [], [], []
     for e, t, other, offset in zip(episode, *times, offsets, strict=True):
         frame = episodes.frames[e, t]

@@ -67,7 +67,7 @@ class Curve(CachePolicy):
         return State(num_steps)
 
     def forward(self, stack: BlockStack, step: int, state: State) -> tuple[Tensor, State, Decision]:
-        """The velocity `[N, b, k, C, h, w]`, float32 where it is foretold."""
+        """The velocity `[N, b, k, C, h, w]`, float32 where it is extrapolated."""
         config, known = self.config, state.velocity
         hit, fallen, after = self._decide(step, stack.sigma, state)
         decision = full_pass(stack.lanes)

@@ -41,7 +41,7 @@ class EasyCache(Gated[Memory]):
     class Config(DriftConfig):
         kind: Literal["easycache"] = "easycache"
         threshold: float = Field(default=0.05, ge=0)
-        """Summed relative change foretold for the output below which the blocks are skipped; 0 never skips."""
+        """Summed relative change predicted for the output below which the blocks are skipped; 0 never skips."""
         min_warmup: int = Field(default=5, ge=2)
         force_last: bool = True
 
@@ -54,8 +54,8 @@ class EasyCache(Gated[Memory]):
     def _decide(self, now: Moment, state: State[Memory], memory: Memory) -> tuple[Decision, Predict]:
         skip = self.config.unmeasured(now.stack)
         moved = mean_size((now.tokens.float() - memory.before.float())[:, skip:])
-        foretold = (memory.rate * moved / mean_size(self._output(memory)[:, skip:])).cpu()
-        decision = self._decision(state, state.path + foretold, self.config.threshold)
+        predicted = (memory.rate * moved / mean_size(self._output(memory)[:, skip:])).cpu()
+        decision = self._decision(state, state.path + predicted, self.config.threshold)
         return decision, lambda: memory.residual.added_to(now.tokens, now.elapsed)
 
     def _output(self, memory: Memory) -> Tensor:
@@ -71,5 +71,5 @@ class EasyCache(Gated[Memory]):
         skip = self.config.unmeasured(now.stack)
         changed = mean_size((output.float() - self._output(memory).float())[:, skip:])
         moved = mean_size((now.tokens.float() - memory.last.float())[:, skip:])
-        rate = split.renew(memory.rate, changed / moved)
-        return Memory(residual, split.renew(memory.last, now.tokens), now.tokens, rate)
+        rate = split.update(memory.rate, changed / moved)
+        return Memory(residual, split.update(memory.last, now.tokens), now.tokens, rate)

@@ -57,7 +57,7 @@ class FirstBlock(Gated[Memory]):
 
     def _remember(self, now: Moment, memory: Memory | None, split: Split, output: Tensor) -> Memory:
         tail = Forecast.after(memory.tail if memory else None, split, output - now.probe, now.elapsed)
-        return Memory(tail, split.renew(memory.first, now.watched) if memory else now.watched)
+        return Memory(tail, split.update(memory.first, now.watched) if memory else now.watched)
 
     def _path(self, state: State[Memory], decision: Decision) -> Tensor:
         return torch.zeros_like(state.path)

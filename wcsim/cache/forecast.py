@@ -39,7 +39,7 @@ class Forecast:
         for old in before.differences[:-1]:
             slope = (new[-1].float() - old.float()) / per_lane(since_N, old)
             new.append(slope.to(value_NLD.dtype))
-        return cls(tuple(split.renew(old, fresh) for old, fresh in zip(before.differences, new, strict=True)))
+        return cls(tuple(split.update(old, fresh) for old, fresh in zip(before.differences, new, strict=True)))
 
     def ahead(self, since_N: Tensor) -> Tensor:
         """The value so long since the last, float32: sum of f_j since^j / j!."""

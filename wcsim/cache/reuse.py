@@ -63,7 +63,7 @@ class Split:
         deep_BLD = stack.run(probe_NLD[self._miss_B], first, stack.depth, lanes=self._miss_B)
         return output.index_copy(0, self._miss_B, deep_BLD)
 
-    def renew(self, old: Tensor, new: Tensor) -> Tensor:
+    def update(self, old: Tensor, new: Tensor) -> Tensor:
         """`old` for hits, `new` for misses, both `[N, ...]`; copies only where both occur."""
         if self._keep_N is None:
             return old if self.any_hit else new

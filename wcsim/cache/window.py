@@ -44,10 +44,10 @@ def push(
     if window is None:
         return Window(r, r, q, q)
     return Window(
-        split.renew(window.r1, r),
-        split.renew(window.r2, window.r1),
-        split.renew(window.q1, q),
-        split.renew(window.q2, window.q1),
+        split.update(window.r1, r),
+        split.update(window.r2, window.r1),
+        split.update(window.q1, q),
+        split.update(window.q2, window.q1),
     )
 
 

@@ -177,11 +177,11 @@ class WorldCache(Gated[Memory]):
         if measures and config.alpha > 0:
             z_ref = _from(now.tokens, skip)
             if memory and memory.z_ref is not None and config.velocity == "anchor":
-                z_ref = split.renew(memory.z_ref, z_ref)
+                z_ref = split.update(memory.z_ref, z_ref)
         if measures:
             p_ref = _from(now.probe, skip)
             if memory and memory.p_ref is not None and config.drift == "anchor":
-                p_ref = split.renew(memory.p_ref, p_ref)
+                p_ref = split.update(memory.p_ref, p_ref)
         return Memory(window, z_ref, p_ref)
 
 

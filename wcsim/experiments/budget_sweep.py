@@ -119,7 +119,7 @@ def advice(run: Run, deadline_ms: float) -> str:
 
 def play_cell(job: CellJob) -> list[Outcome]:
     """The row of one episode."""
-    config, task, world = stage(job.settings)
+    config, task, world = parts_of(job.settings)
     latency = {name: validate(_Parsed, {"value": settings}).value for name, settings in loads(job.latency).items()}
     cell = job.cell
     policy = _policy(config, task, world, cell, latency)
@@ -208,7 +208,7 @@ class _Parsed(StrictConfig):
 
 
 @lru_cache(maxsize=2)
-def stage(settings: str) -> tuple[BudgetConfig, Task, World]:
+def parts_of(settings: str) -> tuple[BudgetConfig, Task, World]:
     """A process plays many jobs of one sweep."""
     config = validate(BudgetConfig, loads(settings))
     if config.threads is not None:

@@ -110,7 +110,7 @@ class Evaluation:
 
 def play_lanes(job: LanesJob) -> list[Outcome]:
     """The episodes of a job."""
-    config, task = stage(job.settings)
+    config, task = parts_of(job.settings)
     numbers = range(*job.starts)
     starts, episodes = zip(*(opening(task, number, config.first_seed + number) for number in numbers), strict=True)
     chosen = next(policy for policy in config.policies if policy.name == job.policy)
@@ -176,7 +176,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 @lru_cache(maxsize=2)
-def stage(settings: str) -> tuple[EvaluationConfig, Task]:
+def parts_of(settings: str) -> tuple[EvaluationConfig, Task]:
     """A process plays many jobs of one evaluation."""
     config = validate(EvaluationConfig, loads(settings))
     if config.threads is not None:

@@ -140,7 +140,7 @@ class GoalRuns:
 
 def play_goal(job: GoalJob) -> list[Outcome]:
     """The row of one job."""
-    config, task, world = stage(job.settings)
+    config, task, world = parts_of(job.settings)
     seed = config.first_seed + job.start
     demonstrator = config.demonstrator.build(PolicyContext(task, lambda: world, num_lanes=1))
     goal = goal_start(task, seed, demonstrator, ticks=config.goal_ticks)
@@ -234,7 +234,7 @@ def scorings_of(policy: MPCPolicyConfig, world: World, task: Task, goal: GoalSta
 
 
 @lru_cache(maxsize=2)
-def stage(settings: str) -> tuple[GoalsConfig, Task, World]:
+def parts_of(settings: str) -> tuple[GoalsConfig, Task, World]:
     """A process plays many jobs of one run."""
     config = validate(GoalsConfig, loads(settings))
     if config.threads is not None:

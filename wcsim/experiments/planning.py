@@ -80,7 +80,7 @@ class LatentGoalConfig(StrictConfig):
         return LatentGoal(world.encode(frame[None])[0], self.discount)
 
 
-def _no_judged(given: Any) -> Any:
+def _refuse_judged(given: Any) -> Any:
     if isinstance(given, dict) and given.get("kind") == "judged":
         raise ConfigError("objective.kind 'judged' is now called state_goal")
     return given
@@ -116,7 +116,7 @@ class MPCPolicyConfig(PolicySettings, MPCConfig):
     @classmethod
     def _old(cls, given: Any) -> Any:
         if isinstance(given, dict):
-            _no_judged(given.get("objective"))
+            _refuse_judged(given.get("objective"))
         return refuse_old(given, {"screens": "rungs"})
 
     def check(self, task: Task, spec: WorldSpec) -> None:

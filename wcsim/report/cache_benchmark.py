@@ -1,6 +1,6 @@
 """The page of a cache benchmark: error against measured speed for everybody, and what follows from it.
 
-Easy to get wrong: twelve policies need twelve looks.  Ours is drawn strong, the others in quiet colours with a marker
+Easy to get wrong: twelve policies need twelve styles.  Ours is drawn strong, the others in quiet colours with a marker
 each, and names stand in the legend in the order of the table.
 """
 
@@ -51,7 +51,7 @@ def speeds_of(summary: Mapping[str, Any]) -> list[str]:
     return [key for key in tables[0][0] if key != "policy"] if tables else []
 
 
-def looks(rows: Sequence[Row], ours: Sequence[str]) -> dict[str, dict[str, Any]]:
+def styles_of(rows: Sequence[Row], ours: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Policy to how its curve is drawn."""
     policies = {row["policy"] for row in rows if row["policy"] != "none"}
     names = sorted(policies, key=lambda name: (name not in ours, name))
@@ -66,7 +66,7 @@ def looks(rows: Sequence[Row], ours: Sequence[str]) -> dict[str, dict[str, Any]]
 def curve_panels(summary: Mapping[str, Any]) -> list[Panel]:
     """Latent error against speed-up over the uncached rollout, a panel per batch size and step count."""
     rows = [row for row in summary["curves"] if row["policy"] != "none"]
-    styles = looks(rows, summary["ours"])
+    styles = styles_of(rows, summary["ours"])
     panels = []
     for steps in dict.fromkeys(row["steps"] for row in rows):
         for batch in dict.fromkeys(row["batch"] for row in rows):
@@ -80,7 +80,7 @@ def curve_panels(summary: Mapping[str, Any]) -> list[Panel]:
 def ablation_panels(summary: Mapping[str, Any]) -> list[Panel]:
     """The same for WorldCache whole and without each of its parts, a panel per batch size."""
     every = [row for row in summary["ablation_rows"] if row["latent_error"]]
-    styles = looks(every, ["whole"])
+    styles = styles_of(every, ["whole"])
     return [_curve_panel([row for row in every if row["batch"] == batch], styles, f"ablation-{batch}",
                          f"WorldCache without each part, batch {batch}")
             for batch in dict.fromkeys(row["batch"] for row in every)]

@@ -21,7 +21,7 @@ from wcsim.types import Fidelity, WorldSpec
 VARIABLE = "WCSIM_MEMORY_GB"
 """Environment variable with the limit for worlds that were given none."""
 
-KEPT = 10
+SAVED = 10
 """Tensors `[N, L, D]` that live between the blocks: the tokens, and what the fullest cache remembers."""
 
 JOINED = 3
@@ -68,8 +68,8 @@ def rollout_memory(
     attending = 6 * size + 4 * 4  # read, normed, query, key, value, answer; the rotation works in float32
     feeding = size * (3 + 2 * geometry.feed_forward)
     modulation = 12 * frames * width * 4
-    held = branches * (KEPT + (JOINED if at_once > 1 else 0)) * size
-    per_lane = tokens * width * (held + at_once * max(attending, feeding)) + at_once * modulation
+    saved = branches * (SAVED + (JOINED if at_once > 1 else 0)) * size
+    per_lane = tokens * width * (saved + at_once * max(attending, feeding)) + at_once * modulation
     per_lane += LATENTS * frames * channels * height * columns * 4
     if fidelity.context_refresh:
         context = tokens * (fidelity.context or spec.max_context) // frames

@@ -138,7 +138,7 @@ class Model(nn.Module, CacheMixin):  # type: ignore[misc]  # diffusers is untype
         return 1000.0 * float(self.site.stack.sigma)
 
 
-def held(model: Model) -> Iterator[Tensor]:
+def cached_tensors(model: Model) -> Iterator[Tensor]:
     """What a cache has left on a model's modules."""
     for module in model.modules():
         registry = getattr(module, "_diffusers_hook", None)

@@ -21,7 +21,7 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import make_task
-from wcsim.experiments.bench.adapter import Model, held
+from wcsim.experiments.bench.adapter import Model, cached_tensors
 from wcsim.experiments.bench.cache_settings import CacheBenchConfig, is_plain
 from wcsim.experiments.bench.world import HeldOut, errors_of, record
 from wcsim.metrics import images
@@ -167,7 +167,7 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Model):
-        yield from held(value)
+        yield from cached_tensors(value)
     elif is_dataclass(value):
         for field in fields(value):
             yield from tensors_in(getattr(value, field.name))

@@ -16,7 +16,7 @@ from pydantic import Field
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.gate import PolicyConfig
 from wcsim.config import StrictConfig
-from wcsim.experiments.bench.third_party import Origin, foreign, missing
+from wcsim.experiments.bench.third_party import Origin, missing, third_party_config
 from wcsim.types import Decide
 
 Cache = str | dict[str, Any] | PolicyConfig
@@ -64,7 +64,7 @@ class Sweep(StrictConfig):
             settings = self.settings if self.knob == HOLD else {**self.settings, self.knob: value}
             cache: Cache = {"preset": self.policy, **settings}
             if self.origin != "ours":
-                cache = foreign(self.origin, self.policy, settings)
+                cache = third_party_config(self.origin, self.policy, settings)
             yield f"{self.knob}={value:g}", cache, hold
 
 

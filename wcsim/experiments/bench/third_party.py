@@ -37,8 +37,8 @@ from wcsim.types import BlockStack, CachePolicy, Decision
 Origin = Literal["ours", "diffusers", "cache-dit"]
 
 
-class ForeignConfig(PolicyConfig):
-    """A cache of somebody else's by their own settings; see `FOREIGN` for whose."""
+class ThirdPartyConfig(PolicyConfig):
+    """A cache of somebody else's by their own settings; see `THIRD_PARTY` for whose."""
 
     opened: ClassVar[bool] = False
 
@@ -50,23 +50,23 @@ class ForeignConfig(PolicyConfig):
         """Forget the last denoise loop."""
         model.forget()
 
-    def build(self) -> Foreign:
+    def build(self) -> ThirdPartyCache:
         """The policy."""
-        return Foreign(self)
+        return ThirdPartyCache(self)
 
 
-class FirstBlockConfig(ForeignConfig):
+class FirstBlockConfig(ThirdPartyConfig):
     """diffusers' FirstBlockCache."""
 
     kind: Literal["firstblock (diffusers)"] = "firstblock (diffusers)"
     threshold: float = Field(default=0.05, ge=0)
 
     def enable(self, model: Model, num_steps: int) -> None:
-        """See `ForeignConfig`."""
+        """See `ThirdPartyConfig`."""
         model.install(FirstBlockCacheConfig(threshold=self.threshold))
 
 
-class MagCacheSettings(ForeignConfig):
+class MagCacheSettings(ThirdPartyConfig):
     """diffusers' MagCache; the ratios are those of our preset unless given."""
 
     kind: Literal["magcache (diffusers)"] = "magcache (diffusers)"
@@ -76,7 +76,7 @@ class MagCacheSettings(ForeignConfig):
     ratios: tuple[float, ...] = Field(default=(), strict=False)
 
     def enable(self, model: Model, num_steps: int) -> None:
-        """See `ForeignConfig`."""
+        """See `ThirdPartyConfig`."""
         from wcsim.cache import preset
 
         ratios = self.ratios or preset("magcache").ratios  # type: ignore[attr-defined]  # of this preset's kind
@@ -86,7 +86,7 @@ class MagCacheSettings(ForeignConfig):
         ))
 
 
-class TaylorSeerSettings(ForeignConfig):
+class TaylorSeerSettings(ThirdPartyConfig):
     """diffusers' TaylorSeer, a series for every attention and feed-forward output as published.  Its default patterns
     name no module of Cosmos, and its default bfloat16 would be its largest error here."""
 
@@ -99,7 +99,7 @@ class TaylorSeerSettings(ForeignConfig):
     """One series for the output of the last block instead."""
 
     def enable(self, model: Model, num_steps: int) -> None:
-        """See `ForeignConfig`."""
+        """See `ThirdPartyConfig`."""
         model.install(TaylorSeerCacheConfig(
             cache_interval=self.interval, max_order=self.order, disable_cache_before_step=self.warmup,
             taylor_factors_dtype=torch.float32, use_lite_mode=self.lite,
@@ -107,7 +107,7 @@ class TaylorSeerSettings(ForeignConfig):
         ))
 
 
-class PabConfig(ForeignConfig):
+class PabConfig(ThirdPartyConfig):
     """diffusers' Pyramid Attention Broadcast (arXiv 2408.12588): self-attention every `interval` steps."""
 
     opened: ClassVar[bool] = True
@@ -117,14 +117,14 @@ class PabConfig(ForeignConfig):
     """Thousandths of the noise level within which it may act."""
 
     def enable(self, model: Model, num_steps: int) -> None:
-        """See `ForeignConfig`."""
+        """See `ThirdPartyConfig`."""
         model.install(PyramidAttentionBroadcastConfig(
             spatial_attention_block_skip_range=self.interval, spatial_attention_timestep_skip_range=self.between,
             current_timestep_callback=model.timestep,
         ))
 
 
-class FasterCacheSettings(ForeignConfig):
+class FasterCacheSettings(ThirdPartyConfig):
     """The attention half of diffusers' FasterCache (arXiv 2410.19355); the other half needs two branches per batch."""
 
     opened: ClassVar[bool] = True
@@ -135,7 +135,7 @@ class FasterCacheSettings(ForeignConfig):
     weight: float = 0.5
 
     def enable(self, model: Model, num_steps: int) -> None:
-        """See `ForeignConfig`."""
+        """See `ThirdPartyConfig`."""
         model.install(FasterCacheConfig(
             spatial_attention_block_skip_range=self.interval, spatial_attention_timestep_skip_range=(-1, self.below),
             attention_weight_callback=lambda _: self.weight, current_timestep_callback=model.timestep,
@@ -143,7 +143,7 @@ class FasterCacheSettings(ForeignConfig):
         ))
 
 
-class DBCacheSettings(ForeignConfig):
+class DBCacheSettings(ThirdPartyConfig):
     """cache-dit's DBCache with its own defaults, except that the gate is one block deep: eight are its default and all
     that our world has."""
 
@@ -153,7 +153,7 @@ class DBCacheSettings(ForeignConfig):
     warmup: int = Field(default=8, ge=1)
 
     def enable(self, model: Model, num_steps: int) -> None:
-        """See `ForeignConfig`."""
+        """See `ThirdPartyConfig`."""
         theirs: Any = importlib.import_module("cache_dit")
         adapter = theirs.BlockAdapter(transformer=model, blocks=model.transformer_blocks,
                                       forward_pattern=theirs.ForwardPattern.Pattern_3, has_separate_cfg=False)
@@ -163,11 +163,11 @@ class DBCacheSettings(ForeignConfig):
         ))
 
     def restart(self, model: Model) -> None:
-        """See `ForeignConfig`."""
+        """See `ThirdPartyConfig`."""
         importlib.import_module("cache_dit").refresh_context(model)
 
 
-FOREIGN: dict[tuple[str, str], type[ForeignConfig]] = {
+THIRD_PARTY: dict[tuple[str, str], type[ThirdPartyConfig]] = {
     ("diffusers", "firstblock"): FirstBlockConfig,
     ("diffusers", "magcache"): MagCacheSettings,
     ("diffusers", "taylorseer"): TaylorSeerSettings,
@@ -178,12 +178,12 @@ FOREIGN: dict[tuple[str, str], type[ForeignConfig]] = {
 """Origin and policy to configuration."""
 
 
-def foreign(origin: str, policy: str, settings: dict[str, Any]) -> ForeignConfig:
+def third_party_config(origin: str, policy: str, settings: dict[str, Any]) -> ThirdPartyConfig:
     """The configuration of somebody else's cache; ConfigError names the known ones."""
-    if (origin, policy) not in FOREIGN:
-        known = ", ".join(name for whose, name in FOREIGN if whose == origin)
+    if (origin, policy) not in THIRD_PARTY:
+        known = ", ".join(name for whose, name in THIRD_PARTY if whose == origin)
         raise ConfigError(f"{origin} has no cache {policy!r} here; known: {known or 'none'}")
-    return FOREIGN[origin, policy].model_validate(settings)
+    return THIRD_PARTY[origin, policy].model_validate(settings)
 
 
 def missing(origin: str) -> str | None:
@@ -215,10 +215,10 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Foreign(CachePolicy):
+class ThirdPartyCache(CachePolicy):
     """The policy.  Unlike ours it is no value: its models remember."""
 
-    config: ForeignConfig
+    config: ThirdPartyConfig
     models: dict[tuple[int, int], Model] = field(default_factory=dict)
 
     def init(self, num_lanes: int, num_steps: int) -> Loop:

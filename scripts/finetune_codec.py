@@ -1,12 +1,12 @@
-"""Mend a trained codec where it puts a body in the wrong place: beside other things, and cut by the frame's border.
+"""Fine-tune a trained codec where it puts a body in the wrong place: beside other things, cut by the frame's border.
 
-    python scripts/mend_codec.py configs/train_pusht96.yaml
+    python scripts/finetune_codec.py configs/train_pusht96.yaml
 
 From `OUTPUT/codec`: it is given more residual blocks, which begin as the identity, and both halves learn together once
 more, on whole frames, many of them with the recipe's first landmark, a disc, crowded or at the border.  (Crops have
 borders of their own, which no frame has.)  Latents are held to what the codec said before, so that whatever was trained
 on them still reads them.  With `refine_steps` in the recipe, the loss is of refined latents.  Exports, in
-diffusers' layout, the running mean of the weights, `OUTPUT/mended/`.  Resumes from `OUTPUT/mended.pt`.
+diffusers' layout, the running mean of the weights, `OUTPUT/finetuned/`.  Resumes from `OUTPUT/finetuned.pt`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import Episodes, save_atomically
-from recipe import CodecTraining, Mending, Recipe
+from recipe import CodecTraining, Finetuning, Recipe
 from train_codec import CHANGED, psnr_db
 from wcsim.world.codec import Codec, to_pixels
 
@@ -79,12 +79,12 @@ class Discs:
         kinds = np.array([kind_of(frame, place, backdrop, radius) for frame, place in zip(frames, centre, strict=True)])
         return cls(frames, centre, backdrop, {str(kind): np.flatnonzero(kinds == kind) for kind in np.unique(kinds)})
 
-    def draw(self, mending: Mending, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, finetuning: Finetuning, rng: np.random.Generator) -> np.ndarray:
         """Numbers of a batch of frames, by the kinds' shares; any frame in the place of a kind that there is not."""
-        shares = list(mending.shares.values())
-        drawn = rng.choice(len(shares) + 1, mending.schedule.batch, p=[*shares, max(0.0, 1 - sum(shares))])
+        shares = list(finetuning.shares.values())
+        drawn = rng.choice(len(shares) + 1, finetuning.schedule.batch, p=[*shares, max(0.0, 1 - sum(shares))])
         numbers = rng.integers(len(self.frames), size=len(drawn))
-        for index, kind in enumerate(mending.shares):
+        for index, kind in enumerate(finetuning.shares):
             if kind in self.kinds:
                 numbers[drawn == index] = rng.choice(self.kinds[kind], int((drawn == index).sum()))
         return numbers
@@ -119,7 +119,7 @@ class Views:
     distance: Tensor
 
     @classmethod
-    def of(cls, discs: Discs, numbers: np.ndarray, mending: Mending) -> Self:
+    def of(cls, discs: Discs, numbers: np.ndarray, finetuning: Finetuning) -> Self:
         """Whole frames, with the disc and what moves weighted up."""
         frames, size = discs.frames[numbers], discs.frames.shape[1]
         offset = torch.from_numpy(0.5 - discs.centre[numbers]).float()
@@ -127,21 +127,21 @@ class Views:
         x, y = (part.expand(len(numbers), size, size) for part in (across[:, None, :], down[:, :, None]))
         distance = torch.hypot(x, y) + 1e-6
         moved = np.abs(frames.astype(np.int16) - discs.backdrop).sum(-1) > CHANGED
-        weight = 1 + (mending.moving_weight - 1) * torch.from_numpy(moved).float()
+        weight = 1 + (finetuning.moving_weight - 1) * torch.from_numpy(moved).float()
         place = discs.centre[numbers]
-        cut = np.minimum(place, size - place).min(1) < 1.2 * mending.radius_px
-        disc = torch.from_numpy(np.where(cut, mending.cut_weight, mending.disc_weight)).float()[:, None, None]
-        weight = torch.where(distance < 1.6 * mending.radius_px, disc, weight)
+        cut = np.minimum(place, size - place).min(1) < 1.2 * finetuning.radius_px
+        disc = torch.from_numpy(np.where(cut, finetuning.cut_weight, finetuning.disc_weight)).float()[:, None, None]
+        weight = torch.where(distance < 1.6 * finetuning.radius_px, disc, weight)
         return cls(to_pixels(torch.from_numpy(frames)), (weight / weight.mean()).unsqueeze(1), x, y, distance)
 
 
-def displacement(error: Tensor, views: Views, mending: Mending) -> Tensor:
+def displacement(error: Tensor, views: Views, finetuning: Finetuning) -> Tensor:
     """How many pixels `[B, 2]` (x, y) a reconstruction that is off by `error` `[B, 3, S, S]` displaces the disc.
 
     To first order: the least-squares shift of a soft disc in the colour that only it has.  Zero if out of view.
     """
-    seen = torch.einsum("bchw,c->bhw", error, error.new_tensor(mending.hue)).flatten(1)
-    edge = ((views.distance - mending.radius_px).abs() < RAMP_PX / 2) / (RAMP_PX * views.distance)
+    seen = torch.einsum("bchw,c->bhw", error, error.new_tensor(finetuning.hue)).flatten(1)
+    edge = ((views.distance - finetuning.radius_px).abs() < RAMP_PX / 2) / (RAMP_PX * views.distance)
     slope = torch.stack([edge * views.x, edge * views.y], dim=-1).flatten(1, 2)
     normal = slope.mT @ slope
     total = normal.diagonal(dim1=1, dim2=2).sum(-1)
@@ -156,7 +156,7 @@ def normalised(codec: Codec, mean: Tensor) -> Tensor:
 
 
 def loss_of(
-    codec: Codec, before: Codec, views: Views, mending: Mending, refine_steps: int, generator: torch.Generator
+    codec: Codec, before: Codec, views: Views, finetuning: Finetuning, refine_steps: int, generator: torch.Generator
 ) -> Tensor:
     """Reconstruction, the disc's displacement, and the latents' distance from what the codec said `before`.
 
@@ -172,40 +172,40 @@ def loss_of(
     with torch.no_grad():
         former = normalised(before, before.posterior(views.pixels)[0])
     old, noisy, size = torch.rand(3, len(latents), 1, 1, 1, generator=generator)
-    old, deviation = old < mending.former_share, mending.latent_noise * size * (noisy < mending.noisy_share)
+    old, deviation = old < finetuning.former_share, finetuning.latent_noise * size * (noisy < finetuning.noisy_share)
     given = torch.where(old, former, latents) + deviation * torch.randn(latents.shape, generator=generator)
     kept = (latents - former).square().mean()
     error = codec.reconstruct(given * codec.std + codec.mean) - views.pixels
     reconstruction = (views.weight * (error.abs() + 10.0 * error.square())).mean()
-    squared = displacement(error, views, mending).square().sum(-1) / GRIP_PX**2
+    squared = displacement(error, views, finetuning).square().sum(-1) / GRIP_PX**2
     displaced = torch.where(old.flatten() | (deviation.flatten() > 0), 0.3, 1.0) * ((1 + squared).sqrt() - 1)
-    return reconstruction + mending.displaced_weight * displaced.mean() + mending.keep_weight * kept
+    return reconstruction + finetuning.displaced_weight * displaced.mean() + finetuning.keep_weight * kept
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="training recipe (YAML)")
     recipe = Recipe.load(parser.parse_args().recipe)
-    mending = recipe.codec.mending
-    if mending is None or not recipe.codec.landmarks:
-        raise SystemExit("the recipe has no codec.mending, or no landmark to mend")
-    schedule, checkpoint = mending.schedule, recipe.output / "mended.pt"
+    finetuning = recipe.codec.finetuning
+    if finetuning is None or not recipe.codec.landmarks:
+        raise SystemExit("the recipe has no codec.finetuning, or no landmark to fine-tune on")
+    schedule, checkpoint = finetuning.schedule, recipe.output / "finetuned.pt"
     before = Codec.load(recipe.output / "codec").eval().requires_grad_(False)
     torch.manual_seed(schedule.seed)
     vae, new = deepened(AutoencoderKLWan.from_pretrained(recipe.output / "codec", torch_dtype=torch.float32),
-                        mending.num_res_blocks)
+                        finetuning.num_res_blocks)
     codec = Codec(vae, recipe.codec.refine_steps)
     named = dict(vae.named_parameters())
     optimizer = torch.optim.AdamW(
         [{"params": [part for name, part in named.items() if (name in new) == is_new], "share": share}
-         for is_new, share in ((True, 1.0), (False, mending.old_rate))], betas=(0.9, 0.99), weight_decay=0.0)
+         for is_new, share in ((True, 1.0), (False, finetuning.old_rate))], betas=(0.9, 0.99), weight_decay=0.0)
     first, mean = 0, [part.detach().clone() for part in named.values()]
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         codec.load_state_dict(saved["codec"])
         optimizer.load_state_dict(saved["optimizer"])
         first, mean = saved["step"], saved["mean"]
-    discs = Discs.of(Episodes.load(recipe.data, "train"), recipe.codec, mending.radius_px)
+    discs = Discs.of(Episodes.load(recipe.data, "train"), recipe.codec, finetuning.radius_px)
     held_out = Episodes.load(recipe.data, "validation").frames[:, :: recipe.data.steps // 2].reshape(
         -1, *discs.frames.shape[1:])[:128]
 
@@ -214,11 +214,11 @@ def main() -> None:
     for step in progress:
         rng = np.random.default_rng([schedule.seed, step])
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
-        views = Views.of(discs, discs.draw(mending, rng), mending)
+        views = Views.of(discs, discs.draw(finetuning, rng), finetuning)
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step) * group["share"]
         refine_steps = max(0, recipe.codec.refine_steps - (step % 3 != 1))
-        loss = loss_of(codec, before, views, mending, refine_steps, generator)
+        loss = loss_of(codec, before, views, finetuning, refine_steps, generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
@@ -231,8 +231,8 @@ def main() -> None:
             progress.write(f"step {step + 1} loss {loss.item():.4f} held-out PSNR {psnr_db(codec, held_out):.2f} dB "
                            f"{time.monotonic() - started:.0f} s")
     vae.load_state_dict(dict(zip(named, mean, strict=True)))
-    vae.save_pretrained(recipe.output / "mended")
-    print(f"exported {recipe.output / 'mended'}: held-out PSNR {psnr_db(codec, held_out):.2f} dB")
+    vae.save_pretrained(recipe.output / "finetuned")
+    print(f"exported {recipe.output / 'finetuned'}: held-out PSNR {psnr_db(codec, held_out):.2f} dB")
 
 
 if __name__ == "__main__":
