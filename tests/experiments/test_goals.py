@@ -16,7 +16,7 @@ from wcsim.envs.pusht import PushT
 from wcsim.errors import ConfigError
 from wcsim.experiments.executor import Here
 from wcsim.experiments.goal_starts import GoalStart, goal_start
-from wcsim.experiments.goals import GoalJob, GoalRuns, GoalsConfig, attempt, goal_row, jobs_of, stage
+from wcsim.experiments.goals import GoalJob, GoalRuns, GoalsConfig, attempt, goal_row, jobs_of, parts_of
 from wcsim.experiments.goals_summary import summarise
 from wcsim.experiments.policies import ExpertPolicyConfig, PolicyContext
 
@@ -78,7 +78,7 @@ def goal_of(task: PushT, seed: int, ticks: int) -> GoalStart:
 def test_a_goal_is_where_the_demonstrator_is_and_doing_the_same_reaches_it(settings: dict[str, Any]) -> None:
     changes = {"goal_ticks": 12, "max_steps": 12, "audit": None, "demonstrator": {"kind": "expert", "noise": 8.0}}
     strict = validate(GoalsConfig, settings | changes | {"within": {"px": 1e-9, "deg": 1e-9}})
-    _, task, world = stage(json.dumps(strict.model_dump(mode="json")))
+    _, task, world = parts_of(json.dumps(strict.model_dump(mode="json")))
     assert isinstance(task, PushT)
     goal, again = (goal_of(task, 730_003, 12) for _ in range(2))
     assert np.array_equal(goal.actions, again.actions)

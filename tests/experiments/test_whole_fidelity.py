@@ -54,7 +54,7 @@ class Watched(World):
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     world = Watched()
     for room in (closed_loop, evaluation, goals, budget_sweep):
-        room.stage.cache_clear()
+        room.parts_of.cache_clear()
         monkeypatch.setattr(room, "load_world", lambda *_, **__: world)
     monkeypatch.setattr("wcsim.envs.imagined.load_world", lambda *_, **__: world)
     return world
