@@ -165,7 +165,7 @@ class Checks:
         return {"speedup": self._seconds(read) / self._seconds(cached), "relative_difference": float(apart)}
 
     def converted_loop(self) -> Result:
-        """Two chunks of the converted world, uncached, context cached, cached, and in bfloat16: seconds and differences."""
+        """Two chunks of the converted world, uncached and cached, in two ways and in bfloat16: seconds, differences."""
         if self.folder is None:
             return {"skipped": "no --world given"}
         return converted_loop(self.folder, self.device, self.steps, self._seconds)

@@ -139,7 +139,7 @@ def try_out(recipe: PolicyRecipe, task: Task, network: ChunkNetwork) -> dict[str
                [recorder])
     finally:
         place.close()
-    last = [kept.places["truth"].scored[-1] for kept in recorder.episodes]
+    last = [record.places["truth"].scored[-1] for record in recorder.episodes]
     return {"episodes": len(last), "success_rate": float(np.mean([bool(estimate.success[0]) for estimate in last])),
             "final_progress": float(np.mean([float(estimate.progress[0]) for estimate in last]))}
 

@@ -130,15 +130,15 @@ def play_cell(job: CellJob) -> list[Outcome]:
                        max_steps=config.max_steps), [recorder])
     finally:
         place.close()
-    kept = recorder.episodes[0]
-    progress = [float(estimate.progress[0]) for estimate in kept.places["truth"].scored[1:]]
+    record = recorder.episodes[0]
+    progress = [float(estimate.progress[0]) for estimate in record.places["truth"].scored[1:]]
     order = [one.key for one in cells(config)]
     return [Outcome(job.key, {
         "episode": order.index(cell.key) * config.episodes + job.start, "cell": cell.key, "start": job.start,
         "seed": episode.seed, "effort": cell.effort, "planner": cell.planner, "deadline_ms": cell.deadline_ms,
         "mode": cell.mode, "delay": cell.delay, "governed": cell.governed, "steps": len(progress),
-        "world_s": len(progress) / task.fps, "success": kept.ended, "final_progress": progress[-1],
-        "max_progress": max(progress), "clipped": sum(kept.clipped), "waited": policy.waited, **watched.row(),
+        "world_s": len(progress) / task.fps, "success": record.ended, "final_progress": progress[-1],
+        "max_progress": max(progress), "clipped": sum(record.clipped), "waited": policy.waited, **watched.row(),
     })]
 
 

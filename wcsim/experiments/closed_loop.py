@@ -148,35 +148,35 @@ def places_of(config: ClosedLoopConfig, task: Task, world: World) -> dict[str, P
     }
 
 
-def outcome_of(config: ClosedLoopConfig, task: Task, job: EpisodeJob, kept: Recorded) -> Outcome:
+def outcome_of(config: ClosedLoopConfig, task: Task, job: EpisodeJob, record: Recorded) -> Outcome:
     """Rows and arrays of an episode."""
-    rows = error_rows(task.state, job.number, **{name: kept.places[name].trajectory() for name in PLACES})
+    rows = error_rows(task.state, job.number, **{name: record.places[name].trajectory() for name in PLACES})
     for step, row in enumerate(rows):
-        row.update(step_row(config, kept, step))
-    cached = kept.places["cached"].traces
+        row.update(step_row(config, record, step))
+    cached = record.places["cached"].traces
     arrays = {
-        "actions": np.array(kept.actions),
-        **{name: np.array(track.frames) for name, track in kept.places.items()},
+        "actions": np.array(record.actions),
+        **{name: np.array(track.frames) for name, track in record.places.items()},
         **{name: np.concatenate([getattr(trace, name)[0].T for trace in cached])
            for name in ("hit", "drift", "threshold", "gain")},
     }
-    return Outcome(job.key, episode_row(config, job, kept, rows), rows, f"ep_{job.number:04d}", arrays)
+    return Outcome(job.key, episode_row(config, job, record, rows), rows, f"ep_{job.number:04d}", arrays)
 
 
-def step_row(config: ClosedLoopConfig, kept: Recorded, step: int) -> dict[str, Any]:
+def step_row(config: ClosedLoopConfig, record: Recorded, step: int) -> dict[str, Any]:
     """What a step's row holds beside its errors."""
-    after = {name: track.scored[step + 1] for name, track in kept.places.items()}
-    waited = kept.places[config.acting_place].spans_ms[step]
+    after = {name: track.scored[step + 1] for name, track in record.places.items()}
+    waited = record.places[config.acting_place].spans_ms[step]
     parts = ("truth",) if config.acts_in == "truth" else ("imagine", "decode", "estimate")
-    trace, report = kept.places["cached"].traces[step], kept.reports[step]
+    trace, report = record.places["cached"].traces[step], record.reports[step]
     return {
         "progress": {name: float(estimate.progress[0]) for name, estimate in after.items()},
         "shape_ok": {name: bool(estimate.shape_ok[0]) for name, estimate in after.items()},
-        "reward": kept.rewards[step],
-        "clipped": kept.clipped[step],
-        "spans_ms": {"step": kept.plan_ms[step] + sum(waited.get(part, 0.0) for part in parts), "plan": kept.plan_ms[step],
-                     **waited},
-        "imagine_ms": {name: kept.places[name].spans_ms[step].get("imagine", 0.0) for name in WORLDS},
+        "reward": record.rewards[step],
+        "clipped": record.clipped[step],
+        "spans_ms": {"step": record.plan_ms[step] + sum(waited.get(part, 0.0) for part in parts),
+                     "plan": record.plan_ms[step], **waited},
+        "imagine_ms": {name: record.places[name].spans_ms[step].get("imagine", 0.0) for name in WORLDS},
         "hit_rate": trace.hit_rate,
         "skipped": trace.skipped,
         "plan": None if report is None else plan_row(report),
@@ -184,14 +184,14 @@ def step_row(config: ClosedLoopConfig, kept: Recorded, step: int) -> dict[str, A
 
 
 def episode_row(
-    config: ClosedLoopConfig, job: EpisodeJob, kept: Recorded, rows: Sequence[Mapping[str, Any]]
+    config: ClosedLoopConfig, job: EpisodeJob, record: Recorded, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """An episode in one row."""
     return {
-        "episode": job.number, "seed": kept.episode.seed, "steps": len(rows), "acted_in": config.acting_place,
+        "episode": job.number, "seed": record.episode.seed, "steps": len(rows), "acted_in": config.acting_place,
         "success": {name: any(bool(estimate.success[0]) for estimate in track.scored)
-                    for name, track in kept.places.items()},
-        "final_progress": rows[-1]["progress"], "return": sum(kept.rewards), "clipped": sum(kept.clipped),
+                    for name, track in record.places.items()},
+        "final_progress": rows[-1]["progress"], "return": sum(record.rewards), "clipped": sum(record.clipped),
     }
 
 

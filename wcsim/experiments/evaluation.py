@@ -128,10 +128,10 @@ def play_lanes(job: LanesJob) -> list[Outcome]:
     finally:
         place.close()
     seconds = (perf_counter() - began) / len(starts)
-    return [Outcome(key, {"episode": number_of(config, job, kept.episode.number), "policy": job.policy,
-                          "place": job.place, "start": kept.episode.number, "seed": kept.episode.seed,
-                          **row_of(kept, job.place, config.max_steps), "seconds": seconds})
-            for key, kept in zip(job.keys(), recorder.episodes, strict=True)]
+    return [Outcome(key, {"episode": number_of(config, job, record.episode.number), "policy": job.policy,
+                          "place": job.place, "start": record.episode.number, "seed": record.episode.seed,
+                          **row_of(record, job.place, config.max_steps), "seconds": seconds})
+            for key, record in zip(job.keys(), recorder.episodes, strict=True)]
 
 
 def number_of(config: EvaluationConfig, job: LanesJob, start: int) -> int:
@@ -149,22 +149,22 @@ def place_of(config: EvaluationConfig, task: Task, name: str) -> Place:
     return WorldPlace(task, world, settings.build(world.spec))
 
 
-def row_of(kept: Recorded, place: str, max_steps: int) -> dict[str, Any]:
+def row_of(record: Recorded, place: str, max_steps: int) -> dict[str, Any]:
     """An episode as numbers.  One that ends early keeps its last reward for the steps it leaves out: otherwise the
     quickest success would have the lowest return."""
-    track, steps = kept.places[place], len(kept.rewards)
+    track, steps = record.places[place], len(record.rewards)
     progress = [float(estimate.progress[0]) for estimate in track.scored[1:]]
     row: dict[str, Any] = {
         "steps": steps,
         "success": bool(track.scored[-1].success[0]),
         "final_progress": progress[-1],
         "max_progress": max(progress),
-        "return": sum(kept.rewards) + (max_steps - steps) * kept.rewards[-1],
+        "return": sum(record.rewards) + (max_steps - steps) * record.rewards[-1],
         "estimated_success": any(bool(estimate.success[0]) for estimate in track.estimates[1:]),
         "estimated_progress": float(track.estimates[-1].progress[0]),
         "hit_rate": _mean([trace.hit_rate for trace in track.traces]),
         "skipped": _mean([trace.skipped for trace in track.traces]),
-        "clipped": sum(kept.clipped),
+        "clipped": sum(record.clipped),
         "progress": [round(value, 4) for value in progress],
     }
     assert set(SCORES) <= row.keys()

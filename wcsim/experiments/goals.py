@@ -184,18 +184,18 @@ def attempt(config: GoalsConfig, task: Task, world: World, goal: GoalStart, job:
     return recorder.episodes[0]
 
 
-def goal_row(config: GoalsConfig, task: Task, goal: GoalStart, kept: Recorded) -> dict[str, Any]:
+def goal_row(config: GoalsConfig, task: Task, goal: GoalStart, record: Recorded) -> dict[str, Any]:
     """An attempt as numbers; `act_ms` alone may differ between two of the same.  scene_reached: whether the scene was
     ever where it should be, whatever the robot's own place."""
-    (track,) = kept.places.values()
+    (track,) = record.places.values()
     scene = {quantity.name for quantity in task.state.goal if quantity.role == "scene"}
     goal_of_task = Goal({name: goal.goal.values[name] for name in scene or set(goal.goal.values)})
     errors = goal.goal.errors(task.state, track.scored[-1].values)
-    reports = [report for report in kept.reports if report is not None]
+    reports = [report for report in record.reports if report is not None]
     plans = [report for report in reports if report.replanned]
     realised = [report.realised for report in reports if report.realised is not None]
     return {
-        "steps": len(kept.actions), "reached": kept.ended, "clipped": sum(kept.clipped),
+        "steps": len(record.actions), "reached": record.ended, "clipped": sum(record.clipped),
         "scene_reached": any(bool(goal_of_task.reached(task.state, seen.values, config.within)[0])
                              for seen in track.scored[1:]),
         **{metric: float(value[0]) for metric, value in errors.items()},
@@ -204,7 +204,7 @@ def goal_row(config: GoalsConfig, task: Task, goal: GoalStart, kept: Recorded) -
         "rank_agreement": _known([report.rank_agreement for report in plans]),
         "regret": _known([report.regret for report in plans]),
         "prediction": _known([report.error.latent for report in reports if report.error is not None]),
-        "act_ms": kept.plan_ms,
+        "act_ms": record.plan_ms,
     }
 
 

@@ -1,4 +1,4 @@
-"""The page of a cache benchmark: error against measured speed for everybody, and what follows from it.
+"""The page of a cache benchmark: error against measured speed for every setting, and what follows from it.
 
 Easy to get wrong: twelve policies need twelve styles.  Ours is drawn strong, the others in quiet colours with a marker
 each, and names stand in the legend in the order of the table.

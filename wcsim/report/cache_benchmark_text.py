@@ -70,7 +70,7 @@ def _at_speeds(table: Sequence[Row], ours: Sequence[str]) -> str:
 
 
 def _joint(rows: Sequence[Row]) -> str:
-    def who(best: Row | None) -> str:
+    def text(best: Row | None) -> str:
         if best is None:
             return NONE
         cache = "" if best["policy"] == "none" else f", {best['policy']} {best['knob']}"
@@ -78,7 +78,7 @@ def _joint(rows: Sequence[Row]) -> str:
 
     return _table(
         ["at least", "uncached", "error", "cached", "error", "gain"],
-        ([f"{row['speed']}x", who(row["uncached"]), _error(row["uncached"]), who(row["cached"]), _error(row["cached"]),
+        ([f"{row['speed']}x", text(row["uncached"]), _error(row["uncached"]), text(row["cached"]), _error(row["cached"]),
           percent(row["gain"])] for row in rows),
     )
 

@@ -98,7 +98,7 @@ class Recorded:
 class Recorder:
     """Keeps every episode in memory, for rows, arrays and errors.  episodes: by lane, in order.
 
-    frames: whether pictures and latents are kept, too.
+    frames: whether frames and latents are recorded, too.
     """
 
     def __init__(self, *, frames: bool = True) -> None:
@@ -114,12 +114,12 @@ class Recorder:
         elif isinstance(event, Step):
             self._see(event.lanes, event.seen, first=False)
             for row, lane in enumerate(event.lanes.tolist()):
-                kept = self.episodes[lane]
-                kept.actions.append(event.actions[row])
-                kept.clipped.append(bool(event.clipped[row]))
-                kept.rewards.append(float(event.rewards[row]))
-                kept.plan_ms.append(event.plan_ms)
-                kept.reports.append(event.reports[row])
+                record = self.episodes[lane]
+                record.actions.append(event.actions[row])
+                record.clipped.append(bool(event.clipped[row]))
+                record.rewards.append(float(event.rewards[row]))
+                record.plan_ms.append(event.plan_ms)
+                record.reports.append(event.reports[row])
         elif isinstance(event, EpisodeEnd):
             self.episodes[event.lane].ended = event.ended
 

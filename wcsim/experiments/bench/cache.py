@@ -1,8 +1,8 @@
-"""The cache benchmark on one world: everybody's time, distance from the uncached rollout, and what it costs in truth.
+"""The cache benchmark on one world: the time, distance from the uncached rollout and loss of every setting.
 
-A speed-up is the median over rounds against the official setting.  Whole rollouts, which cost most, are judged for the
-curves, and of the frontier for those that nobody beats.  Easy to get wrong: settings that are the same fidelity
-under two names are measured once, and both names get the figures.
+A speed-up is the median over rounds against the official setting.  Whole rollouts, which cost most, are compared with
+the truth for the curves, and for those of the frontier that no other setting beats.  Easy to get wrong: settings that
+are the same fidelity under two names are measured once, and both names get the figures.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Rows = list[dict[str, Any]]
 
 def measure(config: CacheBenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
     """Run the benchmark; everything that was measured, ready for JSON.  One that was stopped goes on from `out`."""
-    everybody, gone = settings_of(config), absent(config)
+    settings, gone = settings_of(config), absent(config)
     for policy, why in gone.items():
         progress(f"without {policy}: {why}")
     bench = CacheBenchmark(config)
@@ -46,15 +46,15 @@ def measure(config: CacheBenchConfig, out: Path, progress: Progress) -> dict[str
     fine = Fidelity(config.reference_steps, NoCache(), "euler", **config.shared)
     reference = bench.imagine(fine, whole=False).latents if config.frontier else None
     found: dict[str, dict[str, Any]] = {}
-    for place, who in enumerate(everybody):
-        progress(f"{place + 1}/{len(everybody)} {who.policy} {who.knob} {who.fidelity.solver} {who.fidelity.steps}")
-        whole = who.group == "curves"
-        name = name_of(who.fidelity)
+    for place, setting in enumerate(settings):
+        what, whole = setting.fidelity, setting.group == "curves"
+        progress(f"{place + 1}/{len(settings)} {setting.policy} {setting.knob} {what.solver} {what.steps}")
+        name = name_of(what)
         if name not in found or (whole and found[name]["truth_loss"] is None):
-            found[name] = saved(f"compare {whole} {name}", partial(bench.compare, who.fidelity, reference, whole=whole))
-    rows, phases = _timed(config, bench, saved, everybody, found, progress)
+            found[name] = saved(f"compare {whole} {name}", partial(bench.compare, what, reference, whole=whole))
+    rows, phases = _timed(config, bench, saved, settings, found, progress)
     if reference is not None:
-        _measure_the_edge(bench, saved, reference, everybody, rows, progress)
+        _measure_the_edge(bench, saved, reference, settings, rows, progress)
     official = bench.plain(config.solver, config.steps[0], whole=True)
     return {
         "world": bench.world.spec.name, "episodes": config.episodes, "first_seed": config.first_seed,
@@ -67,26 +67,26 @@ def measure(config: CacheBenchConfig, out: Path, progress: Progress) -> dict[str
 
 
 def name_of(what: FidelityConfig) -> str:
-    """What says that two settings run the same."""
+    """A text that is equal for settings that run the same."""
     return what.model_dump_json()
 
 
-def plain_of(who: Setting) -> FidelityConfig:
+def plain_of(setting: Setting) -> FidelityConfig:
     """The uncached loop of the same solver and steps, which a speed-up is counted from."""
-    return who.fidelity.model_copy(update={"cache": NoCache.Config(), "context_refresh": 0.0})
+    return setting.fidelity.model_copy(update={"cache": NoCache.Config(), "context_refresh": 0.0})
 
 
 def _timed(
-    config: CacheBenchConfig, bench: CacheBenchmark, saved: Saved, everybody: Sequence[Setting],
+    config: CacheBenchConfig, bench: CacheBenchmark, saved: Saved, settings: Sequence[Setting],
     found: dict[str, dict[str, Any]], progress: Progress,
 ) -> tuple[Rows, dict[str, Any]]:
-    """A row per contestant and batch size, and per batch size the phases of one contestant of every curve."""
+    """A row per setting and batch size, and per batch size the phases of one setting of every curve."""
     rows: Rows = []
     phases: dict[str, Any] = {}
     official = fidelity(config.solver, config.steps[0], "none", config.shared)
-    for batch in sorted({batch for who in everybody for batch in config.batches_of(who.group)}):
-        here = [who for who in everybody if batch in config.batches_of(who.group)]
-        runners = {name_of(what): what for what in [official, *map(plain_of, here), *(who.fidelity for who in here)]}
+    for batch in sorted({batch for setting in settings for batch in config.batches_of(setting.group)}):
+        here = [setting for setting in settings if batch in config.batches_of(setting.group)]
+        runners = {name_of(what): what for what in [official, *map(plain_of, here), *(one.fidelity for one in here)]}
         rounds = [
             saved(f"time {batch} {number}", partial(bench.time, runners, batch, number, progress))
             for number in range(rounds_of(config, batch))
@@ -94,16 +94,16 @@ def _timed(
         clock = {name: [measured[name]["ms"] for measured in rounds] for name in runners}
         skipped = {name: float(np.mean([measured[name]["skipped"] for measured in rounds])) for name in runners}
         shares = {name: measured["shares"] for name, measured in rounds[-1].items()}
-        for who in here:
-            mine = clock[name_of(who.fidelity)]
+        for setting in here:
+            mine = clock[name_of(setting.fidelity)]
             rows.append({
-                "group": who.group, "policy": who.policy, "origin": who.origin, "knob": who.knob,
-                "solver": who.fidelity.solver, "steps": who.fidelity.steps, **found[name_of(who.fidelity)],
-                "batch": batch, "ms": float(np.median(mine)), "skipped_when_timed": skipped[name_of(who.fidelity)],
-                **speedups(mine, clock[name_of(plain_of(who))], clock[name_of(official)]),
+                "group": setting.group, "policy": setting.policy, "origin": setting.origin, "knob": setting.knob,
+                "solver": setting.fidelity.solver, "steps": setting.fidelity.steps, **found[name_of(setting.fidelity)],
+                "batch": batch, "ms": float(np.median(mine)), "skipped_when_timed": skipped[name_of(setting.fidelity)],
+                **speedups(mine, clock[name_of(plain_of(setting))], clock[name_of(official)]),
             })
-        first = {who.policy: who for who in reversed(here) if who.group == "curves"}
-        phases[str(batch)] = {policy: shares[name_of(who.fidelity)] for policy, who in first.items()}
+        first = {setting.policy: setting for setting in reversed(here) if setting.group == "curves"}
+        phases[str(batch)] = {policy: shares[name_of(setting.fidelity)] for policy, setting in first.items()}
     return rows, phases
 
 
@@ -113,7 +113,7 @@ def rounds_of(config: CacheBenchConfig, batch: int) -> int:
 
 
 def _measure_the_edge(
-    bench: CacheBenchmark, saved: Saved, reference: Tensor, everybody: Sequence[Setting], rows: Rows, progress: Progress
+    bench: CacheBenchmark, saved: Saved, reference: Tensor, settings: Sequence[Setting], rows: Rows, progress: Progress
 ) -> None:
     """Whole rollouts for those rows of the frontier that no other beats in speed and distance."""
     for batch in {row["batch"] for row in rows}:
@@ -121,15 +121,16 @@ def _measure_the_edge(
         edge = lower_edge([(row["speedup_official"], row["reference_error"]) for row in there])
         for row in there:
             if row["truth_loss"] is None and (row["speedup_official"], row["reference_error"]) in edge:
-                progress(f"judging {row['policy']} {row['knob']} {row['solver']} {row['steps']}")
-                what = who_is(everybody, row).fidelity
+                progress(f"comparing {row['policy']} {row['knob']} {row['solver']} {row['steps']}")
+                what = setting_of(settings, row).fidelity
                 row.update(saved(f"compare True {name_of(what)}", partial(bench.compare, what, reference, whole=True)))
 
 
-def who_is(everybody: Sequence[Setting], row: Mapping[str, Any]) -> Setting:
-    """The contestant of a row."""
-    return next(who for who in everybody if (who.group, who.policy, who.knob, who.fidelity.solver, who.fidelity.steps)
-                == tuple(row[name] for name in ("group", "policy", "knob", "solver", "steps")))
+def setting_of(settings: Sequence[Setting], row: Mapping[str, Any]) -> Setting:
+    """The setting that a row measured."""
+    wanted = tuple(row[name] for name in ("group", "policy", "knob", "solver", "steps"))
+    return next(one for one in settings
+                if (one.group, one.policy, one.knob, one.fidelity.solver, one.fidelity.steps) == wanted)
 
 
 def run_cache_benchmark(config: CacheBenchConfig, out: Path, progress: Progress) -> dict[str, Any]:

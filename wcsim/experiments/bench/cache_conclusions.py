@@ -1,4 +1,5 @@
-"""What the cache benchmark says: errors at equal speed, who is on the frontier, and whether the claims hold.
+"""What the cache benchmark says: errors at equal speed, which settings are on the frontier, and whether the claims
+hold.
 
 Easy to get wrong: a curve is only read between its own points.  A policy that was never measured as fast as 3x has no
 error at 3x, however smoothly its curve would go on.
@@ -47,7 +48,7 @@ def matched(rows: Sequence[Row], speeds: Sequence[float], names: str = "policy")
 
 
 def winners(table: Sequence[Mapping[str, Any]], speeds: Sequence[float], ours: Sequence[str]) -> dict[str, Any]:
-    """Per speed-up: the policy of least error, and whether it is one of `ours`; None where nobody is as fast."""
+    """Per speed-up: the policy of least error, and whether it is one of `ours`; None where no policy is as fast."""
     found: dict[str, Any] = {}
     for speed in (f"{speed:g}" for speed in speeds):
         there = [row for row in table if row[speed] is not None]
@@ -69,7 +70,7 @@ def joint(rows: Sequence[Row], speeds: Sequence[float]) -> list[dict[str, Any]]:
 
 
 def best_at(rows: Sequence[Row], speed: float) -> dict[str, Any] | None:
-    """The least error among the settings that are at least as fast; who it is."""
+    """The least error among the settings that are at least as fast, and the policy that has it."""
     fast = [row for row in rows if row["speedup_official"] >= speed and row.get("reference_error") is not None]
     if not fast:
         return None
@@ -79,8 +80,8 @@ def best_at(rows: Sequence[Row], speed: float) -> dict[str, Any] | None:
 
 def affordable(rows: Sequence[Row], most: float) -> dict[str, Any] | None:
     """The fastest contestant that loses at most the share `most` of the official setting's accuracy in every figure."""
-    judged = [(row, row["truth_loss_official"]) for row in rows if row["truth_loss_official"]]
-    good = [row for row, loss in judged if all(value <= most for name, value in loss.items()
+    compared = [(row, row["truth_loss_official"]) for row in rows if row["truth_loss_official"]]
+    good = [row for row, loss in compared if all(value <= most for name, value in loss.items()
                                                if not name.endswith("_interval"))]
     return dict(max(good, key=lambda row: row["speedup_official"])) if good else None
 

@@ -1,10 +1,11 @@
 """What one setting of the cache benchmark costs and gets wrong, on one world.
 
-Three measurements.  Time: rounds in which everybody imagines the same chunk in turn, so that what slows a round slows
-all of it.  Distance: the first chunk, from real context and the same noise, against the rollout that caches nothing.
-Truth: a whole rollout, estimated at the end of each chunk.  Easy to get wrong: a cache that looks at its input skips
-more where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far from
-the truth hides a bad cache, since both rollouts are lost alike: read losses together with the baseline's own errors.
+Three measurements.  Time: rounds in which every setting imagines the same chunk in turn, so that what slows a round
+slows all of it.  Distance: the first chunk, from real context and the same noise, against the rollout that caches
+nothing. Truth: a whole rollout, estimated at the end of each chunk.  Easy to get wrong: a cache that looks at its input
+skips more where that is easier, so time and distance must be of the same chunks of the same episodes; and an error far
+from the truth hides a bad cache, since both rollouts are lost alike: read losses together with the baseline's own
+errors.
 """
 
 from __future__ import annotations
@@ -121,12 +122,12 @@ class CacheBenchmark:
         }
 
     def time(
-        self, everybody: Mapping[str, FidelityConfig], batch: int, number: int, progress: Progress
+        self, settings: Mapping[str, FidelityConfig], batch: int, number: int, progress: Progress
     ) -> dict[str, dict[str, Any]]:
-        """One round: everybody imagines the same chunk in turn, after the first has warmed up.  Per name `ms`, its
+        """One round: every setting imagines the same chunk in turn, after the first has warmed up.  Per name `ms`, its
         milliseconds, `shares` of them per span, and the share of blocks `skipped`."""
         fidelities = {name: replace(config.build(self.world.spec), chunk=self._pass)
-                      for name, config in everybody.items()}
+                      for name, config in settings.items()}
         lanes = (np.arange(batch) + number) % self.config.episodes
         state, actions = self.start(lanes), self.truth.actions[lanes, : self.chunk]
         self.world.advance(state, actions, next(iter(fidelities.values())))

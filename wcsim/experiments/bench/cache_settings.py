@@ -1,4 +1,4 @@
-"""Who runs in the cache benchmark: sweeps from a configuration, each value of a knob one setting.
+"""The settings of the cache benchmark: sweeps from a configuration, each value of a knob one setting.
 
 Easy to get wrong: a contestant is a whole fidelity (solver, steps, cache), so caching and taking fewer steps are rivals
 in the same benchmark.
@@ -20,7 +20,7 @@ from wcsim.experiments.bench.third_party import Origin, missing, third_party_con
 from wcsim.types import Decide
 
 Cache = str | dict[str, Any] | PolicyConfig
-"""A cache preset's name, or its settings (`wcsim.cache.parse_cache`), or those of somebody else's cache."""
+"""A cache preset's name, or its settings (`wcsim.cache.parse_cache`), or those of a third party's cache."""
 
 
 HOLD = "context_refresh"
@@ -31,11 +31,12 @@ class Sweep(StrictConfig):
     """One cache at several values of one of its settings."""
 
     policy: str
-    """The cache preset that the sweep starts from, or the name of somebody else's cache."""
+    """The cache preset that the sweep starts from, or the name of a third party's."""
     origin: Origin = "ours"
     """Whose code it is: see `wcsim.experiments.bench.third_party`."""
     context_refresh: float = Field(0.0, ge=0, le=1)
-    """How long the context is kept (`wcsim.types.Fidelity`); may be the knob instead."""
+    """How long the context's keys and values are reused (`context_refresh` of `wcsim.types.Fidelity`); may be the knob
+    instead."""
     name: str | None = None
     """Its name in the results, by default the policy, with the origin if that is not ours."""
     knob: str
@@ -52,20 +53,20 @@ class Sweep(StrictConfig):
         return self.name or (self.policy if self.origin == "ours" else f"{self.policy} ({self.origin})")
 
     def fidelities(self, solver: str, steps: int, shared: Mapping[str, Any]) -> Iterator[tuple[str, FidelityConfig]]:
-        """Knob as text, and the fidelity, per value; nobody where their code is not installed or at other steps."""
+        """Knob as text, and the fidelity, per value; none where its code is not installed, or at other steps."""
         if self.steps is None or steps in self.steps:
-            for knob, cache, hold in self._settings():
-                yield knob, fidelity(solver, steps, cache, shared, hold)
+            for knob, cache, refresh in self._settings():
+                yield knob, fidelity(solver, steps, cache, shared, refresh)
 
     def _settings(self) -> Iterator[tuple[str, Cache, float]]:
-        """Knob, cache, and how long the context is kept."""
+        """Knob, cache, and `context_refresh`."""
         for value in self.values if missing(self.origin) is None else ():
-            hold = float(value) if self.knob == HOLD else self.context_refresh
+            refresh = float(value) if self.knob == HOLD else self.context_refresh
             settings = self.settings if self.knob == HOLD else {**self.settings, self.knob: value}
             cache: Cache = {"preset": self.policy, **settings}
             if self.origin != "ours":
                 cache = third_party_config(self.origin, self.policy, settings)
-            yield f"{self.knob}={value:g}", cache, hold
+            yield f"{self.knob}={value:g}", cache, refresh
 
 
 class Ablation(StrictConfig):
@@ -156,7 +157,7 @@ class Setting:
 
 
 def settings_of(config: CacheBenchConfig) -> list[Setting]:
-    """Everybody, in the order of the configuration; ConfigError for settings that no cache has."""
+    """All settings, in the order of the configuration; ConfigError for settings that no cache has."""
     plain = partial(fidelity, cache="none", shared=config.shared)
     found = [Setting("curves", "none", "", plain(config.solver, steps)) for steps in config.steps]
     for steps in config.steps:
@@ -176,7 +177,7 @@ def settings_of(config: CacheBenchConfig) -> list[Setting]:
 
 
 def absent(config: CacheBenchConfig) -> dict[str, str]:
-    """Who cannot run here, and why."""
+    """The policies that cannot run here, and why."""
     sweeps = [*config.sweeps, *(config.frontier.sweeps if config.frontier else [])]
     return {sweep.shown: why for sweep in sweeps if (why := missing(sweep.origin)) is not None}
 

@@ -33,10 +33,10 @@ INSIDE = ("state_model", "embed", "probe", "deep", "policy", "head", "solver", "
 """Spans of the transformer (with its cache), the codec and the estimator; all else is outside."""
 
 DEADLINE_ROUNDS = 60
-"""Steps of one lane held against a deadline."""
+"""Steps of one lane compared with a deadline."""
 
 REFRESH = "context_refresh"
-"""The field of a fidelity that says how long the context is kept."""
+"""The field of a fidelity that says how long the context's keys and values are reused."""
 
 PEAK_SIZE, PEAK_ROUNDS = 1024, 20
 """Side of the square matrices whose product is taken for this machine's peak, and how many products."""
@@ -75,10 +75,10 @@ def bench_env(
     """Measure a world's environment and write `summary.json` under `out`; the summary.
 
     fidelity: all but the cache.  caches: what to time, presets' names or settings in YAML.  starts: episodes whose
-    chunks of `ticks` are compared with single steps.  fewer_steps: denoise steps at which single steps are held against
-    `deadline_ms`, beside those of `fidelity`.  compiled: time lanes and chunks in a compiled world, and hold single
-    steps against the deadline both with and without.  The same goes for a fidelity that keeps the context; how well the
-    blocks use the machine is then not said, since how many tokens they run on differs from step to step.
+    chunks of `ticks` are compared with single steps.  fewer_steps: denoise steps at which single steps are compared
+    with `deadline_ms`, beside those of `fidelity`.  compiled: time lanes and chunks in a compiled world, and hold
+    single steps against the deadline both with and without.  The same goes for a fidelity that keeps the context; how
+    well the blocks use the machine is then not said, since how many tokens they run on differs from step to step.
     """
     spec, _ = read_description(find_world(world))
     known = {name: fidelity.model_copy(update={"cache": parse_cache(yaml.safe_load(name))}) for name in caches}
@@ -277,7 +277,7 @@ def tables_of(summary: dict[str, Any]) -> list[Table]:
         apart.add_row(str(tick + 1), *(
             "lost" if chunk[name][key][tick] is None else f"{chunk[name][key][tick]:.1f}"
             for name in ("chunked", "other_noise") for key in names))
-    deadline = Table("denoise steps", "cache", "compiled", "context kept", "hits", "p50 ms", "p95 ms", "p99 ms",
+    deadline = Table("denoise steps", "cache", "compiled", "context_refresh", "hits", "p50 ms", "p95 ms", "p99 ms",
                      "within", title=f"single steps against a deadline of {summary['deadline']['ms']:g} ms")
     for row in summary["deadline"]["rows"]:
         deadline.add_row(str(row["steps"]), str(row["cache"]), "yes" if row["compiled"] else "no",

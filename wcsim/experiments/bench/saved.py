@@ -1,7 +1,7 @@
-"""What an unfinished experiment has measured so far, kept by name, so that a kill costs one measurement.
+"""What an unfinished experiment has measured so far, saved by name, so that a kill costs one measurement.
 
-Easy to get wrong: figures of another configuration, or of other weights, are not these figures, so the file says whose
-they are and is begun anew for anybody else.
+Easy to get wrong: figures of another configuration, or of other weights, are not these figures, so the file names
+its configuration, and is begun anew for any other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wcsim.runs import files
 class Saved:
     """Measurements in `path`, a file of JSON lines that belongs to `owner`, anything that tells experiments apart.
 
-    Whoever finishes the experiment removes the file: the next one measures anew.
+    Finishing the experiment removes the file: the next one measures anew.
     """
 
     def __init__(self, path: Path, owner: str) -> None:

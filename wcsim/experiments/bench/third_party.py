@@ -38,7 +38,7 @@ Origin = Literal["ours", "diffusers", "cache-dit"]
 
 
 class ThirdPartyConfig(PolicyConfig):
-    """A cache of somebody else's by their own settings; see `THIRD_PARTY` for whose."""
+    """A third party's cache by its own settings; `THIRD_PARTY` lists them."""
 
     opened: ClassVar[bool] = False
 
@@ -179,7 +179,7 @@ THIRD_PARTY: dict[tuple[str, str], type[ThirdPartyConfig]] = {
 
 
 def third_party_config(origin: str, policy: str, settings: dict[str, Any]) -> ThirdPartyConfig:
-    """The configuration of somebody else's cache; ConfigError names the known ones."""
+    """The configuration of a third party's cache; ConfigError names the known ones."""
     if (origin, policy) not in THIRD_PARTY:
         known = ", ".join(name for whose, name in THIRD_PARTY if whose == origin)
         raise ConfigError(f"{origin} has no cache {policy!r} here; known: {known or 'none'}")

@@ -14,7 +14,7 @@ import yaml
 
 from wcsim.cache import parse_cache
 from wcsim.errors import ConfigError
-from wcsim.experiments.bench.cache import run_cache_benchmark, who_is
+from wcsim.experiments.bench.cache import run_cache_benchmark, setting_of
 from wcsim.experiments.bench.cache_measurements import Progress
 from wcsim.experiments.bench.cache_settings import CacheBenchConfig, settings_of
 
@@ -47,10 +47,10 @@ def tune_world(
     summary = run_cache_benchmark(config, out, progress)
     row = choose([row for row in summary["frontier"] if row["batch"] == config.batches[0]],
                  deadline_ms=deadline_ms, max_error=max_error)
-    who = who_is(settings_of(config), row)
-    cache = parse_cache(who.fidelity.cache).model_dump()
-    hold = {"context_refresh": who.fidelity.context_refresh} if who.fidelity.context_refresh else {}
-    settings = {"fidelity": {"solver": row["solver"], "steps": row["steps"], "cache": cache, **hold}}
+    setting = setting_of(settings_of(config), row)
+    cache = parse_cache(setting.fidelity.cache).model_dump()
+    refresh = {"context_refresh": setting.fidelity.context_refresh} if setting.fidelity.context_refresh else {}
+    settings = {"fidelity": {"solver": row["solver"], "steps": row["steps"], "cache": cache, **refresh}}
     low, high = row["speedup_official_interval"]
     return (f"# {row['ms']:.0f} ms per step of {row['batch']} lane(s) here, {row['speedup_official']:.2f}x "
             f"(95% interval {low:.2f} to {high:.2f}) the official setting.\n"
