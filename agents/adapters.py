@@ -33,7 +33,7 @@ class ChunkedPolicy:
 
     units, delta: what its numbers mean; a delta is added to the action that `hold` says for what the source saw, and in
     `unit` one is half the action range.  execute: actions of a chunk to play before asking again (None: all).  restart:
-    told of every reset.  seed: numbers, with the episode and the step, the global generators while the source runs.
+    called at every reset.  seed: numbers, with the episode and the step, the global generators while the source runs.
     """
 
     def __init__(

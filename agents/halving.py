@@ -1,7 +1,7 @@
 """Successive halving: all candidates imagined cheaply, those that look well imagined better, and so on.
 
 It is a cost made of two costs, either of which may be such a one, so any planner takes it.  Easy to get wrong: a
-candidate that fell out keeps its place behind every survivor, but its number is no longer a cost that anybody measured.
+candidate that fell out keeps its place behind every survivor, but its number is no longer a measured cost.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def halving_cost(
 
 
 def check_rungs(rungs: Sequence[Rung]) -> None:
-    """Raise ConfigError unless each rung lets fewer through than the one before, and whoever has the last word sees
+    """Raise ConfigError unless each rung lets fewer through than the one before, and the last one sees
     whole plans."""
     counts = [rung.survivors for rung in rungs]
     if any(after >= before for before, after in pairwise(counts)):

@@ -18,7 +18,7 @@ def icem(
     cost: CostFn, mean: np.ndarray, std: np.ndarray, *, elites: int, beta: float = 2.0, keep: float = 0.3,
     decay: float = 1.25, momentum: float = 0.1, **settings: Unpack[Settings],
 ) -> Plan:
-    """`search` with coloured noise, kept elites, a shrinking population and a slow mean.
+    """`search` with coloured noise, elites carried over, a shrinking population and a slow mean.
 
     beta: exponent of the noise's spectrum, 0 white, 2 brown.  keep: share of the elites scored again.  decay: factor by
     which each round has fewer candidates.  momentum: share of the last mean and std that stays.  Noise comes at every

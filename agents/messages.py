@@ -22,7 +22,7 @@ Value: TypeAlias = (
 """What a message may hold."""
 
 MAX_BYTES = 64 * 2**20
-"""Of a message, unless it is told otherwise."""
+"""Of a message, unless set otherwise."""
 MAX_LENGTH = 2**14
 """Items of one list or mapping."""
 MAX_VALUES = 2**20
@@ -126,7 +126,7 @@ def _value(raw: Any, depth: int) -> Value:
 
 
 def _array(raw: Mapping[Any, Any]) -> np.ndarray:
-    """A read-only view of the message's own bytes, which nobody can write to."""
+    """A read-only view of the message's own bytes, which cannot be written to."""
     dtype, shape, data = _dtype(raw, _ARRAY), raw[b"shape"], raw[b"data"]
     if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(
             type(n) is int and 0 <= n <= MAX_SIZE for n in shape):

@@ -1,7 +1,7 @@
 """The agent that remembers: it plans inside a world, acts, and watches how far the world was wrong.
 
 It builds its state from seen frames alone, at the first `act` of an episode, and imagines with noise of its own: it
-must not foresee that of the environment in which it acts.  Easy to get wrong: the frame that an action led to arrives
+must not equal that of the environment in which it acts.  Easy to get wrong: the frame that an action led to arrives
 with the next `act`, so the prediction is compared there, before it is decided whether the plan still holds.
 """
 
@@ -96,7 +96,7 @@ class MPCAgent:
     objective: of episodes without a goal of their own; aim: makes that of an episode's goal (see `objective_of`).
     fidelity: None scores by the state model alone (see `imagined_cost`) and renders nothing, so that there is no
     prediction to be wrong; ConfigError with rungs or an error bound.  rungs: successive halving, the cheapest first.
-    propose: ideas `[P, T, A]` for the first round; it is not told of deadlines.  estimator: adds the errors of the
+    propose: ideas `[P, T, A]` for the first round; it knows no deadlines.  estimator: adds the errors of the
     task's state to the reports.  hold: the action around which the first plan is searched (None: the centre of the
     action range).  frame_of: an observation to the mosaic `[H, W, 3]` of all cameras.  clock: seconds.
     report: of the last `act`.
@@ -133,7 +133,7 @@ class MPCAgent:
         self._imagining_ms = 0.0
 
     def reset(self, episode: Episode) -> None:
-        """Forget the past; the episode's number numbers the noise.  ConfigError where nobody says what to aim at."""
+        """Forget the past; the episode's number numbers the noise.  ConfigError where no goal is given."""
         self.objective = objective_of(episode, self._objective, self._aim)
         self._episode, self._state = episode, None
         self._tick, self._age = 0, 0
@@ -261,7 +261,7 @@ class MPCAgent:
 
 
 def _known(value: float | np.floating) -> float | None:
-    """None for a number that nobody computed."""
+    """None for a number that was not computed."""
     return float(value) if np.isfinite(value) else None
 
 

@@ -1,6 +1,6 @@
 """MPPI (Williams et al., arXiv 1707.02342): every candidate has a say, the cheaper the louder.
 
-Easy to get wrong: the weighted mean is nobody's candidate, so it is scored at the end before it may be the answer.
+Easy to get wrong: the weighted mean is no candidate, so it is scored at the end before it may be the answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def mppi(
     """`search` whose mean is that of all candidates, weighed by exp(-cost / scale); its std never changes.
 
     temperature: scale, as a share of the round's standard deviation of cost, so that it needs no unit.  Near 0 the best
-    candidate decides, far above 1 nobody does.
+    candidate decides, far above 1 all count alike.
     """
     if not temperature > 0:
         raise ConfigError(f"temperature must be above 0, got {temperature}")

@@ -1,4 +1,4 @@
-"""Planners by name, for whoever is configured rather than written."""
+"""Planners by name, for configurations."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What acts: the contract over many lanes, the one over a single lane, and the policies that need no model.
 
 Easy to get wrong: the first `act` after a `reset` answers the observation that opens the episode, and policies return
-what they mean, even beyond the bounds; whoever plays their actions clips them and counts that.
+what they mean, even beyond the bounds; the rollout clips them and counts that.
 Shapes: N lanes, A action, T recorded ticks.
 """
 

@@ -1,7 +1,7 @@
 """Policies as a planner's ideas: each is played in the imagination, closed loop, and its actions become candidates.
 
 TD-MPC2 (arXiv 2310.16828) seeds its planner so.  Easy to get wrong: proposals cost world time before the search begins,
-lanes x ticks of it, which the budget of the search does not see; `spend` is told of it.
+lanes x ticks of it, which the budget of the search does not see; `spend` receives it.
 Shapes: P policies, T ticks, A action, H W frame.
 """
 
@@ -32,7 +32,7 @@ class ImaginedPolicies:
     """A `Propose`: what `policies` would do for T ticks.
 
     observe: makes observations of imagined frames.  fidelity: of the imagining.  frame_of: an observation to the mosaic
-    of all cameras.  spend: told of lanes and ticks imagined.
+    of all cameras.  spend: receives lanes and ticks imagined.
     """
 
     world: World

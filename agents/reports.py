@@ -38,8 +38,8 @@ class ActReport:
     """What one `act` did.
 
     reason: why it planned, None where it followed its plan.  The next five are the search's (see `Plan`): of the plan
-    now followed for the costs, of this `act` for the rest.  A cost that nobody computed is None.  timing and traces (of
-    every imagining in this `act`) are left out of comparisons: only they may differ between equal runs.
+    now followed for the costs, of this `act` for the rest.  A cost that was not computed is None.  timing and traces
+    (of every imagining in this `act`) are left out of comparisons: only they may differ between equal runs.
     rank_agreement, regret: of its rungs (see `wcsim.agents.halving.Rung`), on average; None where there was none.
     realised: of the plan that this `act` gave up, over the ticks that it was followed, the cost promised and the cost
     of what came.

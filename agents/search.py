@@ -1,7 +1,7 @@
 """The loop that every sampling planner shares: draw candidates, score them, keep the best, refit, stop in time.
 
 A planner is a rule for refitting; everything else lives here once.  Easy to get wrong: the answer is the best candidate
-ever scored, not the final mean, which nobody has scored.  Shapes: N candidates, T ticks, A action, K knots.
+ever scored, not the final mean, which was never scored.  Shapes: N candidates, T ticks, A action, K knots.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Settings(TypedDict):
 
     low, high: inclusive bounds, `[A]` or `[T, A]`.  rounds: at most.  candidates: per round.  budget: its calls are
     candidates.  knots: see `knot_noise`; every tick is one if left out.  reserve_ms: time to leave for what follows.
-    proposals: `[P, T, A]` somebody else's ideas (a policy's, say), scored in the first round in place of drawn ones.
+    proposals: `[P, T, A]` other candidates (a policy's, say), scored in the first round in place of drawn ones.
     """
 
     low: np.ndarray

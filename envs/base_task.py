@@ -94,7 +94,7 @@ class BaseTask:
     def goal_frame(self) -> np.ndarray:
         """The goal's own frame."""
         if self.goal is None or self.goal.frame is None:
-            raise ConfigError(f"task {self.name!r} has no picture of its goal")
+            raise ConfigError(f"task {self.name!r} has no frame of its goal")
         return self.goal.frame.copy()
 
     def hold_action(self, frame: np.ndarray) -> np.ndarray:

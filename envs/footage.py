@@ -1,8 +1,8 @@
 """Footage as a task: recorded frames and actions of a robot that has no simulator here.
 
 Each recording is one `.npz` with `frames` `[T+1, H, W, 3]` uint8 and `actions` `[T, A]`, one action per frame after the
-first.  The truth plays it back, so it is the truth only for who plays the recorded actions.  No quantity is known, and
-what counts is the picture.  Easy to get wrong: an episode is as long as its recording, so `max_steps` of an experiment
+first.  The truth plays it back, so it is the truth only for the recorded actions.  No quantity is known, and
+only frames count.  Easy to get wrong: an episode is as long as its recording, so `max_steps` of an experiment
 must not exceed the shortest one.
 """
 
@@ -75,7 +75,7 @@ class Playback:
         return self._place
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""
 
 
 class Footage(BaseTask):

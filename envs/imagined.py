@@ -1,7 +1,7 @@
 """The environment whose physics is a video world model.
 
 One step: check the action, imagine one frame, decode it, estimate what it shows, return.  Between steps the rollout
-stays in latents; pixels are made for the observer and never fed back.  Easy to get wrong: `info` holds deterministic
+remains in latents; pixels are made for the observer and never fed back.  Easy to get wrong: `info` holds deterministic
 values only, and wall-clock times are beside it in `last_timing`.
 """
 
@@ -247,7 +247,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         return observation(self.played, self.lane.pixels, self.lane.robot)
 
     def _take_shown(self) -> list[np.ndarray]:
-        """The frames that nobody has asked for yet, as copies."""
+        """The frames that no `render` has returned yet, as copies."""
         shown, self._shown = self._shown, []
         return [frame.copy() for frame in shown]
 

@@ -1,6 +1,6 @@
 """What environments share: a task, a world and a fidelity, through which any number of lanes are imagined together.
 
-A `Lane` is an immutable value, so whoever keeps one has a snapshot, and branches share it without a copy.  Easy to get
+A `Lane` is an immutable value, so a reference to one is a snapshot, and branches share it without a copy.  Easy to get
 wrong: what one lane sees must not depend on its neighbours, to the last bit, or a cache would decide otherwise; so all
 products and convolutions on the CPU are batch-invariant (`wcsim.world.batch_invariant`).
 """

@@ -1,8 +1,8 @@
 """PushT: where a small disc is, to a fraction of a frame pixel, from how the renderer draws it.
 
 A frame is a table sampled every few pixels, without anti-aliasing: the outline of a disc six pixels wide is a handful
-of stairs, and an edge fitted through them is off by half a table pixel.  But there are only so many pictures of it, one
-for every whole table pixel it can be at.  So those around a first guess are held against what is seen, and the
+of stairs, and an edge fitted through them is off by half a table pixel.  But there are only so many drawings of it, one
+for every whole table pixel it can be at.  So those around a first guess are compared with what is seen, and the
 answer is the mean of their places, weighted by how likely each is (the posterior mean; the guess is the prior).  Easy
 to get wrong: the likeliest place alone is best on sharp frames and worst on those of a codec, which blur and tint.
 """
@@ -27,15 +27,15 @@ STRENGTH = 0.1
 """Standard deviation of the disc's contrast from the drawn one, as a prior: blur makes it faint, most where cut."""
 
 SOFT_PX = 0.5
-"""Blur of the drawn pictures in frame pixels: the simulator's frames are sharper, a world's softer."""
+"""Blur of the drawings in frame pixels: the simulator's frames are sharper, a world's softer."""
 
 DEVIATION = 0.15
-"""Standard deviation of a pixel from its picture, as a share of the disc's own hue.  More than noise alone would make:
+"""Standard deviation of a pixel from its drawing, as a share of the disc's own hue.  More than noise alone would make:
 errors of neighbouring pixels go together."""
 
 
 class DrawnDisc:
-    """All pictures of a scene's agent.
+    """All drawings of a scene's agent.
 
     axis: `[3]`, the colour direction in which frames are compared, 1 for `scene.agent_colour`.
     """
@@ -88,7 +88,7 @@ class DrawnDisc:
         hue, covered = (bank[taken].reshape(*picture.shape, behind.shape[1]) for bank in self._bank)
         rest = (patch.weight * (patch.value - behind))[:, None]
         disc = patch.weight[:, None] * (hue - behind[:, None] * covered)
-        # Least squares for the contrast of every picture, held to the drawn one.
+        # Least squares for the contrast of every drawing, bounded by the drawn one.
         pull = (DEVIATION / STRENGTH) ** 2
         strength = ((rest * disc).sum(2) + pull) / (np.square(disc).sum(2) + pull)
         misfit = np.square(rest - strength[:, :, None] * disc).sum(2) + pull * np.square(strength - 1)

@@ -1,6 +1,6 @@
 """PushT: the ground truth, `gym_pusht/PushT-v0`, driven so that it can be copied.
 
-Nobody here wrote the physics.  The simulator keeps contact caches that its public state does not show, so a
+The physics is gym-pusht's.  The simulator keeps contact caches that its public state does not show, so a
 snapshot is the start state plus the actions since, and restoring replays them: exact, at 0.2 ms per action.
 """
 

@@ -1,7 +1,7 @@
 """Videos of episodes, every frame of a chunk at true speed, with truth and error strip where there is a paired truth.
 
 Easy to get wrong: the environment inside must render lists of frames (`render_mode="rgb_array_list"`), which hold all
-frames since they were last asked for, and nobody else may ask.
+frames since they were last asked for, and nothing else may ask.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What `reset` is asked for, checked before anything moves.
 
-Easy to get wrong: Gymnasium takes Python's own integers alone and touches the generator before it looks at options;
+Easy to get wrong: Gymnasium takes Python's own integers alone and touches the generator before it reads options;
 here numpy's integers count as well, and a refusal leaves generators and lanes as they were.
 """
 

@@ -1,4 +1,4 @@
-"""A point in an imagined episode, kept in memory or on disk.
+"""A point in an imagined episode, in memory or on disk.
 
 In memory a snapshot shares all its tensors with the episode.  On disk it is `snapshot.safetensors`, every array, beside
 `snapshot.json`, all else; nothing is unpickled.  Easy to get wrong: what is not in here (the counts of Gymnasium's own
@@ -58,7 +58,7 @@ class EnvSnapshot:
 
 
 def own_state(state: WorldState) -> WorldState:
-    """A copy that shares no memory, so that whoever changes it in place changes nobody's past."""
+    """A copy that shares no memory, so that a change in place changes no other's past."""
     return replace(state, **{name: value.clone() for name, value in state.tensors().items()})
 
 
@@ -114,7 +114,7 @@ def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 
 
 def _snapshot_of(row: dict[str, Any], number: int, tensors: dict[str, Tensor]) -> EnvSnapshot:
-    """One snapshot; times of the chunk in progress are not kept."""
+    """One snapshot; times of the chunk in progress are not saved."""
 
     def tensor(name: str) -> Tensor:
         return tensors[f"{number}.{name}"]

@@ -69,7 +69,7 @@ def chunk_difference(env: ImaginedEnv, actions: np.ndarray) -> dict[str, np.ndar
     """How far actions `[k, A]` played as one chunk lead from the same played one by one, both from here.
 
     psnr_db: `[k]` between the two frames after each tick.  The metrics of the task's quantities: `[k]` between what is
-    estimated in them, NaN where one was not found.  The environment stays where it is.
+    estimated in them, NaN where one was not found.  The environment does not move.
     """
     chunked, single = env.branch(2)
     chunked.expect(actions)

@@ -3,7 +3,7 @@
     python examples/plan_mpc.py --ticks 16
 
 The planner imagines at a low fidelity, the environment at a higher one.  Easy to get wrong: the goal is a latent
-of the same world, so a picture of the goal must be encoded by that world's codec.
+of the same world, so a frame of the goal must be encoded by that world's codec.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python examples/step_environment.py --out videos
 
-Easy to get wrong: `import wcsim` is what registers the environments, so it stays although its name is not used.
+Easy to get wrong: `import wcsim` is what registers the environments, so keep it although its name is not used.
 """
 
 from __future__ import annotations

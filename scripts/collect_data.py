@@ -21,7 +21,7 @@ from recipe import Recipe
 from wcsim.envs.tasks import Truth, make_task, watch_exploration
 
 RESERVED_SEED = 900_000
-"""Simulator seeds from here on belong to nobody."""
+"""Simulator seeds from here on are never used."""
 
 
 def collect_shard(path: Path, task_name: str, seeds: range, steps: int, with_frames: bool) -> Path:

@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="folder with text_encoder and tokenizer in diffusers' layout")
     parser.add_argument("--device", default="cpu", help="where the text encoder runs")
     parser.add_argument("--revision", help="commit or branch of the weights' repository")
-    parser.add_argument("--out", type=Path, help="the world's folder (default: where wcsim looks)")
+    parser.add_argument("--out", type=Path, help="the world's folder (default: where wcsim finds it)")
     arguments = parser.parse_args()
     release = RELEASES[arguments.reference]
     release = replace(release, revision=arguments.revision or release.revision)

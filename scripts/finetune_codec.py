@@ -4,8 +4,8 @@
 
 From `OUTPUT/codec`: it is given more residual blocks, which begin as the identity, and both halves learn together once
 more, on whole frames, many of them with the recipe's first landmark, a disc, crowded or at the border.  (Crops have
-borders of their own, which no frame has.)  Latents are held to what the codec said before, so that whatever was trained
-on them still reads them.  With `refine_steps` in the recipe, the loss is of refined latents.  Exports, in
+borders of their own, which no frame has.)  Latents are kept near those of the codec before, so that whatever was
+trained on them still reads them.  With `refine_steps` in the recipe, the loss is of refined latents.  Exports, in
 diffusers' layout, the running mean of the weights, `OUTPUT/finetuned/`.  Resumes from `OUTPUT/finetuned.pt`.
 """
 
@@ -160,7 +160,7 @@ def loss_of(
 ) -> Tensor:
     """Reconstruction, the disc's displacement, and the latents' distance from what the codec said `before`.
 
-    refine_steps: how often the latents are refined; gradients leave out the pictures that the decoder draws.
+    refine_steps: how often the latents are refined; gradients leave out the frames that the decoder draws.
     Some latents carry noise, and some are the former codec's: the decoder has to go on reading both.
     """
     first = mean = codec.posterior(views.pixels)[0]

@@ -1,4 +1,4 @@
-"""Everything that somebody with a GPU should run, in order, into one JSON.
+"""Everything to run on a machine with a GPU, in order, into one JSON.
 
     python scripts/gpu_check.py --out runs/gpu-check
     python scripts/gpu_check.py --world FOLDER               # also a converted world (scripts/convert_cosmos.py)

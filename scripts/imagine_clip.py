@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--guidance-until", type=float, default=0.0,
                         help="noise level below which the prompt goes on alone, at half the cost")
     parser.add_argument("--context-refresh", type=float, default=0.0,
-                        help="fall of the noise level's root within which what was read of the given frames is kept")
+                        help="fall of the noise level's root within which the context's keys and values are reused")
     parser.add_argument("--cache", default="none", help="a preset")
     parser.add_argument("--decide", choices=["together", "apart"], default="together",
                         help="whether the guided branches share the cache's decisions")

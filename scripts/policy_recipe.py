@@ -43,7 +43,7 @@ class Learning(Strict):
 
 
 class Trial(Strict):
-    """Episodes in the truth after training, from seeds that nobody learnt from."""
+    """Episodes in the truth after training, from seeds that no policy was trained on."""
 
     first_seed: int = Field(600_000, ge=0)
     episodes: int = Field(20, ge=1)

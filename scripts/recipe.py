@@ -17,7 +17,7 @@ class Split(Strict):
     first_seed: int = Field(ge=0)
     episodes: int = Field(gt=0)
     frames: bool = True
-    """Whether pictures are kept beside actions and states; without them a split takes a thousandth of the room."""
+    """Whether frames are saved beside actions and states; without them a split takes a thousandth of the room."""
 
 
 class Data(Strict):
@@ -125,7 +125,7 @@ class CodecTraining(Strict):
     unshifted_share: float = Field(0.3, ge=0, le=1)
     """Share of the pairs that are not shifted: plain reconstruction."""
     shift_weight: float = Field(0.05, ge=0)
-    """Loss weight of the latents' failure to move with the picture."""
+    """Loss weight of the latents' failure to move with the frame."""
     kl_weight: float = Field(1e-4, ge=0)
     refine_steps: int = Field(0, ge=0)
     """How often, once trained, an encoded frame is compared with what the decoder draws of it."""

@@ -4,7 +4,7 @@
     python scripts/record_goldens.py pusht-96.evaluation  one of them
 
 Numbers go to `<world>.<run>.json`, frames to an `.npz` beside it, and `machine.json` says where bits must repeat.
-Easy to get wrong: a restructuring leaves these files alone; whoever records anew says why in the commit.
+Easy to get wrong: a restructuring leaves these files alone; a commit that records anew says why.
 """
 
 from __future__ import annotations

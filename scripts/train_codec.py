@@ -3,7 +3,7 @@
     python scripts/train_codec.py configs/train_pusht96.yaml
 
 First both halves learn on pairs of shifted crops, many of them around what moves, then on whole frames.  The first
-channels are told what to say: where the recipe's landmarks are, as smooth maps.  At last the encoder, and with it the
+channels are trained on targets: where the recipe's landmarks are, as smooth maps.  At last the encoder, and with it the
 latents and their statistics, stays as it is, and the decoder learns alone.  Resumes from `OUTPUT/codec.pt`; exports
 `OUTPUT/codec/` in diffusers' layout with the statistics filled in.
 """
@@ -111,7 +111,7 @@ def shift(latents: Tensor, offset: Tensor) -> Tensor:
 
 def loss_of(codec: Codec, pairs: Pairs, training: CodecTraining, generator: torch.Generator) -> Tensor:
     """Reconstruction of the second view from the shifted latents of the first, their distance from the latents of the
-    second (both ask that latents move as the picture does, as in EQ-VAE, arXiv 2502.09509), what the landmarks' maps
+    second (both ask that latents move as the frame does, as in EQ-VAE, arXiv 2502.09509), what the landmarks' maps
     miss, and a pull to a Gaussian.
     """
     mean, log_var = codec.posterior(pairs.first)

@@ -7,9 +7,9 @@
 
 Once it is decided what to skip, its time does not depend on the weights.  So decisions are recorded on the shipped
 world (or read from a file), and imposed on the cache that made them, which measures and extrapolates as ever.  Each
-denoise step is timed and written down (`steps.json`), so whoever stops loses one step; sums over them, operations, peak
-memory and the speed-up are printed and written to `true_size.json`.  Where others use the machine, trust the seconds of
-this process (`cpu_seconds`, over all threads) and not those of the wall.
+denoise step is timed and written down (`steps.json`), so a run that stops loses one step; sums over them, operations,
+peak memory and the speed-up are printed and written to `true_size.json`.  Where others use the machine, trust the
+seconds of this process (`cpu_seconds`, over all threads) and not those of the wall.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Enough(Exception):
 class Watch(CachePolicy):
     """A policy that times denoise steps, from the beginning of one to that of the next.
 
-    tell: is told the seconds of every step, on the wall and of this process.  until: when the wall clock has passed
+    tell: receives the seconds of every step, on the wall and of this process.  until: when the wall clock has passed
     this, no step begins any more.
     """
 

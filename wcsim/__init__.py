@@ -1,6 +1,6 @@
 """wcsim: closed-loop robot simulation inside action-conditioned Cosmos video world models, made affordable by caching.
 
-Importing wcsim registers its Gymnasium ids and stays light: torch is loaded when a world is.
+Importing wcsim registers its Gymnasium ids and is light: torch is loaded when a world is.
 """
 
 from __future__ import annotations

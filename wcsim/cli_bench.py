@@ -65,7 +65,7 @@ def bench_env_command(
     starts: Annotated[int, typer.Option(min=1, help="Episodes in which chunks are compared with single steps.")] = 16,
     ticks: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 8,
     fewer_steps: Annotated[int, typer.Option(min=1, help="Denoise steps to hold against the deadline, too.")] = 14,
-    deadline_ms: Annotated[float, typer.Option(min=0, help="What a single step is held against.")] = 100.0,
+    deadline_ms: Annotated[float, typer.Option(min=0, help="Time that a single step may take.")] = 100.0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Make graphs of the world with torch.compile.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-env"),

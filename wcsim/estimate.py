@@ -24,7 +24,7 @@ class Estimate:
     """What an estimator says of N frames, or a simulator of N states.
 
     values: quantity name to `[N, size]`, NaN where not found.  found: name to `[N]` bool.  progress: `[N]` in [0, 1],
-    the task's own measure, 0 where it cannot be told.  success: `[N]` bool.  shape_ok: `[N]` bool, the frame shows
+    the task's own measure, 0 where it is unknown.  success: `[N]` bool.  shape_ok: `[N]` bool, the frame shows
     every thing once and whole.  fit: name to `[N]` in [0, 1], how well what is seen agrees with the value; optional.
     """
 
@@ -68,14 +68,14 @@ class Estimate:
 
     @classmethod
     def exact(cls, values: Values, *, progress: np.ndarray, success: np.ndarray) -> Self:
-        """What one says who sees the simulator's state: everything is found and whole."""
+        """The estimate of one that sees the simulator's state: everything is found and whole."""
         yes = np.ones(len(success), dtype=bool)
         return cls({name: np.asarray(value, np.float64) for name, value in values.items()},
                    dict.fromkeys(values, yes), np.asarray(progress, np.float64), np.asarray(success, bool), yes)
 
     @classmethod
     def nothing(cls, spec: StateSpec, count: int) -> Self:
-        """What one says who finds nothing in `count` frames."""
+        """The estimate of one that finds nothing in `count` frames."""
         no = np.zeros(count, dtype=bool)
         return cls(spec.unknown(count), dict.fromkeys(spec.names, no), np.zeros(count), no, no)
 
@@ -112,11 +112,11 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What a policy is told before the first step of an episode.
+    """What a policy may know before the first step of an episode.
 
     number: which one, from 0; seed: of its start and its noise.  Together with the step they number everything random
     in a policy.  instruction: the task in words.  goal: None where the task has no goal of its own.  actions: recorded
-    ones `[T, A]`, of a replayed recording or of whoever demonstrated the goal.
+    ones `[T, A]`, of a replayed recording or of the goal's demonstrator.
     """
 
     number: int

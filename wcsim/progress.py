@@ -1,7 +1,7 @@
 """Where long work says how far it is, on stderr: one moving line on a terminal, now and then a new line elsewhere.
 
-Easy to get wrong: away from a terminal all but the first of what is told within `EVERY_S` seconds is dropped, so
-nothing that must be read may be told here.
+Easy to get wrong: away from a terminal all but the first report within `EVERY_S` seconds is dropped, so
+nothing that must be read may be reported here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def progress(what: str) -> Iterator[Shown]:
 
 
 class Bar:
-    """One bar of rich's, which moves to and fro until a count is told."""
+    """One bar of rich's, which moves to and fro until a count is given."""
 
     def __init__(self, shown: bars.Progress, what: str) -> None:
         self._shown, self._what = shown, what
@@ -62,7 +62,7 @@ class Bar:
 
 
 class Lines:
-    """Prints what it is told, at most once in `EVERY_S` seconds, and the first time at once; a count comes with the
+    """Prints reports, at most once in `EVERY_S` seconds, and the first time at once; a count comes with the
     time left, by the pace since the first one."""
 
     def __init__(self, what: str, clock: Callable[[], float] = monotonic) -> None:

@@ -161,7 +161,7 @@ class StateSpec:
 
     @property
     def goal(self) -> tuple[Quantity, ...]:
-        """Those in which the task's goal is told."""
+        """Those in which the task's goal is given."""
         return tuple(quantity for quantity in self.quantities if quantity.goal)
 
     @property

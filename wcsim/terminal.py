@@ -36,7 +36,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def run_directory(out: Path | None, name: str, *, fork: bool) -> Path:
-    """The run directory; of a fork, a fresh one beside it, which is told."""
+    """The run directory; of a fork, a fresh one beside it, which is printed."""
     from wcsim.runs.run import fresh_sibling
 
     path = out or Path("runs") / name

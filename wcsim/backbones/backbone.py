@@ -1,7 +1,7 @@
 """The contract of a backbone: a video diffusion transformer that a world, a sampler and a cache policy can open.
 
 A pass is three calls: `embed_step`, `run_blocks` in any ranges, `head`.  So a cache policy decides which blocks run,
-and nobody re-implements the model.  What stands still is made once: texts per world, `prepare` per denoise loop,
+and no model is implemented twice.  What is constant is made once: texts per world, `prepare` per denoise loop,
 `modulations` for all its steps.  Conventions that every backbone keeps:
 
 - Latents are `[N, C, T, h, w]`.  Clean context frames come first, noisy ones behind them; `clean` says which is which.
@@ -73,7 +73,7 @@ class Text(Protocol):
 
 
 class Constants(Protocol):
-    """What stands still during a denoise loop; only the backbone reads the rest."""
+    """What is constant during a denoise loop; only the backbone reads the rest."""
 
     @property
     def text(self) -> Any:

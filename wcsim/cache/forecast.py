@@ -1,4 +1,4 @@
-"""A tensor continued over denoise steps by its finite differences: held (order 0), straight (1), curved (2 and up).
+"""A tensor continued over denoise steps by its finite differences: constant (order 0), linear (1), curved (2 and up).
 
 f_0 is the value at the last full pass, f_{j+1} the change of f_j per step between the last two (arXiv 2503.06923, where
 they stand in for derivatives).  A "step" is a denoise step, or any other measure of how far ago something was.  Easy to

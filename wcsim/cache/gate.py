@@ -113,7 +113,7 @@ class DriftConfig(GateConfig):
     """Whether to measure on the generated frames only: clean context hardly moves and dilutes every mean."""
 
     def unmeasured(self, stack: BlockStack) -> int:
-        """Leading tokens that no measurement looks at."""
+        """Leading tokens that no measurement reads."""
         return stack.context * stack.grid[1] * stack.grid[2] if self.mask_context else 0
 
 

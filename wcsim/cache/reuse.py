@@ -1,4 +1,4 @@
-"""The denoise step that all caches share: look, decide lane by lane, reuse or compute, remember.
+"""The denoise step that all caches share: measure, decide lane by lane, reuse or compute, remember.
 
 A policy fills in three methods of `Gated` and names a dataclass of tensors as its memory.  Easy to get wrong: an upload
 waits for everything queued on the device, so what a decision sends back (`Split`) is uploaded right after the one
@@ -124,7 +124,7 @@ class Gated(CachePolicy, ABC, Generic[Memory]):
     def forward(
         self, stack: BlockStack, step: int, state: State[Memory]
     ) -> tuple[Tensor, State[Memory], Decision]:
-        """Look, decide, predict the lanes that hit, resume the others: the velocity `[N, b, k, C, h, w]`."""
+        """Measure, decide, predict the lanes that hit, resume the others: the velocity `[N, b, k, C, h, w]`."""
         config, memory, tokens = self.config, state.memory, stack.tokens
         config.check_depth(stack.depth)
         probe = stack.run(tokens, 0, config.always_run) if config.always_run else tokens

@@ -1,7 +1,7 @@
 """TeaCache (Liu et al., arXiv 2411.19108): the change of the first block's modulated input, rescaled by a polynomial
 that was fitted to predict the change of the output from it.
 
-`InputGate` holds all but the rescaling, for whoever gates on what the first block reads.  Easy to get wrong: the
+`InputGate` holds all but the rescaling, for caches that gate on what the first block reads.  Easy to get wrong: the
 coefficients belong to one model; those of another turn the threshold into a number without meaning.
 """
 

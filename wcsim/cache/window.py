@@ -36,7 +36,7 @@ def push(
 ) -> Window:
     """The window after a step: lanes that computed add their residuals (eq. 7), lanes that reused keep theirs.
 
-    unread: leading tokens whose probe residual nobody will ask for.
+    unread: leading tokens whose probe residual is never read.
     """
     if window is not None and not split.any_miss:
         return window

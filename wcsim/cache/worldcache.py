@@ -35,7 +35,7 @@ from wcsim.types import BlockStack, Decision
 @dataclass(frozen=True, slots=True)
 class Memory:
     """z_ref, p_ref: tokens and probe that motion and drift are measured from; None where nothing reads them.  Only
-    `window.r1` and `r2` hold all tokens, whatever else is kept of them leaves out those that nobody reads."""
+    `window.r1` and `r2` hold all tokens, whatever else is kept of them leaves out those that are never read."""
 
     window: Window
     z_ref: Tensor | None
@@ -96,7 +96,7 @@ class WorldCache(Gated[Memory]):
             return self.error is not None or self.threshold > 0
 
         def unread(self, stack: BlockStack) -> int:
-            """Leading tokens whose probe residuals nobody reads: those not measured, unless each has its own gain."""
+            """Leading tokens whose probe residuals are never read: those not measured, unless each has its own gain."""
             return self.unmeasured(stack) if self.gain == "lane" else 0
 
         def growth(self, step: int, num_steps: int) -> float:

@@ -35,7 +35,7 @@ class EffortConfig(StrictConfig):
     """How hard to plan; see `wcsim.agents.chunks.Effort`."""
 
     fidelity: FidelityConfig | None
-    """Of the scoring; null asks the world's state model alone and imagines no picture."""
+    """Of the scoring; null asks the world's state model alone and renders no frame."""
     candidates: int | None = Field(None, ge=1)
     """Per round; None takes `planning.candidates`."""
     elites: int | None = Field(None, ge=1)

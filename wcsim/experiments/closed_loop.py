@@ -74,7 +74,7 @@ class ClosedLoopConfig(StrictConfig):
     fidelity: FidelityConfig = FidelityConfig()
     """Of the cached world; the uncached one differs in the cache alone."""
     policy: PolicyConfig
-    """Who acts."""
+    """The policy that acts."""
     deadline_ms: float = Field(1000.0, gt=0)
     """What a control step may take: planning, and imagining the next frame."""
     device: str = "cpu"

@@ -1,7 +1,7 @@
 """Where jobs run: here, or in processes of this machine; a distributed engine is another class with the same method.
 
 A job is a value and its function a module's own, so that both can be sent.  Easy to get wrong: jobs end in any order,
-so whoever collects results must not depend on it.
+so code that collects results must not depend on it.
 """
 
 from __future__ import annotations

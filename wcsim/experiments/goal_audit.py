@@ -1,7 +1,7 @@
 """How several ways of scoring rank the same candidates, against each other and against the truth.
 
 Easy to get wrong: costs of two objectives or fidelities are ranked against each other, never subtracted; what a wrong
-choice costs is told in the costs of the one that is trusted.  Shapes: N candidates, T ticks, A action.
+choice costs is measured in the costs of the one that is trusted.  Shapes: N candidates, T ticks, A action.
 """
 
 from __future__ import annotations

@@ -20,14 +20,14 @@ from wcsim.rollout.sinks import Recorder, listen
 
 @dataclass(frozen=True, slots=True)
 class GoalStart:
-    """start: where an episode begins.  goal: where it shall end.  actions: `[T, A]` of who got there."""
+    """start: where an episode begins.  goal: where it shall end.  actions: `[T, A]` that led there."""
 
     start: Start
     goal: Goal
     actions: np.ndarray
 
     def episode(self, number: int, seed: int, instruction: str, max_steps: int) -> Episode:
-        """What a policy is told; whoever repeats the actions holds the last of them to the end."""
+        """What a policy may know; a replay of the actions repeats the last of them to the end."""
         rest = np.repeat(self.actions[-1:], max(0, max_steps - len(self.actions)), axis=0)
         return Episode(number, seed, instruction, self.goal, np.concatenate([self.actions, rest]))
 

@@ -70,7 +70,7 @@ class GoalsConfig(StrictConfig):
     """Of the imagined environment."""
     policies: tuple[PolicyConfig, ...] = Field(min_length=1)
     reference: str
-    """The policy that others are held against, a planner."""
+    """The policy that others are compared with, a planner."""
     audit: AuditConfig | None = AuditConfig()
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)

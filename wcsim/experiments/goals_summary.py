@@ -78,7 +78,7 @@ def _mean(name: str, values: Sequence[float]) -> dict[str, Any]:
 
 
 def _against(reference: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
-    """Paired with the reference policy: who reached what the other did not."""
+    """Paired with the reference policy: which reached what the other did not."""
     flips = mcnemar(*(np.array([row["reached"] for row in some]) for some in (reference, rows)))
     return {"only_reference": flips.only_first, "only_this": flips.only_second, "mcnemar_p": flips.p}
 

@@ -23,7 +23,7 @@ from wcsim.runs.run import Run
 Job = TypeVar("Job")
 Row = Mapping[str, Any]
 Progress = Callable[[int, int], None]
-"""Told how many jobs are done, of how many."""
+"""Receives how many jobs are done, of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def complete(
 ) -> Run:
     """Play the jobs whose episodes `run` lacks; then write table and summary, unless nothing was left to do.
 
-    Nobody else may write the run meanwhile.
+    No other process may write the run meanwhile.
 
     jobs: with the keys of their episodes.  columns: of `episodes.csv`; none writes no table.  counts: which rows belong
     into it.  The run is closed in the end, so that others may write.

@@ -35,7 +35,7 @@ class Experiment(Protocol):
 
 
 class Checked(Protocol):
-    """A policy's configuration, as far as can be told before it is built."""
+    """A policy's configuration, as far as it is known before it is built."""
 
     def check(self, task: Task, spec: WorldSpec) -> None:
         """ConfigError for what the task or the world do not allow."""

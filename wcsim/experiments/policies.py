@@ -1,4 +1,4 @@
-"""Who acts, as configuration: the one registry of policies, used by runs, evaluations, goals and budgets alike.
+"""Policies as configuration: the one registry of policies, used by runs, evaluations, goals and budgets alike.
 
 `PolicyConfig` is a union by `kind`; policies from elsewhere are found by the entry point `wcsim.policies`, or as
 `{kind: "module:Class", options: {...}}`.  Easy to get wrong: everything that loads or builds third-party code runs with
@@ -93,7 +93,7 @@ class RandomPolicyConfig(PolicySettings):
 
 
 class HoldPolicyConfig(PolicySettings):
-    """Stays where it is first seen, by the task's own word."""
+    """Holds the robot where it is first seen, by the task's own `hold_action`."""
 
     kind: Literal["hold"] = "hold"
 
@@ -122,7 +122,7 @@ class ReplayPolicyConfig(PolicySettings):
 
 
 class RecordedPolicyConfig(PolicySettings):
-    """Plays what was recorded with each episode: a recording's own actions, or those of who demonstrated its goal."""
+    """Plays what was recorded with each episode: a recording's own actions, or those of its goal's demonstrator."""
 
     kind: Literal["recorded"] = "recorded"
 

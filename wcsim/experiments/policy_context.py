@@ -65,7 +65,7 @@ class PolicySettings(StrictConfig):
 
 def source_files(function: str, options: Mapping[str, Any], *, what: str) -> dict[str, Path]:
     """The module that defines `module:name`, and every option that names a file, or a folder by a path with a
-    separator: what a policy from elsewhere depends on, as far as it can be told.  `what` begins errors."""
+    separator: what a policy from elsewhere depends on, as far as it is known.  `what` begins errors."""
     module = getmodule(attribute(function, what=what))
     source = None if module is None else getattr(module, "__file__", None)
     found = {} if source is None else {"function": Path(source)}

@@ -1,6 +1,6 @@
 """What each step cost, against a deadline.
 
-Spans nest, so they do not add up to a step: one of them encloses the others, and only it is held against the deadline.
+Spans nest, so they do not add up to a step: one of them encloses the others, and only it is compared with the deadline.
 Easy to get wrong: first steps (of the log, and where the caller says so) carry warm-up; they are reported apart and
 enter no other number.
 """

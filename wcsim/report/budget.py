@@ -82,8 +82,8 @@ def _deadlines(summary: Mapping[str, Any]) -> Section:
     table = Table("By deadline", ("", "deadline, ms", "success", "progress", "95%", "plan p50", "p95", "p99", "max",
                                   "met", "real time", "candidates"), rows)
     return Section("deadline", "What a deadline buys", reading,
-                   "Colours are efforts, lines planners; bars are 95% intervals. While it plans, the scene stands "
-                   "still: what a late plan costs in a moving one is below. `wcsim budget CONFIG --recommend MS` "
+                   "Colours are efforts, lines planners; bars are 95% intervals. While it plans, the scene does not "
+                   "move: what a late plan costs in a moving one is below. `wcsim budget CONFIG --recommend MS` "
                    "prints the setting to take.", tuple(panels), (table,))
 
 
@@ -99,10 +99,10 @@ def _delays(summary: Mapping[str, Any]) -> Section:
     ]
     rows = tuple((f"{cell['mode']}, {phrases.plural(cell['delay'], 'tick')}", *_outcome(cell),
                   phrases.percent(cell["waited"])) for cell in cells)
-    table = Table("By delay", ("", "success", "progress", "95%", "ticks stood still"), rows)
+    table = Table("By delay", ("", "success", "progress", "95%", "ticks held"), rows)
     return Section(
         "delay", "What a delay costs", f"{first['planner']} on {first['effort']}, plans arriving late.",
-        "wait stands still until the plan arrives; naive goes on with the last one and then switches; ensemble "
+        "wait holds the robot until the plan arrives; naive goes on with the last one and then switches; ensemble "
         "averages the plans that cover a tick; freeze plans knowing what will have been done by then.",
         tuple(panels), (table,))
 

@@ -78,8 +78,8 @@ def _joint(rows: Sequence[Row]) -> str:
 
     return _table(
         ["at least", "uncached", "error", "cached", "error", "gain"],
-        ([f"{row['speed']}x", text(row["uncached"]), _error(row["uncached"]), text(row["cached"]), _error(row["cached"]),
-          percent(row["gain"])] for row in rows),
+        ([f"{row['speed']}x", text(row["uncached"]), _error(row["uncached"]), text(row["cached"]),
+          _error(row["cached"]), percent(row["gain"])] for row in rows),
     )
 
 

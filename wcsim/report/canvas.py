@@ -41,7 +41,8 @@ PALETTE = {
     "decode": ("#e08e5b", "#dd9466"),
     "estimate": ("#959da5", "#7d858d"),
 }
-"""Name to colour on light and on dark ground.  Series differ in lightness too, for those who do not see hues apart."""
+"""Name to colour on light and on dark ground.  Series differ in lightness too, for readers who cannot tell hues
+apart."""
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 
@@ -115,7 +116,7 @@ def draw(name: str, description: str, paint: Callable[[Figure], None], *, height
 
 def _embeddable(document: str, name: str, description: str) -> str:
     """The `<svg>` element of a document, its ids and colours rewritten: inside tags alone, for what stands between them
-    is text, and may be anybody's name."""
+    is text, and may be any name."""
     svg = document[document.index("<svg") :].strip()
     prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
     used = {found for tag in TAG.findall(svg) for found in re.findall(r'(?:url\(|href=")#([^)"]+)', tag)}

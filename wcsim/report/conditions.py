@@ -46,7 +46,8 @@ def clipped_of(episodes: Iterable[Row], config: Mapping[str, Any]) -> str:
 
 
 def policy_of(row: Row, config: Mapping[str, Any]) -> str:
-    """Who acted in an episode: the row's own policy, the planner of a sweep's cell, or the one policy of the run."""
+    """The policy that acted in an episode: the row's own policy, the planner of a sweep's cell, or the one policy of
+    the run."""
     if "planner" in row:
         return f"{row['planner']} on {row['effort']}"
     policy = config.get("policy") or {}

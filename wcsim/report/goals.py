@@ -1,4 +1,4 @@
-"""The page of a goal run: who reaches its goals, at what price, and how far the cheap ways of imagining mislead.
+"""The page of a goal run: which policies reach goals, at what price, and how far the cheap ways of imagining mislead.
 
 Easy to get wrong: policies are compared start by start, so the intervals of their rates may overlap where the paired
 test still tells them apart; both are shown.
@@ -124,7 +124,7 @@ def _audit(summary: Row) -> Section:
         f"{phrases.plural(audit['starts'], 'start')}, one set of candidates each; their true costs spread by "
         f"{phrases.number(audit['spread'])} on average.",
         "Kendall's tau is 1 for the same order. Regret is what the favourite costs more than the best one, by whom it "
-        "is held against.", tables=(Table("Rank agreement and top-1 regret", head, rows),))
+        "is compared with.", tables=(Table("Rank agreement and top-1 regret", head, rows),))
 
 
 def _bars(name: str, title: str, places: Sequence[Row], value: str, interval: str) -> Panel:

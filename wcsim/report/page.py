@@ -1,7 +1,7 @@
 """One self-contained page per run, made from what is on disk.
 
 Every number comes from `summary.json` or the rows, so a page can be written again at any time.  Easy to get wrong:
-names in a configuration are anybody's text; only the SVG that this package draws goes into the page unescaped.
+names in a configuration are untrusted text; only the SVG that this package draws goes into the page unescaped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pages' common frame: one environment, one style sheet, and drawings that may stand in it as they are."""
+"""The pages' common frame: one environment, one style sheet, and drawings that go in as they are."""
 
 from __future__ import annotations
 

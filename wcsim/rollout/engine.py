@@ -1,7 +1,7 @@
 """The one rollout loop: N lanes of any places under the same actions, one policy acting in one of them.
 
 Closed loops, evaluations, goals and budgets are configurations of it.  Easy to get wrong: only what the policy waits
-for is its latency, so every place times itself; and places take turns in going first, because whoever goes first pays
+for is its latency, so every place times itself; and places take turns in going first, because the first one pays
 for cold caches of the machine.
 """
 
@@ -31,7 +31,7 @@ def on_success(estimate: Estimate, lanes: np.ndarray) -> np.ndarray:
 
 
 def opening(task: Task, number: int, seed: int) -> tuple[Start, Episode]:
-    """How an episode begins: its start, and what a policy is told of it."""
+    """How an episode begins: its start, and what a policy may know of it."""
     start = task.start(seed)
     return start, Episode(number, seed, start.instruction or task.description, start.goal or task.goal, start.recorded)
 

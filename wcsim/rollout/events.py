@@ -1,4 +1,4 @@
-"""What a rollout tells: typed events, each with all lanes that are still going.
+"""The events of a rollout, typed, each with all lanes that are still going.
 
 Easy to get wrong: a lane whose episode has ended leaves the batch, so positions in an event move; `lanes` says whose
 they are.  Shapes: n lanes still going, A action, H W frame, C h w latent.
@@ -23,7 +23,7 @@ class Seen:
     """What n lanes of a place show after a reset or a step.
 
     frames: `[n, H, W, 3]` uint8, mosaics of all cameras.  estimate: from them.  exact: from the simulator's state,
-    in the truth.  latents: `[n, C, h, w]`, None where there are none (a start in a world, a truth that nobody encodes).
+    in the truth.  latents: `[n, C, h, w]`, None where there are none (a start in a world, a truth that is not encoded).
     traces: what the cache did in each lane; empty where nothing was imagined.  spans_ms: time by span.
     """
 

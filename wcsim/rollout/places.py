@@ -45,14 +45,14 @@ class Place(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what is held."""
+        """Release resources."""
         ...
 
 
 class TruthPlace:
     """A simulator, or a recording, per lane.
 
-    observed: whether somebody acts on what is seen here; the estimate is then made from pixels, as a policy in a world
+    observed: whether a policy acts on what is seen here; the estimate is then made from pixels, as a policy in a world
     has it, and else taken from the state.  encode: frames `[n, H, W, 3]` to latents, for distances in latents.
     """
 
@@ -134,7 +134,7 @@ class WorldPlace:
         self._lanes = [self._lanes[lane] for lane in lanes.tolist()]
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""
         self._lanes = []
 
     def _see(self, ticks: Sequence[Tick], spans_ms: dict[str, float]) -> Seen:

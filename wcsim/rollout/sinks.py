@@ -1,4 +1,4 @@
-"""Who listens to a rollout: a sink takes events and makes something of them.
+"""Sinks: each takes the events of a rollout and makes something of them.
 
 A new one is a class of two methods.  Easy to get wrong: lanes end at different steps, so a sink that keeps something
 per episode keeps it by lane number.  Shapes: T steps, H W frame, C h w latent, A action, D denoise steps.
@@ -124,7 +124,7 @@ class Recorder:
             self.episodes[event.lane].ended = event.ended
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""
 
     def _see(self, lanes: np.ndarray, seen: Mapping[str, Seen], *, first: bool) -> None:
         for name, what in seen.items():

@@ -1,1 +1,1 @@
-"""The run directory: what a run depends on, who writes it, and that it is whole."""
+"""The run directory: what a run depends on, which process writes it, and that it is whole."""

@@ -1,8 +1,8 @@
-"""One writer per run directory: a lock file that says who holds it.
+"""One writer per run directory: a lock file that names its owner.
 
-Where the system has `flock`, the lock ends with its process, however that ends, so that a dead holder blocks nobody.
+Where the system has `flock`, the lock ends with its process, however that ends, so a dead holder blocks no other.
 Elsewhere the existence of the file is the lock, and after a kill a person removes it: the message says so.  Easy to get
-wrong: the file is removed on release, so whoever opened it before that holds the lock of a file that is gone.
+wrong: the file is removed on release, so a process that opened it before that has the lock of a file that is gone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RunLock:
         while True:
             opened = _open(path)
             if opened is None:
-                continue  # it was released between two looks
+                continue  # it was released between two checks
             descriptor, fresh = opened
             locked = _flock(descriptor)
             if locked is False or (locked is None and not fresh):

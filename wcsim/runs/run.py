@@ -46,9 +46,9 @@ class Run:
     each with the `job` that it belongs to."""
 
     def __init__(self, path: Path, lock: RunLock | None = None) -> None:
-        """Read the run at `path`, changing nothing, so that a report may look while it still runs.
+        """Read the run at `path`, changing nothing, so that a report may read it while it runs.
 
-        lock: held by whoever writes; `create`, `open` and `resume` take it.  Raises RunError where `path` holds no run
+        lock: that of the writer; `create`, `open` and `resume` take it.  Raises RunError where `path` holds no run
         or a damaged one.
         """
         _check_names(path)
@@ -142,7 +142,7 @@ class Run:
         return set(self._sums)
 
     def close(self) -> None:
-        """Let others write; what was read stays."""
+        """Let others write; what was read remains in memory."""
         if self._lock is not None:
             self._lock.release()
         self._lock = None

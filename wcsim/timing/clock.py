@@ -1,7 +1,7 @@
 """Clocks and simulated latency: what a model call takes, where it must be the same on every machine.
 
 Everything here is a function of the number of the call and its size, so a run under a simulated clock repeats bit for
-bit.  Easy to get wrong: a clock that is off stands still, so that a deadline never passes; calls then bound a plan.
+bit.  Easy to get wrong: a clock that is off never advances, so a deadline never passes; calls then bound a plan.
 """
 
 from __future__ import annotations

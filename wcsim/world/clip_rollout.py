@@ -1,7 +1,7 @@
 """Rollouts of a world of clips: official robot models, which imagine a chunk of frames from the last one, all at once.
 
-The interface is `World`'s, a frame per action: what stands for a frame outside is the picture itself, `[3, H, W]` in
-[-1, 1], and latents stay inside.  A chunk whose actions are not all known yet is imagined with the rest at rest, and
+The interface is `World`'s, a frame per action: a frame is passed as pixels, `[3, H, W]` in
+[-1, 1], and latents never leave.  A chunk whose actions are not all known yet is imagined with the rest at rest, and
 only its known frames are shown; it is imagined again as more become known, always from the frame it began with, the
 anchor.  So twelve actions at once are the official loop, and one at a time costs twelve times as much.  Easy to get
 wrong: the context moves on at the end of a chunk, not with every frame.
@@ -39,7 +39,7 @@ class ClipRollout:
     parts: Parts
 
     def encode(self, frames: np.ndarray, refine_steps: int | None = None) -> Tensor:
-        """Pictures `[..., 3, H, W]` in [-1, 1] of uint8 frames `[..., H, W, 3]`; nothing is lost, so there is
+        """Pixels `[..., 3, H, W]` in [-1, 1] of uint8 frames `[..., H, W, 3]`; nothing is lost, so there is
         nothing to refine."""
         del refine_steps
         check_frames(self.parts.spec, frames)
@@ -47,7 +47,7 @@ class ClipRollout:
         return pixels.view(*frames.shape[:-3], *pixels.shape[1:])
 
     def decode(self, latents: Tensor) -> np.ndarray:
-        """Frames uint8 `[..., H, W, 3]` of pictures `[..., 3, H, W]`."""
+        """Frames uint8 `[..., H, W, 3]` of pixels `[..., 3, H, W]`."""
         frames: np.ndarray = to_frames(latents.reshape(-1, *latents.shape[-3:])).cpu().numpy()
         return frames.reshape(*latents.shape[:-3], *frames.shape[1:])
 
@@ -62,7 +62,7 @@ class ClipRollout:
         return self._anchor(replace(state, frame=state.frame + frames.shape[1]), self._look_back(frames))
 
     def observe(self, state: WorldState, latents: Tensor, actions: np.ndarray) -> WorldState:
-        """Go on from one really seen frame per lane: pictures `[N, 3, H, W]`; the actions `[N, A]` are only checked."""
+        """Go on from one real frame per lane: pixels `[N, 3, H, W]`; the actions `[N, A]` are only checked."""
         check_action(self.parts.spec.action, actions)
         return self._anchor(replace(state, frame=state.frame + 1), self._look_back(self.decode(latents)[:, None]))
 

@@ -113,8 +113,8 @@ class Codec(WanCodec):
         return pixels
 
     def refine(self, latents_BCHW: Tensor, first_BCHW: Tensor) -> Tensor:
-        """Latents, as `posterior` gives them, corrected once by how the encoder's answer to their own picture differs
-        from `first`, its answer to the frame."""
+        """Latents, as `posterior` gives them, corrected once by how the encoder's answer to their own decoded frame
+        differs from `first`, its answer to the frame."""
         shown = self.reconstruct(latents_BCHW).clamp(-1.0, 1.0)
         return latents_BCHW + first_BCHW - self.posterior(shown)[0]
 

@@ -54,7 +54,7 @@ class FrameRollout:
         return self._append(state, latents, torch.from_numpy(padded).to(device), known, seen=True)
 
     def observe(self, state: WorldState, latents: Tensor, actions: np.ndarray) -> WorldState:
-        """Append one really seen frame per lane: latents `[N, C, h, w]` and the actions `[N, A]` that led to it."""
+        """Append one real frame per lane: latents `[N, C, h, w]` and the actions `[N, A]` that led to it."""
         action, device = self.parts.spec.action, self.parts.device
         encoded = torch.from_numpy(features(action, check_action(action, actions)))
         known = torch.ones(state.num_lanes, 1, dtype=torch.bool, device=device)

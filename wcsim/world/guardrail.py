@@ -1,8 +1,8 @@
 """A guardrail, for whom it may concern: it sees prompts before they are encoded and frames before they are shown.
 
-None is built in and none is on unless somebody says so: `World.load(..., guardrail=...)`, or for every world of a
+None is built in and none is on unless asked for: `World.load(..., guardrail=...)`, or for every world of a
 process `WCSIM_GUARDRAIL=module:function`, whose function takes nothing and returns a `Guardrail`.  Easy to get wrong:
-it watches what leaves a world as pictures (`World.decode`); latents, which planners read, pass unseen.
+it checks what leaves a world as frames (`World.decode`); latents, which planners read, pass unseen.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each branch, `conditional` and `unconditional`, runs the blocks under its own text.  A cache policy is shown both at
 once, branch beside branch along the frames: what it remembers covers each branch, what it decides holds for both.  Or
-each branch has a policy's state to itself, kept under its name, as in code that runs the branches one after the other.
+each branch has a policy's state of its own, under its name, as in code that runs the branches one after the other.
 Easy to get wrong: the scale counts from the conditional branch, v = c + g (c - u), so that g = 0 is the conditional
 branch alone, and costs one pass.
 
@@ -56,7 +56,7 @@ class Group:
 
 
 def groups_of(conditional: Text, unconditional: Text | None, guidance: Guidance | None) -> Sequence[Group]:
-    """Who decides with whom, in the order in which they run."""
+    """Which branches decide together, in the order in which they run."""
     if guidance is None or unconditional is None:
         return (Group((CONDITIONAL,), ((conditional, 1),)),)
     texts = {CONDITIONAL: conditional, UNCONDITIONAL: unconditional}

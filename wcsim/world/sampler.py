@@ -1,4 +1,4 @@
-"""The denoise loop: rectified flow from noise to latents, context frames held clean, blocks run by a cache policy.
+"""The denoise loop: rectified flow from noise to latents, context frames clean, blocks run by a cache policy.
 
 Context frames enter every step as they are, marked by the mask channel and a near-zero noise level; only the new
 frames are integrated.  The solvers are diffusers' own schedulers.  Nothing here waits for the device: the one host read

@@ -1,10 +1,10 @@
 """What a world may predict beside its pixels: named quantities of the robot or the scene, in the task's own units.
 
 A state model is an optional part of a world, in a folder `state_model/` whose `config.json` names its `kind`.  It reads
-every new latent frame, remembers what it needs of it (`WorldState.model_memory`, which nobody else reads), and predicts
-the quantities of frames to come for a small share of the cost of imagining them.  Two uses: the robot's own state,
-from recordings; and bodies of a scene, from a simulator (`wcsim.world.body_dynamics`).  Easy to get wrong: which labels
-a model was trained on decides what a result may claim, so each says its own.
+every new latent frame, remembers what it needs of it (`WorldState.model_memory`, which nothing else reads), and
+predicts the quantities of frames to come for a small share of the cost of imagining them.  Two uses: the robot's own
+state, from recordings; and bodies of a scene, from a simulator (`wcsim.world.body_dynamics`).  Easy to get wrong: which
+labels a model was trained on decides what a result may claim, so each says its own.
 """
 
 from __future__ import annotations

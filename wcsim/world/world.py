@@ -107,14 +107,14 @@ class World:
         return self._rollout.init(frames, actions, seeds)
 
     def observe(self, state: WorldState, latents: Tensor, actions: np.ndarray) -> WorldState:
-        """Append one really seen frame per lane: latents `[N, C, h, w]` and the actions `[N, A]` that led to it."""
+        """Append one real frame per lane: latents `[N, C, h, w]` and the actions `[N, A]` that led to it."""
         return self._rollout.observe(state, latents, actions)
 
     @torch.no_grad()
     def advance(self, state: WorldState, actions: np.ndarray, fidelity: Fidelity) -> tuple[WorldState, Tensor, Trace]:
         """Imagine k frames under `actions` `[N, k, A]`: the state after them, latents `[N, k, C, h, w]`, the trace.
 
-        Where not all lanes fit into memory they go one lot after the other, and nobody notices but the clock.
+        Where not all lanes fit into memory they go one lot after the other, with the same results.
         """
         features_NkF = self._features(actions, state.num_lanes)
         check_fidelity(self.spec, fidelity)

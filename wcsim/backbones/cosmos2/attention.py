@@ -1,7 +1,7 @@
 """The attention of a Cosmos block, arranged for rollouts.
 
 The weights are diffusers' `Attention` modules and the arithmetic is that of `CosmosAttnProcessor2_0`, without its
-copies.  Text stands still during a denoise loop, so its keys and values are made once (`Text`).  Easy to get wrong: a
+copies.  Text is constant during a denoise loop, so its keys and values are made once (`Text`).  Easy to get wrong: a
 text belongs to a group of lanes, not to a lane, and is never repeated for each of them.
 
 Shape suffixes: B lanes, G groups of lanes, L tokens, D width, S text tokens, E text features, n heads, d head width.
@@ -70,7 +70,7 @@ class Text:
         return Text(keys, tuple(torch.cat(part) for part in zip(*(text.values for text in texts), strict=True)))
 
     def select(self, lanes: Tensor, count: int) -> Text:
-        """The text of some of `count` lanes; whoever selects from shared texts takes equally many lanes of each."""
+        """The text of some of `count` lanes; a selection from shared texts takes equally many lanes of each."""
         if self.groups != count:
             return self
         return Text(tuple(key[lanes] for key in self.keys), tuple(value[lanes] for value in self.values))

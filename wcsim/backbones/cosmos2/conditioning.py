@@ -14,7 +14,7 @@ from wcsim.backbones.cosmos2.modulation import Modulation
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """What stands still during a denoise loop, made once for it.
+    """What is constant during a denoise loop, made once for it.
 
     action: what the action embedders add to the two modulation inputs, `[N, T, 1, D]` and `[N, T, 1, 3D]`, zero where
     no action is known; None in a model without actions.

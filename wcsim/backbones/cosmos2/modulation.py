@@ -69,7 +69,7 @@ class Modulation:
 
 
 def modulation_of(norm: Any, time: Tensor, shared: Tensor) -> Tensor:
-    """What a `CosmosAdaLayerNormZero`, or a `CosmosAdaLayerNorm` without gate, adds up before it looks at any token."""
+    """What a `CosmosAdaLayerNormZero`, or a `CosmosAdaLayerNorm` without gate, adds up before it reads any token."""
     own = norm.linear_2(norm.linear_1(norm.activation(time)))
     made: Tensor = own + shared[..., : own.shape[-1]]
     return made

@@ -3,8 +3,8 @@
 `ActionCosmosTransformer` is diffusers' `CosmosTransformer3DModel` plus the two action embedders of the official
 robot/action-cond checkpoints (chunk-conditioned form: one vector per latent frame, added inside the time embedding).
 The forward pass is open: `embed`, then blocks in any range, then `unembed`, so that a cache policy decides which blocks
-run without anybody re-implementing the model.  Modulation is computed per latent frame and broadcast to its tokens; the
-stock forward expands it to every token first, for the same numbers (`wcsim.backbones.cosmos2.modulation`).
+run without a second implementation of the model.  Modulation is computed per latent frame and broadcast to its tokens;
+the stock forward expands it to every token first, for the same numbers (`wcsim.backbones.cosmos2.modulation`).
 """
 
 from __future__ import annotations

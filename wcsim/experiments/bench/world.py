@@ -86,7 +86,7 @@ def estimate_all(task: Task, frames: np.ndarray) -> tuple[dict[str, np.ndarray],
 
 
 class Rollouts:
-    """Replays actions in a world from the frame at index `lead`, with a given number of context frames.  say: told
+    """Replays actions in a world from the frame at index `lead`, with a given number of context frames.  say: receives
     which rollout goes on, and how far it is."""
 
     def __init__(self, world: World, task: Task, truth: HeldOut, lead: int, steps: int, say: Say) -> None:
@@ -109,7 +109,7 @@ class Rollouts:
 def measure_world(
     name: str, *, first_seed: int, episodes: int, steps: int | None, out: Path, say: Say = lambda text: None
 ) -> dict[str, Any]:
-    """Measure and write `summary.json` and the picture `episodes.png` under `out`; the summary.  say: told what goes
+    """Measure and write `summary.json` and the sheet `episodes.png` under `out`; the summary.  say: receives what goes
     on."""
     world = load_world(name)
     task = make_task(world.spec.task)
