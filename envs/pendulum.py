@@ -1,6 +1,6 @@
 """Pendulum as a task: Gymnasium's `Pendulum-v1`, seen in 64 x 64 pixels and driven by one torque.
 
-A second robot with another dimension of action and starts of several frames, because one picture shows no speed.  Easy
+A second robot with another dimension of action and starts of several frames, because one frame shows no speed.  Easy
 to get wrong: the robot is all there is, its tip in the simulator's screen pixels, y down, and its angle, 0 upright and
 counter-clockwise positive.
 """

@@ -162,7 +162,7 @@ class Task(Protocol):
 
 
 def episode_of(task: Task, start: Start, *, number: int, seed: int) -> Episode:
-    """What policies are told of an episode that begins at `start`."""
+    """What policies may know of an episode that begins at `start`."""
     return Episode(number, seed, start.instruction or task.description, start.goal or task.goal, start.recorded)
 
 

@@ -58,7 +58,7 @@ ERRORS = {
     "pusht": {"agent_px": "agent_xy", "block_px": "block_xy", "block_angle_deg": "block_angle_deg"},
     "pendulum": {"tip_px": "tip_xy", "angle_deg": "rod_angle_deg"},
 }
-"""Errors of the bodies, by task; those of pictures are in `PICTURES`."""
+"""Errors of the bodies, by task; those of frames are in `PICTURES`."""
 PICTURES = {"psnr_db": "psnr_db", "ssim": "ssim", "latent": "latent_distance"}
 SKIPPED = {"hit_rate": "denoise_steps_skipped", "skipped": "blocks_skipped"}
 EPISODE = {

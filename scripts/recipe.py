@@ -177,7 +177,7 @@ class WorldTraining(Strict):
     imagined_steps: int = Field(3, ge=1)
     """Most denoise steps spent on them."""
     context_sigma: float = Field(1e-4, ge=0, lt=1)
-    """Noise level that the transformer is told for clean frames."""
+    """Noise level that the transformer is given for clean frames."""
     change_weight: float = Field(4.0, ge=0)
     """Extra loss weight of latent pixels that change from frame to frame."""
     angle_columns: list[int]
@@ -206,7 +206,7 @@ class Recipe(Strict):
     """Folder of checkpoints, logs and the exported world."""
     codec: CodecTraining
     dynamics: DynamicsTraining | None = None
-    """Where the codec's landmarks go; the transformer is told.  None: it finds out alone."""
+    """Where the codec's landmarks go, as an input of the transformer.  None: it infers that itself."""
     transformer: WorldTraining
 
     @model_validator(mode="after")

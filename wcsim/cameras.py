@@ -1,6 +1,6 @@
 """The cameras of a task, and the one frame in which a world imagines all of them.
 
-Easy to get wrong: inside the engine a frame is always the mosaic `[H, W, 3]`; it becomes several pictures only in an
+Easy to get wrong: inside the engine a frame is always the mosaic `[H, W, 3]`; it becomes several images only in an
 observation.
 """
 

@@ -38,7 +38,7 @@ class Quantity:
     """One named quantity of a task's state.
 
     size: how many numbers.  unit: of these numbers; angles are in rad, quaternions in 1.  goal: whether the task's goal
-    is told in it.  low, high: bounds of each number in observations, infinite where unknown.  weight: what an error of
+    is given in it.  low, high: bounds of each number in observations, infinite where unknown.  weight: what an error of
     one unit costs in a distance to the goal (`wcsim.agents.objectives.StateGoal`), in units of the first quantity.
     moved: change from which on it counts as moved.  lost: error from which on it counts as lost, infinite for never.
     Both are in `error_unit`.

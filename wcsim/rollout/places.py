@@ -23,7 +23,7 @@ from wcsim.world.world import World
 
 
 class Place(Protocol):
-    """N lanes, from `reset` on.  chunk: how many actions it likes to be told of at once."""
+    """N lanes, from `reset` on.  chunk: how many actions it can imagine together."""
 
     @property
     def chunk(self) -> int: ...
@@ -37,7 +37,7 @@ class Place(Protocol):
         ...
 
     def expect(self, actions: np.ndarray) -> None:
-        """Told of actions `[n, k, A]` that are to come, those of the next step first; it may imagine them together."""
+        """Receive actions `[n, k, A]` that are to come, those of the next step first; it may imagine them together."""
         ...
 
     def keep(self, lanes: np.ndarray) -> None:

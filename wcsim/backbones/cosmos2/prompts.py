@@ -1,7 +1,7 @@
 """Prompts to the features that Cosmos-Predict2.5 reads, by its own text encoder (Cosmos-Reason1, a Qwen2.5-VL).
 
-Needs the package `transformers` (`pip install wcsim[text]`), which nothing else imports, and 16 GB of weights; whoever
-has features already needs neither.  Easy to get wrong: the prompt is filled up to its full length and the filling is
+Needs the package `transformers` (`pip install wcsim[text]`), which nothing else imports, and 16 GB of weights.  With
+features at hand you need neither.  Easy to get wrong: the prompt is filled up to its full length and the filling is
 read like the rest, no mask given; and all hidden layers count, each token of each normalised, but not the embedding.
 
 Shape suffixes: N prompts, S tokens, E features (28 layers of 3584 in the released encoder).
