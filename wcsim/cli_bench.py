@@ -57,14 +57,14 @@ def bench_world(
 def bench_env_command(
     world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = DEFAULT_WORLD,
     settings: Overrides = None,
-    lanes: Annotated[int, typer.Option(min=1, help="Lanes to set against as many single steps.")] = 32,
+    lanes: Annotated[int, typer.Option(min=1, help="Lanes of a batch, compared with as many single steps.")] = 32,
     rounds: Annotated[int, typer.Option(min=2, help="Pairs of rounds.")] = 5,
     cache: Annotated[
         list[str] | None, typer.Option(help="Cache presets, or settings in YAML; wcsim and none if left out.")
     ] = None,
     starts: Annotated[int, typer.Option(min=1, help="Episodes in which chunks are compared with single steps.")] = 16,
     ticks: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 8,
-    fewer_steps: Annotated[int, typer.Option(min=1, help="Denoise steps to hold against the deadline, too.")] = 14,
+    fewer_steps: Annotated[int, typer.Option(min=1, help="Denoise steps to compare with the deadline, too.")] = 14,
     deadline_ms: Annotated[float, typer.Option(min=0, help="Time that a single step may take.")] = 100.0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Make graphs of the world with torch.compile.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -94,7 +94,7 @@ def bench_cache(
     quick: Annotated[bool, typer.Option("--quick", help="The packaged one that ends in two minutes.")] = False,
     out: Annotated[Path, typer.Option(help="Directory for summary.json and report.html.")] = Path("runs/bench-cache"),
 ) -> None:
-    """CacheBenchmark cache policies, solvers and step counts: measured speed against error."""
+    """Compare cache policies, solvers and step counts: measured speed against error."""
     with one_line_errors():
         from wcsim.config import override, read_yaml, validate
         from wcsim.experiments.bench.cache import run_cache_benchmark

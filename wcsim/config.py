@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError, model_validator
 
 from wcsim.errors import ConfigError
 
@@ -22,6 +22,16 @@ class StrictConfig(BaseModel):
     """A component's settings: no unknown keys, immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of settings, each with the present one; a former name is refused with the present one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_former(cls, given: Any) -> Any:
+        for old, new in cls.renamed.items():
+            if isinstance(given, Mapping) and old in given:
+                raise ConfigError(f"{old!r} is now called {new}")
+        return given
 
     def files(self) -> dict[str, Path]:
         """Files and folders that this component itself reads, by setting; a run is bound to their content."""

@@ -7,7 +7,7 @@ One mapping becomes one value here, and the value travels whole.  Easy to get wr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ from wcsim.world.checks import check_fidelity
 class FidelityConfig(StrictConfig):
     """See `wcsim.types.Fidelity`; what is left out is the world's default."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"context_hold": "context_refresh"}
     steps: int | None = Field(None, ge=1)
     solver: str = "euler"
     context: int | None = Field(None, ge=1)

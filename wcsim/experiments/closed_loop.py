@@ -13,7 +13,7 @@ from functools import lru_cache
 from inspect import getmodule
 from json import dumps, loads
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class TaskConfig(StrictConfig):
 class ClosedLoopConfig(StrictConfig):
     """One experiment: `episodes` episodes from consecutive seeds."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"agent": "policy"}
     name: str
     world: str
     task: TaskConfig

@@ -7,13 +7,13 @@ end, so whatever sums up must sort first.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from json import dumps, loads
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -38,6 +38,7 @@ from wcsim.runs.run import Run
 class EvaluationConfig(StrictConfig):
     """One evaluation: every policy from `starts` consecutive seeds, in every place."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"block": "lanes"}
     name: str
     world: str
     task: TaskConfig

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from json import dumps, loads
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class AuditConfig(DrawConfig):
 class GoalsConfig(StrictConfig):
     """One comparison: every policy from `episodes` consecutive seeds, in every place."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"arms": "policies, a list of policies with names", "within_px": "within.px",
+               "within_degrees": "within.deg"}
     kind: Literal["goals"] = "goals"
     name: str
     world: str

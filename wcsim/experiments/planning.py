@@ -5,8 +5,8 @@ Easy to get wrong: an objective is of a goal, and an episode may have one of its
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,6 @@ from wcsim.experiments.policy_context import (
     frame_of,
     hold_of,
     observe_of,
-    refuse_old,
 )
 from wcsim.registry import attribute
 from wcsim.types import Fidelity
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 class StateGoalConfig(StrictConfig):
     """See `wcsim.agents.objectives.StateGoal`."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"coverage_px": "progress_weight", "angle_px": "weights, by quantity"}
     kind: Literal["state_goal"] = "state_goal"
     every: int = Field(2, ge=1)
     discount: float = Field(0.5, ge=0, le=1)
@@ -49,11 +49,6 @@ class StateGoalConfig(StrictConfig):
     """Weight of the robot's way to its own place in the goal, where the goal has one."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Quantity to its weight, instead of that of the task's state."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _old(cls, given: Any) -> Any:
-        return refuse_old(given, {"coverage_px": "progress_weight", "angle_px": "weights, by quantity"})
 
     def build(self, world: World, task: Task, goal: Goal | None = None) -> Objective:
         """The objective for a goal; None: the task's own.  ConfigError where there is none."""
@@ -102,6 +97,7 @@ class RungConfig(StrictConfig):
 class MPCPolicyConfig(PolicySettings, MPCConfig):
     """A planner inside the world, at a fidelity of its own; one per lane."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"screens": "rungs", "looks": "refine_steps"}
     kind: Literal["mpc"] = "mpc"
     fidelity: FidelityConfig | None = FidelityConfig(steps=4)
     """null plans on what the world's state model predicts, and renders nothing."""
@@ -117,7 +113,7 @@ class MPCPolicyConfig(PolicySettings, MPCConfig):
     def _old(cls, given: Any) -> Any:
         if isinstance(given, dict):
             _refuse_judged(given.get("objective"))
-        return refuse_old(given, {"screens": "rungs"})
+        return given
 
     def check(self, task: Task, spec: WorldSpec) -> None:
         """See `PolicySettings`."""

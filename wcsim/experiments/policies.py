@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from wcsim.agents.adapters import ChunkedPolicy, Units
 from wcsim.agents.learned import LearnedPolicy, find_policy, load_policy
@@ -30,7 +30,7 @@ from wcsim.experiments.planning import (
     StateGoalConfig,
     expert_of,
 )
-from wcsim.experiments.policy_context import PolicyContext, PolicySettings, hold_of, refuse_old, source_files
+from wcsim.experiments.policy_context import PolicyContext, PolicySettings, hold_of, source_files
 from wcsim.registry import Registry, attribute
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def per_lane(context: PolicyContext, make: Callable[[], LanePolicy]) -> PerLane:
 class ExpertPolicyConfig(PolicySettings):
     """The task's scripted expert, as skilled as `noise` and `lapse` leave it; see `NoisyPolicy`."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"noise_px": "noise", "speed_px": "options.speed_px"}
     kind: Literal["expert"] = "expert"
     noise: float = Field(0.0, ge=0)
     """In the units of the action."""
@@ -62,11 +63,6 @@ class ExpertPolicyConfig(PolicySettings):
     seed: int = Field(0, ge=0)
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the expert itself."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _old(cls, given: Any) -> Any:
-        return refuse_old(given, {"noise_px": "noise", "speed_px": "options.speed_px"})
 
     def check(self, task: Task, spec: WorldSpec) -> None:
         """See `PolicySettings`."""

@@ -75,14 +75,6 @@ def source_files(function: str, options: Mapping[str, Any], *, what: str) -> dic
     return found
 
 
-def refuse_old(given: Any, names: Mapping[str, str]) -> Any:
-    """`given` itself; ConfigError where a mapping holds a key by an old name, with the new one."""
-    for old, new in names.items():
-        if isinstance(given, Mapping) and old in given:
-            raise ConfigError(f"{old!r} is now called {new}")
-    return given
-
-
 def frame_of(task: Task) -> Callable[[Observation], np.ndarray]:
     """An observation to the mosaic `[H, W, 3]` of all cameras of a task."""
     return lambda observation: task.cameras.join(observation["pixels"])

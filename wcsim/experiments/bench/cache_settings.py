@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -23,13 +23,14 @@ Cache = str | dict[str, Any] | PolicyConfig
 """A cache preset's name, or its settings (`wcsim.cache.parse_cache`), or those of a third party's cache."""
 
 
-HOLD = "context_refresh"
+REFRESH = "context_refresh"
 """The knob that is no setting of a cache."""
 
 
 class Sweep(StrictConfig):
     """One cache at several values of one of its settings."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"context_hold": "context_refresh"}
     policy: str
     """The cache preset that the sweep starts from, or the name of a third party's."""
     origin: Origin = "ours"
@@ -61,8 +62,8 @@ class Sweep(StrictConfig):
     def _settings(self) -> Iterator[tuple[str, Cache, float]]:
         """Knob, cache, and `context_refresh`."""
         for value in self.values if missing(self.origin) is None else ():
-            refresh = float(value) if self.knob == HOLD else self.context_refresh
-            settings = self.settings if self.knob == HOLD else {**self.settings, self.knob: value}
+            refresh = float(value) if self.knob == REFRESH else self.context_refresh
+            settings = self.settings if self.knob == REFRESH else {**self.settings, self.knob: value}
             cache: Cache = {"preset": self.policy, **settings}
             if self.origin != "ours":
                 cache = third_party_config(self.origin, self.policy, settings)
