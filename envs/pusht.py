@@ -7,6 +7,7 @@ half a pixel up and left; `SCENE` holds those habits, so that estimated poses ar
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import shapely
@@ -97,7 +98,7 @@ class PushT(BaseTask):
         self.max_episode_steps = max_episode_steps
         self._near = start == "near"
         self._near_px, self._near_radians = near_px, np.radians(near_degrees)
-        self._estimator = PushTEstimator(SCENE)
+        self._estimator = _estimator()
 
     def start(self, seed: int) -> Start:
         """The start of `seed`: one frame, no actions.  Raises ConfigError where no near start can be found."""
@@ -172,3 +173,9 @@ class PushT(BaseTask):
 def block_gap(agent: np.ndarray, block: np.ndarray) -> float:
     """Simulator pixels between the agent's disc at `[2]` and the block at pose `[3]`; negative where they overlap."""
     return float(shapely.distance(SCENE.polygons(block[None])[0], shapely.points(agent))) - AGENT_RADIUS_PX
+
+
+@cache
+def _estimator() -> PushTEstimator:
+    """One for all tasks of a process: it is stateless, and its templates take longer than all else here."""
+    return PushTEstimator(SCENE)

@@ -78,7 +78,7 @@ def test_the_command_writes_its_summary(folder, tmp_path):
 
 
 @pytest.mark.parametrize(("misuse", "message"), [
-    (["--world", "atlantis"], "atlantis"), (["-s", "stepz=4"], "fidelity.stepz is unknown; known: steps, solver"),
+    (["--world", "atlantis"], "atlantis"), (["-s", "stepz=4"], "error: stepz is unknown; known: steps, solver"),
     (["-s", "solver=heun"], "solver 'heun' is unknown"),
     (["-s", "chunk=99"], "fidelity.chunk is 99; world 'tiny' allows"),
 ])
