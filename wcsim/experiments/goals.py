@@ -52,8 +52,9 @@ class AuditConfig(DrawConfig):
 class GoalsConfig(StrictConfig):
     """One comparison: every policy from `episodes` consecutive seeds, in every place."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"arms": "policies, a list of policies with names", "within_px": "within.px",
-               "within_degrees": "within.deg"}
+    renamed: ClassVar[Mapping[str, str]] = {
+        "arms": "policies, a list of policies with names", "within_px": "within.px", "within_degrees": "within.deg",
+    }
     kind: Literal["goals"] = "goals"
     name: str
     world: str
