@@ -1,7 +1,7 @@
 """Action-conditioned annotations of Cosmos-Predict2.5 as recordings: `annotation/SPLIT/N.json` beside mp4 files.
 
-Actions are made of the states by the rule of its inference code, in m and rad, before any scaling.  Easy to get wrong: the
-gripper in `state` and `action` is 1 where open, `continuous_gripper_state`, which the model reads, 0 where open.
+Actions are made of the states by the rule of its inference code, in m and rad, before any scaling.  Easy to get wrong:
+the gripper in `state` and `action` is 1 where open, `continuous_gripper_state`, which the model reads, 0 where open.
 
 Shapes: T actions, n frames, H W frame.
 """
@@ -80,18 +80,28 @@ class CosmosRecordings:
 
     def episode(self, number: int) -> RecordedEpisode:
         """See `Recordings`; the times are not recorded."""
+        state, closed = self._states(number)
+        return RecordedEpisode(self._names[number], derive_actions(state, closed).astype(np.float32),
+                               state.astype(np.float32), _text(self._annotation(number)))
+
+    def _states(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """States float64 `[T+1, 7]`, and how far the gripper is closed `[T+1]`."""
         told, path, name = self._annotation(number), self._path(number), self._names[number]
         state = _array(told, "state", path, name)
         if state.ndim != 2 or state.shape[1] != STATE.dim or len(state) < 2:
             raise DataError(f"{path} has state {list(state.shape)}; needed is [T+1, 7]", episode=name)
-        closed = (_array(told, "continuous_gripper_state", path, name) if "continuous_gripper_state" in told
-                  else 1.0 - state[:, 6])
-        for what, length in (("continuous_gripper_state", len(closed)), ("action", len(told.get("action", state)) + 1)):
-            if length != len(state) and (what in told):
-                raise DataError(f"{path} has {len(told[what])} rows in {what!r} and {len(state)} states; needed are T + 1 "
-                                "states, T + 1 gripper states and T actions", kind="action_count", episode=name)
-        return RecordedEpisode(name, derive_actions(state, closed).astype(np.float32), state.astype(np.float32),
-                               _text(told))
+        for what, length in (("continuous_gripper_state", len(state)), ("action", len(state) - 1)):
+            if what in told and len(told[what]) != length:
+                raise DataError(f"{path} has {len(told[what])} rows in {what!r} and {len(state)} states; needed are "
+                                "T + 1 states, T + 1 gripper states and T actions", kind="action_count", episode=name)
+        if "continuous_gripper_state" not in told:
+            return state, 1.0 - state[:, 6]
+        return state, _array(told, "continuous_gripper_state", path, name)
+
+    def actions_between(self, number: int, ticks: np.ndarray) -> np.ndarray:
+        """Actions float32 `[len(ticks) - 1, 7]` that lead from each of these ticks to the next."""
+        state, closed = self._states(number)
+        return derive_actions(state[ticks], closed[ticks]).astype(np.float32)
 
     def own_faults(self, number: int) -> list[DataError]:
         """Where the file's own actions and gripper say something else than its states."""
@@ -116,7 +126,11 @@ class CosmosRecordings:
         """See `Recordings`."""
         check_camera(self, camera)
         file, first = self.video(number, camera)
-        return file.read([first + tick for tick in ticks])
+        try:
+            return file.read([first + tick for tick in ticks])
+        except DataError as error:
+            raise DataError(f"episode {self._names[number]}: {error}", kind=error.kind,
+                            episode=self._names[number]) from error
 
     def video(self, number: int, camera: str) -> tuple[VideoFile, int]:
         """The video of an episode, and the number of the episode's first frame in it."""

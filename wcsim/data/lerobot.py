@@ -1,8 +1,8 @@
 """LeRobotDataset v3.0, v2.1 and v2.0 as recordings, without the package `lerobot`.
 
 A dataset has as many rows as frames, each with the action taken there; the last action leads to no frame and is
-dropped.  Easy to get wrong: frames are counted from the episode's first one, since timestamps of real sets begin at 0, at
-1/fps or elsewhere; `wcsim data check` says where video and table drift apart.
+dropped.  Easy to get wrong: frames are counted from the episode's first one, since timestamps of real sets begin at 0,
+at 1/fps or elsewhere; `wcsim data check` says where video and table drift apart.
 
 Shapes: T actions, n frames, H W frame, A action, R robot state.
 """
@@ -185,8 +185,9 @@ class LeRobotRecordings:
         values = {key: numbers(table, key, path, name) for key in table.column_names}
         for key, signal in ((ACTION, self.spec.action), (STATE, self.spec.state)):
             if signal is not None and (key not in values or values[key].shape[1] != signal.dim):
-                raise DataError(f"{path} episode {name} has {values[key].shape[1] if key in values else 'no'} numbers in "
-                                f"{key!r}; the first episode has {signal.dim}", kind="missing", episode=name)
+                given = values[key].shape[1] if key in values else "no"
+                raise DataError(f"{path} episode {name} has {given} numbers in {key!r}; the first episode has "
+                                f"{signal.dim}", episode=name)
         tasks = place.tasks or ((self._tasks.get(int(values["task_index"][0, 0]), ""),)
                                 if "task_index" in values else ("",))
         told = self._meta.notes.get("episodes", {}).get(name, {})

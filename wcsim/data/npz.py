@@ -1,7 +1,7 @@
 """`.npz` files as recordings: one per episode, `frames` `[T+1, H, W, 3]` uint8 and `actions` `[T, A]`.
 
-Optional beside them: `state` `[T+1, R]`, `fps`, `instruction`, `seed`, `success`, `action_names`, `state_names`.  Easy to
-get wrong: only arrays that `np.savez` wrote (not `savez_compressed`) give single frames without reading all.
+Optional beside them: `state` `[T+1, R]`, `fps`, `instruction`, `seed`, `success`, `action_names`, `state_names`.  Easy
+to get wrong: only arrays that `np.savez` wrote (not `savez_compressed`) give single frames without reading all.
 
 Shapes: T actions, n frames, H W frame, A action, R robot state.
 """
@@ -70,14 +70,15 @@ class NpzRecordings:
             actions = np.asarray(arrays["actions"], np.float32)
             state = np.asarray(arrays["state"], np.float32) if "state" in arrays.files else None
         if actions.ndim != 2 or len(actions) != count - 1:
-            raise DataError(f"{path} has {count} frames and actions {list(actions.shape)}; needed are frames [T+1, H, W, "
-                            "3] and actions [T, A]", kind="action_count", episode=path.stem)
+            raise DataError(f"{path} has {count} frames and actions {list(actions.shape)}; needed are frames "
+                            "[T+1, H, W, 3] and actions [T, A]", kind="action_count", episode=path.stem)
         if state is not None and len(state) != count:
             raise DataError(f"{path} has {count} frames and state {list(state.shape)}; needed is [T+1, R]",
                             kind="action_count", episode=path.stem)
         seed, success = small.get("seed"), small.get("success")
         return RecordedEpisode(path.stem, actions, state, str(small.get("instruction", "")),
-                               seed=None if seed is None else int(seed), success=None if success is None else bool(success))
+                               seed=None if seed is None else int(seed),
+                               success=None if success is None else bool(success))
 
     def frames(self, number: int, camera: str, ticks: Sequence[int]) -> np.ndarray:
         """See `Recordings`."""
@@ -105,8 +106,8 @@ class NpzRecordings:
                             episode=path.stem)
         frames = shapes["frames"]
         if len(frames) != 4 or frames[-1] != 3 or frames[0] < 1 or _dtype(path, "frames") != np.uint8:
-            raise DataError(f"{path} has frames {_dtype(path, 'frames')} {list(frames)}; needed are uint8 [T+1, H, W, 3]",
-                            episode=path.stem)
+            raise DataError(f"{path} has frames {_dtype(path, 'frames')} {list(frames)}; needed are uint8 "
+                            "[T+1, H, W, 3]", episode=path.stem)
         return frames
 
 

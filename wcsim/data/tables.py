@@ -79,8 +79,8 @@ def numbers(table: Any, column: str, path: Path, episode: str) -> np.ndarray:
         lengths = package("pyarrow.compute").list_value_length(pieces).fill_null(0)
         counts = set(lengths.unique().to_pylist()) or {width}
         if counts != {width}:
-            raise DataError(f"{path} episode {episode} has rows of {min(counts)} to {max(counts)} numbers in {column!r}; "
-                            "all rows need the same", kind="action_count", episode=episode)
+            raise DataError(f"{path} episode {episode} has rows of {min(counts)} to {max(counts)} numbers in "
+                            f"{column!r}; all rows need the same", kind="action_count", episode=episode)
         kind, pieces = flat.type, flat
     else:
         width = 1

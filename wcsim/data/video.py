@@ -70,8 +70,8 @@ class VideoFile:
             found.update(self._read_run(run))
         missing = [number for number in wanted if number not in found]
         if missing:
-            raise DataError(f"{self.path} has no frame {missing[0]} ({missing[0] / self.rate:.3f} s); the container says "
-                            f"{self.count} frames at {self.own_rate:g} fps", kind="drift")
+            raise DataError(f"{self.path} has no frame {missing[0]} ({missing[0] / self.rate:.3f} s); the "
+                            f"container says {self.count} frames at {self.own_rate:g} fps", kind="drift")
         return np.stack([found[number] for number in numbers]) if numbers else np.zeros((0, *self.size, 3), np.uint8)
 
     def close(self) -> None:
