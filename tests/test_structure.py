@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "rollout": ENGINE | {"data", "envs", "agents"},
     "experiments": ENGINE | {"data", "envs", "agents", "rollout"},
     "cli": ENGINE | {"envs", "agents", "experiments", "cli_bench", "cli_data", "progress", "terminal"},
-    "cli_data": FLOOR | {"data", "track", "progress", "terminal"},
+    "cli_data": ENGINE | {"data", "progress", "terminal"},
     "cli_bench": ENGINE | {"envs", "agents", "experiments", "progress", "terminal"},
     "progress": set(),
     "terminal": {"errors", "track"},

@@ -30,6 +30,22 @@ PICTURES = 16
 """Frames of an episode that its picture statistics are made of."""
 
 
+SOURCE = "source.json"
+"""What a partial dataset is made of; it goes when the dataset is whole."""
+
+
+def begin_partial(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Begin a partial dataset, or go on with one of the same source.  DataError where it is of another."""
+    told = json.loads(json.dumps(wanted))
+    if (folder / SOURCE).is_file():
+        if files.read_object(folder / SOURCE) != told:
+            raise DataError(f"{folder} is of another conversion that was stopped; delete it, or name another folder")
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    files.replace(folder / SOURCE, json.dumps(told).encode())
+
+
 class LeRobotWriter:
     """Episodes one after the other; `close` makes the dataset, leaving a `with` block by an error does not.
 
@@ -70,7 +86,8 @@ class LeRobotWriter:
         except (OSError, package("av").error.FFmpegError) as error:
             self._abandon()
             raise DataError(f"{self._folder}: writing episode {episode.name} failed ({error}); {len(self._rows)} "
-                            "episodes are whole; make room and run it again, it goes on", episode=episode.name) from error
+                            "episodes are whole; make room and run it again, it goes on", episode=episode.name
+                            ) from error
         except BaseException:
             self._abandon()
             raise
@@ -92,7 +109,7 @@ class LeRobotWriter:
         told = {str(number): row["told"] for number, row in enumerate(self._rows)}
         notes = {"signals": signals, "conversion": dict(self._spec.notes), "episodes": told}
         layout.write_meta(self._partial, self._spec, self._features, self._rows, stats, notes)
-        for name in ("files.jsonl", "source.json"):
+        for name in ("files.jsonl", SOURCE):
             (self._partial / name).unlink()
         self._partial.rename(self._folder)
         files.sync_folder(self._folder.parent)
@@ -111,22 +128,14 @@ class LeRobotWriter:
         spec = self._spec
         wanted = {"source": self._source, "features": self._features, "notes": dict(spec.notes), "fps": spec.rate,
                   "frames_per_file": self._limit}
-        path = self._partial / "source.json"
-        if path.is_file():
-            if files.read_object(path) != json.loads(json.dumps(wanted)):
-                raise DataError(f"{self._partial} is of another conversion that was stopped; delete it, or name another "
-                                "folder")
-            whole = self._partial / "files.jsonl"
-            rows, _ = files.from_lines(whole.read_bytes(), whole.name) if whole.is_file() else ([], False)
-            self._files = [row["rows"] for row in rows]
-            self._rows = [one for row in self._files for one in row]
-            if whole.is_file():
-                files.replace(whole, files.to_lines(rows))
-        else:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.mkdir(parents=True)
-            files.replace(path, json.dumps(wanted).encode())
-            self._files = []
+        begin_partial(self._partial, wanted)
+        whole = self._partial / "files.jsonl"
+        rows: list[dict[str, Any]] = []
+        if whole.is_file():
+            rows, _ = files.from_lines(whole.read_bytes(), whole.name)
+            files.replace(whole, files.to_lines(rows))
+        self._files = [row["rows"] for row in rows]
+        self._rows = [one for row in self._files for one in row]
         for left in self._partial.rglob("*.part.*"):
             left.unlink()
 
