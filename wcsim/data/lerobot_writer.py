@@ -97,7 +97,7 @@ class LeRobotWriter:
         if self.done == 0:
             raise DataError(f"{self._folder}: no episode was written; a dataset needs one")
         self._finish_file()
-        names = [*self._rows[0]["stats"]]
+        names = [name for name in self._features if name in self._rows[0]["stats"]]
         stats = {name: layout.merge_stats([row["stats"][name] for row in self._rows]) for name in names}
         for name in names:
             if self._features[name]["dtype"] == "video":
