@@ -63,14 +63,15 @@ def check_episode(recordings: Recordings, number: int, *, look: bool
         episode = recordings.episode(number)
     except DataError as error:
         return None, [Fault(error.kind, name, str(error))], None
-    faults = [*find_nan(episode, recordings.spec), *find_times(episode, recordings.spec.fps),
-              *frame_faults.find_drift(recordings, number, episode)]
+    drift = frame_faults.find_drift(recordings, number, episode)
+    faults = [*find_nan(episode, recordings.spec), *find_times(episode, recordings.spec.fps), *sum(drift.values(), [])]
     own = getattr(recordings, "own_faults", None)
     if own is not None:
         faults += [Fault.of(error) for error in own(number)]
-    if not look or any(fault.kind == "drift" for fault in faults):
+    if not look:
         return episode, faults, None
-    seen, motion = frame_faults.look(recordings, number, episode)
+    whole = [camera.name for camera in recordings.spec.cameras.cameras if not drift.get(camera.name)]
+    seen, motion = frame_faults.look(recordings, number, episode, whole)
     return episode, faults + seen, motion
 
 

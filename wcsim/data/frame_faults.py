@@ -7,7 +7,7 @@ Shapes: T actions, n frames, H W frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,13 +23,13 @@ MOVING = 0.25
 """Share of an episode's usual pace from which on the numbers move."""
 
 
-def find_drift(recordings: Recordings, number: int, episode: RecordedEpisode) -> list[Fault]:
-    """Videos that are shorter or longer than their table says; missing ones."""
+def find_drift(recordings: Recordings, number: int, episode: RecordedEpisode) -> dict[str, list[Fault]]:
+    """By camera: videos that are missing, or shorter or longer than their table says."""
     find: Callable[[int, str], tuple[VideoFile, int]] | None = getattr(recordings, "video", None)
-    faults = []
-    for camera in recordings.spec.cameras.cameras:
-        if find is None:
-            continue
+    found: dict[str, list[Fault]] = {}
+    for camera in recordings.spec.cameras.cameras if find is not None else ():
+        assert find is not None
+        faults = found.setdefault(camera.name, [])
         try:
             file, first = find(number, camera.name)
         except KeyError:  # of pictures in the table
@@ -41,7 +41,7 @@ def find_drift(recordings: Recordings, number: int, episode: RecordedEpisode) ->
             faults.append(Fault("drift", episode.name, f"{file.path} has frames of {file.size[0]}x{file.size[1]}, "
                                 f"those of the first episode are {camera.height}x{camera.width}"))
         faults += _length(recordings, number, camera.name, episode, file, first)
-    return faults
+    return found
 
 
 def _length(recordings: Recordings, number: int, camera: str, episode: RecordedEpisode, file: VideoFile, first: int
@@ -61,20 +61,21 @@ def _length(recordings: Recordings, number: int, camera: str, episode: RecordedE
     return []
 
 
-def look(recordings: Recordings, number: int, episode: RecordedEpisode) -> tuple[list[Fault], np.ndarray | None]:
-    """Faults in the frames of all cameras, and how much the first camera's picture changes `[T]`."""
+def look(recordings: Recordings, number: int, episode: RecordedEpisode, cameras: Sequence[str]
+         ) -> tuple[list[Fault], np.ndarray | None]:
+    """Faults in the frames of some cameras, and how much the first one's picture changes `[T]`."""
     faults, motion = [], None
     pace = pace_of(episode)
-    for camera in recordings.spec.cameras.cameras:
+    for camera in cameras:
         try:
-            black, moves = _watch(recordings, number, camera.name, episode.frames)
+            black, moves = _watch(recordings, number, camera, episode.frames)
         except DataError as error:
             faults.append(Fault(error.kind, episode.name, str(error)))
             continue
         if black:
-            faults.append(Fault("black_frames", episode.name, f"{camera.name} is black in {len(black)} frames, the "
+            faults.append(Fault("black_frames", episode.name, f"{camera} is black in {len(black)} frames, the "
                                 f"first is {black[0]}"))
-        faults += _frozen(camera.name, episode, moves, pace, recordings.spec.fps)
+        faults += _frozen(camera, episode, moves, pace, recordings.spec.fps)
         motion = moves if motion is None else motion
     return faults, motion
 

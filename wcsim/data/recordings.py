@@ -154,7 +154,7 @@ RECORDINGS = Registry("recordings format", "wcsim.recordings", {
 """Readers by name.  A reader has `matches(path)` and is called with the path and `fps`, which replaces what the files
 say where it is not None."""
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
 
 
 def open_recordings(path: str | Path, *, form: str | None = None, fps: float | None = None) -> Recordings:
