@@ -1,8 +1,8 @@
 """Recordings as a task: recorded frames and actions of a robot that has no simulator here.
 
-Any format of `wcsim.data`.  The truth plays a recording back, so it is the truth only for who plays the recorded actions.
-No quantity is known, and what counts is the picture.  Easy to get wrong: an episode is as long as its recording, so
-`max_steps` of an experiment must not exceed the shortest one.
+Any format of `wcsim.data`.  The truth plays a recording back, so it is the truth only for who plays the recorded
+actions.  No quantity is known, and what counts is the picture.  Easy to get wrong: an episode is as long as its
+recording, so `max_steps` of an experiment must not exceed the shortest one.
 """
 
 from __future__ import annotations
@@ -92,12 +92,13 @@ class Playback:
 class RecordingsTask(BaseTask):
     """The task.  Seed s starts episode s modulo their number.
 
-    path: of the recordings, or `repo_id@revision`.  convention: what the actions mean (`wcsim.world.cosmos.CONVENTIONS`);
-    None: what the recordings say, bounded by what they hold.  episodes, cameras: names; None: all.  frame_size: H, W of
-    every camera, fps: frames per second, both as the world needs them; None: as recorded.
+    path: of the recordings, or `repo_id@revision`.  convention: what the actions mean, by its name in
+    `wcsim.world.cosmos.CONVENTIONS`; None: what the recordings say, bounded by what they hold.  episodes, cameras:
+    names; None: all.  frame_size: H, W of every camera, fps: frames per second, both as the world needs them; None: as
+    recorded.
 
-    What disagrees is refused by name, but for what these ask for: resample, every n-th frame (`actions`: whether actions
-    are `change` or `absolute`, where the recordings do not say); fit, `crop` or `squash` to the frame size; assume_fps,
+    What disagrees is refused by name, but for what these ask for.  resample: every n-th frame, with actions `change` or
+    `absolute` where the recordings do not say which they are.  fit: `crop` or `squash` to the frame size.  assume_fps:
     instead of what the recordings say.
     """
 
@@ -147,10 +148,10 @@ class RecordingsTask(BaseTask):
                               "choose with the option cameras")
         if told.fps is None and self._wanted_fps is None:
             raise ConfigError(f"{self._path} does not say its fps; give the option fps")
-        if None not in (told.fps, self._wanted_fps) and told.fps != self._wanted_fps:
+        if told.fps is not None and self._wanted_fps is not None and told.fps != self._wanted_fps:
             if not self._resample:
-                raise ConfigError(f"{self._path} has {told.fps:g} fps, asked for are {self._wanted_fps:g}; say resample: "
-                                  "true, or assume_fps where the recordings are wrong")
+                raise ConfigError(f"{self._path} has {told.fps:g} fps, asked for are {self._wanted_fps:g}; say "
+                                  "resample: true, or assume_fps where the recordings are wrong")
             fps = self._wanted_fps
         self._check_size(told.cameras)
         self._check_action(told.action)
@@ -205,7 +206,8 @@ class RecordingsTask(BaseTask):
     def _check_size(self, cameras: Cameras) -> None:
         for camera in cameras.cameras:
             wanted = self._names is None or camera.name in self._names
-            if wanted and self._size not in (None, (camera.height, camera.width)) and self._fit is None:
+            same = self._size is None or self._size == (camera.height, camera.width)
+            if wanted and not same and self._size is not None and self._fit is None:
                 raise ConfigError(f"{self._path}: camera {camera.name!r} has frames of {camera.height}x{camera.width}, "
                                   f"asked for are {self._size[0]}x{self._size[1]}; say fit: crop or fit: squash")
 
@@ -214,7 +216,8 @@ class RecordingsTask(BaseTask):
         if spec is None:
             return
         if told.dim != spec.dim or (told.told and told.names != spec.names):
-            raise ConfigError(f"{self._path} has the actions {_list(told.names)}; the convention has {_list(spec.names)}")
+            raise ConfigError(f"{self._path} has the actions {_list(told.names)}; the convention has "
+                              f"{_list(spec.names)}")
         if told.units and told.units != spec.units:
             raise ConfigError(f"{self._path} has actions in {told.units!r}; the convention's are in {spec.units!r}")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arm_recordings import SPEC, Taken, same, taken, with_actions, with_frames, write
-from old_sets import change_table
 from typer.testing import CliRunner
 
+from arm_recordings import SPEC, Taken, same, taken, with_actions, with_frames, write
+from old_sets import change_table
 from wcsim.cli import app
 from wcsim.data.check import check
 from wcsim.data.faults import KINDS, Numbers
-from wcsim.data.lags import find_lag
+from wcsim.data.lags import compare_lags, find_lag
 from wcsim.data.likeness import Like
 from wcsim.data.npz import write_npz
 from wcsim.data.recordings import RecordedEpisode, Signal, open_recordings
@@ -99,7 +99,8 @@ def repeat(rows: list[float]) -> list[float]:
     ({"action": lambda rows: [[1.0, *row[1:]] if number == 60 else row for number, row in enumerate(rows)]}, "outliers",
      "'action' number 0 reaches"),
 ])
-def test_a_spoiled_table_is_found(tmp_path: Path, change: dict[str, Callable[..., object]], kind: str, words: str) -> None:
+def test_a_spoiled_table_is_found(tmp_path: Path, change: dict[str, Callable[..., object]], kind: str, words: str
+                                  ) -> None:
     write(tmp_path / "set", frames_per_file=1000)
     change_table(tmp_path / "set" / DATA, change)
     found = check(open_recordings(tmp_path / "set"))
@@ -169,6 +170,15 @@ def test_places_to_go_to_have_no_lag_where_the_state_only_follows(shift: int, wo
     found = find_lag(Numbers.gather(followed(shift), signal, signal))
     assert [fault.kind for fault in found] == ([] if words is None else ["action_lag"])
     assert words is None or words in found[0].detail
+
+
+def test_a_lag_of_one_tick_shows_against_other_recordings() -> None:
+    signal = Signal(("x", "y"))
+    clean = Numbers.gather(followed(0), signal, signal)
+    late = Numbers.gather(followed(-1), signal, signal)
+    assert compare_lags(clean, clean, "clean") == []
+    found = [*find_lag(late), *compare_lags(late, clean, "clean")]
+    assert [fault.kind for fault in found] == ["action_lag"]
 
 
 @pytest.mark.parametrize("shift", [0, 2])

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arm_recordings import SPEC, taken, write
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from arm_recordings import SPEC, taken, write
 from wcsim.cli import app
 from wcsim.data.convert import convert
 from wcsim.data.npz import write_npz
@@ -125,7 +125,8 @@ def test_the_command_converts(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     read = open_recordings(tmp_path / "out")
     assert (read.spec.fps, read.spec.cameras.frame_size, len(read.episodes)) == (5.0, (16, 20), 1)
-    for wrong, words in ((["--size", "16"], "size '16' is not HEIGHTxWIDTH"), (["--to", "hdf5"], "allowed: lerobot, npz"),
+    for wrong, words in ((["--size", "16"], "size '16' is not HEIGHTxWIDTH"),
+                         (["--to", "hdf5"], "allowed: lerobot, npz"),
                          (["--to", "npz"], "a .npz file has one camera; choose one of top, wrist")):
         done = CliRunner().invoke(app, ["data", "convert", str(tmp_path / "set"), str(tmp_path / "no"), *wrong])
         assert done.exit_code == 2

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from old_sets import film
 
+from old_sets import film
 from wcsim.data.check import check
 from wcsim.data.cosmos import ACTION, derive_actions
 from wcsim.data.recordings import open_recordings
@@ -21,8 +21,8 @@ from wcsim.world.cosmos import BRIDGE
 def annotation(ticks: int = 12) -> dict[str, Any]:
     rng = np.random.default_rng(3)
     grip = (np.arange(ticks + 1) < 6).astype(float)
-    state = np.hstack([0.01 * rng.normal(size=(ticks + 1, 3)).cumsum(0), 0.1 * rng.normal(size=(ticks + 1, 3)).cumsum(0),
-                       grip[:, None]])
+    place, turn = (size * rng.normal(size=(ticks + 1, 3)).cumsum(0) for size in (0.01, 0.1))
+    state = np.hstack([place, turn, grip[:, None]])
     actions = derive_actions(state, 1.0 - grip)
     actions[:, 6] = grip[1:]
     return {"task": "robot_trajectory_prediction", "texts": ["put it down"], "episode_id": "1",
@@ -40,7 +40,8 @@ def write(root: Path, told: dict[str, Any], fps: float = 3.0) -> np.ndarray:
 
 def test_actions_move_in_the_frame_of_the_gripper_before() -> None:
     """Closed form: turned by 90 degrees about z, a step along y of the room is one along x of the gripper."""
-    state = np.array([[0, 0, 0, 0, 0, np.pi / 2, 1], [0, 0.1, 0, 0, 0, np.pi / 2, 1], [0, 0.1, 0, 0, 0, 0.75 * np.pi, 0]])
+    state = np.array([[0, 0, 0, 0, 0, np.pi / 2, 1], [0, 0.1, 0, 0, 0, np.pi / 2, 1],
+                      [0, 0.1, 0, 0, 0, 0.75 * np.pi, 0]])
     np.testing.assert_allclose(derive_actions(state, np.array([0.0, 0.0, 1.0])),
                                [[0.1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, np.pi / 4, 1]], atol=1e-12)
 
@@ -73,7 +74,8 @@ def test_every_second_state_gives_its_own_actions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "kind", "words"), [
-    (lambda told: told | {"action": (np.array(told["action"]) / 55).tolist()}, "action_scale", "differ from its states"),
+    (lambda told: told | {"action": (np.array(told["action"]) / 55).tolist()}, "action_scale",
+     "differ from its states"),
     (lambda told: told | {"continuous_gripper_state": (1 - np.array(told["continuous_gripper_state"])).tolist()},
      "gripper_sign", "0 where open"),
     (lambda told: told | {"action": [*told["action"], told["action"][-1]]}, "action_count", "13 rows in 'action'"),

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from arm_recordings import taken, write
 from old_sets import CAMERA, change_table, write_old
-
 from wcsim.data.recordings import open_recordings
 from wcsim.errors import ConfigError, DataError
 
@@ -117,11 +117,13 @@ def test_what_is_announced_and_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "words"), [
-    (lambda root: edit_info(root, codebase_version="v1.6"), r"codebase_version 'v1.6'; v3.0, v2.1 and v2.0 can be read"),
+    (lambda root: edit_info(root, codebase_version="v1.6"),
+     r"codebase_version 'v1.6'; v3.0, v2.1 and v2.0 can be read"),
     (lambda root: (root / "meta/info.json").write_text("{"), r"info.json is not JSON .*damaged"),
     (lambda root: edit_info(root, features={}), "has no feature 'action'"),
     (lambda root: edit_info(root, fps=0), "has fps 0; a number above 0"),
-    (lambda root: edit_info(root, data_path="{nothing}.parquet"), "template '{nothing}.parquet'; fields that are known"),
+    (lambda root: edit_info(root, data_path="{nothing}.parquet"),
+     "template '{nothing}.parquet'; fields that are known"),
     (lambda root: (root / "meta/episodes.jsonl").unlink(), "episodes.jsonl cannot be read"),
     (lambda root: (root / "meta/episodes.jsonl").write_text("no\n"), "line 1 is no JSON object"),
     (lambda root: shutil.rmtree(root / "data"), "no episode whose files are there"),
@@ -184,8 +186,8 @@ def test_a_copy_for_another_process_opens_its_own_files(tmp_path: Path) -> None:
 
 
 def test_where_nothing_is_to_be_had_the_message_says_what_to_fetch(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dataset someone/push at revision v3.0 is not to be had .*hf download --repo-type "
-                                        r"dataset someone/push --revision v3.0"):
+    with pytest.raises(DataError, match=r"dataset someone/push at revision v3.0 is not to be had .*hf download "
+                                        r"--repo-type dataset someone/push --revision v3.0"):
         open_recordings("someone/push@v3.0")
     with pytest.raises(DataError, match=r"nowhere does not exist; give a folder, or repo_id@revision"):
         open_recordings(tmp_path / "nowhere")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arm_recordings import taken, write
 
+from arm_recordings import taken, write
 from wcsim.data.cosmos import ACTION, STATE
 from wcsim.envs.lanes import check_world
 from wcsim.envs.recordings import Playback, RecordingsTask
@@ -117,9 +117,9 @@ def test_npz_needs_what_it_does_not_say(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere does not exist"):
         RecordingsTask(path=str(tmp_path / "nowhere")).start(0)
     np.savez(tmp_path / "1.npz", frames=frames, actions=np.ones((3, 7)))
+    again = RecordingsTask(path=str(tmp_path), convention="bridge", frame_size=(96, 96), fps=4.0)
     with pytest.raises(DataError, match=r"episode 1: dx at \(0,\) = 1.0 is out of range"):
-        task = RecordingsTask(path=str(tmp_path), convention="bridge", frame_size=(96, 96), fps=4.0)
-        task.start(1)
+        again.start(1)
 
 
 @pytest.mark.parametrize(("change", "words"), [

@@ -7,7 +7,6 @@ from typer.testing import CliRunner
 from wcsim.cli import app
 from wcsim.config import validate
 from wcsim.envs.pusht import PushT
-from wcsim.envs.tasks import make_task
 from wcsim.errors import ActionError, CheckpointError, ConfigError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.report.page import write_report

@@ -64,7 +64,8 @@ def check_episode(recordings: Recordings, number: int, *, look: bool
     except DataError as error:
         return None, [Fault(error.kind, name, str(error))], None
     drift = frame_faults.find_drift(recordings, number, episode)
-    faults = [*find_nan(episode, recordings.spec), *find_times(episode, recordings.spec.fps), *sum(drift.values(), [])]
+    faults = [*find_nan(episode, recordings.spec), *find_times(episode, recordings.spec.fps),
+              *(fault for found in drift.values() for fault in found)]
     own = getattr(recordings, "own_faults", None)
     if own is not None:
         faults += [Fault.of(error) for error in own(number)]

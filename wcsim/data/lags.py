@@ -25,6 +25,24 @@ def find_lag(numbers: Numbers) -> list[Fault]:
     """A fault where most actions that move the state at all do so at one and the same other tick."""
     if not numbers.states:
         return _lag_of_motion(numbers)
+    return _verdict(_voices(numbers), "the moves of the state")
+
+
+def compare_lags(mine: Numbers, theirs: Numbers, name: str) -> list[Fault]:
+    """A fault where the actions move the state at another tick than in other recordings of the same robot."""
+    if not (mine.states and theirs.states) or find_lag(mine):
+        return []
+    peaks = []
+    for voices in (_voices(mine, natural=False), _voices(theirs, natural=False)):
+        lags = [lag for lag, _, _ in voices]
+        peaks.append(max(sorted(set(lags)), key=lags.count) if lags else None)
+    if None in peaks or peaks[0] == peaks[1]:
+        return []
+    return [Fault("action_lag", "", f"actions move the state {peaks[0]} ticks later, those of {name} {peaks[1]} ticks")]
+
+
+def _voices(numbers: Numbers, *, natural: bool = True) -> list[tuple[int, float, float]]:
+    """Of every action that moves the state, its lag, the correlation there and without a lag."""
     lags = range(-MAX_LAG, MAX_LAG + 1)
     change, target = _as_changes(numbers, lags), _as_targets(numbers, lags)
     voices = []
@@ -36,8 +54,8 @@ def find_lag(numbers: Numbers) -> list[Fault]:
         best = int(np.argmax(strengths))
         if strengths[best] > STRONG:
             slow = target is not None and best == len(curves) - 1
-            voices.append(_lag(np.abs(curves[best]), most_natural=1 if slow else 0))
-    return _verdict(voices, "the moves of the state")
+            voices.append(_lag(np.abs(curves[best]), most_natural=1 if slow and natural else 0))
+    return voices
 
 
 def _lag_of_motion(numbers: Numbers) -> list[Fault]:

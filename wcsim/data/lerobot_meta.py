@@ -186,7 +186,7 @@ def names_of(feature: Mapping[str, Any], dim: int, name: str) -> tuple[str, ...]
         if lists:
             told = [item for value in lists for item in value]
         elif all(isinstance(value, int) for value in told.values()):
-            told = sorted(told, key=lambda key: told[key])
+            told = [name for name, _ in sorted(told.items(), key=lambda item: item[1])]
     if isinstance(told, Sequence) and not isinstance(told, str) and len(told) == dim:
         names = tuple(str(item) for item in told)
         if len(set(names)) == dim:

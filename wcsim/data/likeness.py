@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wcsim.data.faults import Fault, Numbers, correlate, gripper_of
+from wcsim.data.lags import compare_lags
 from wcsim.data.recordings import RecordingsSpec, Signal
 
 SCALE = 4.0
@@ -43,7 +44,8 @@ def compare(spec: RecordingsSpec, numbers: Numbers, like: Like) -> list[Fault]:
         return faults
     if like.numbers is None:
         return [*faults, *_bounds(numbers, like)]
-    return [*faults, *_scale(numbers, like.numbers, like.name), *_gripper(numbers, like.numbers, like.name)]
+    return [*faults, *compare_lags(numbers, like.numbers, like.name), *_scale(numbers, like.numbers, like.name),
+            *_gripper(numbers, like.numbers, like.name)]
 
 
 def compare_fps(spec: RecordingsSpec, like: Like) -> list[Fault]:
