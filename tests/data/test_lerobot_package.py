@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arm_recordings import write
 
+from arm_recordings import write
 from wcsim.data.recordings import open_recordings
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,8 @@ def test_the_package_reads_what_is_written(tmp_path: Path, dataset: Any) -> None
 def test_what_the_package_writes_is_read(tmp_path: Path, dataset: Any) -> None:
     features = {name: {"dtype": kind, "shape": (64, 96, 3), "names": ["height", "width", "channels"]}
                 for name, kind in (("observation.images.top", "video"), ("observation.images.side", "image"))}
-    features |= {name: {"dtype": "float32", "shape": (2,), "names": ["x", "y"]} for name in ("observation.state", "action")}
+    features |= {name: {"dtype": "float32", "shape": (2,), "names": ["x", "y"]}
+                 for name in ("observation.state", "action")}
     made = dataset.create("someone/new", fps=10, root=tmp_path / "set", features=features, use_videos=True)
     rng, rows = np.random.default_rng(0), []
     for number in range(3):

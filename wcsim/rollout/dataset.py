@@ -1,7 +1,7 @@
 """A rollout written as recordings: every episode of one place becomes one of a LeRobotDataset.
 
-Easy to get wrong: the writer is the caller's, so that several rollouts can share a dataset; an episode that does not end
-is not written.  Shapes: T steps, A action, R robot state.
+Easy to get wrong: the writer is the caller's, so that several rollouts can share a dataset; an episode that does not
+end is not written.  Shapes: T steps, A action, R robot state.
 """
 
 from __future__ import annotations
