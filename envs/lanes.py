@@ -239,6 +239,13 @@ def check_world(task: Task, spec: WorldSpec) -> None:
     if spec.task != task.name or spec.frame_size != task.frame_size:
         raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
                           f"{task.name!r} at {list(task.frame_size)}")
+    if spec.fps != task.fps:
+        raise ConfigError(f"world {spec.name!r} imagines {spec.fps:g} frames a second; task {task.name!r} has "
+                          f"{task.fps:g}")
+    if (spec.action.names, spec.action.units) != (task.action.names, task.action.units):
+        raise ConfigError(f"world {spec.name!r} takes the actions {', '.join(spec.action.names)} in "
+                          f"{spec.action.units!r}; task {task.name!r} has {', '.join(task.action.names)} in "
+                          f"{task.action.units!r}")
     theirs, ours = ((list(action.low), list(action.high)) for action in (spec.action, task.action))
     if theirs != ours:
         raise ConfigError(f"world {spec.name!r} takes actions from {theirs[0]} to {theirs[1]}; task {task.name!r} has "

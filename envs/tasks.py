@@ -190,9 +190,9 @@ def watch_exploration(
 
 
 TASKS = Registry("task", "wcsim.tasks", {
-    "footage": "wcsim.envs.footage:Footage",
     "pendulum": "wcsim.envs.pendulum:Pendulum",
     "pusht": "wcsim.envs.pusht:PushT",
+    "recordings": "wcsim.envs.recordings:RecordingsTask",
 })
 """Tasks by name, `module:Class` or entry point.  The class is called with the task's options."""
 
@@ -215,7 +215,8 @@ def make_task(name: str, **options: Any) -> Task:
         if parameter.default is parameter.empty and option not in options and not variadic:
             raise ConfigError(f"task {name!r} needs its option {option!r}")
     task: Task = kind(**options)
-    missing = [part for part in NEEDED if not hasattr(task, part)]
+    # Of the class first: what a task of recordings says of itself is read from them when it is needed.
+    missing = [part for part in NEEDED if not (hasattr(kind, part) or hasattr(task, part))]
     if missing:
         raise ConfigError(f"{name!r} is no task: it lacks {', '.join(missing)}; see wcsim.envs.base_task.BaseTask")
     return task

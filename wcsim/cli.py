@@ -10,11 +10,13 @@ from rich.table import Table
 
 import wcsim
 from wcsim.cli_bench import bench
+from wcsim.cli_data import data
 from wcsim.progress import progress
 from wcsim.terminal import Fork, Overrides, console, one_line_errors, run_directory
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(bench, name="bench")
+app.add_typer(data, name="data")
 worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
 app.add_typer(worlds, name="worlds")
 

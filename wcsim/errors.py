@@ -23,6 +23,17 @@ class SnapshotError(WcsimError):
     """A snapshot does not belong here, or cannot be taken yet."""
 
 
+class DataError(WcsimError, ValueError):
+    """Recordings are not what they say they are, or not what is needed.
+
+    kind: of the fault, one of `wcsim.data.check.KINDS`.  episode: its id, empty where all are concerned.
+    """
+
+    def __init__(self, message: str, *, kind: str = "missing", episode: str = "") -> None:
+        super().__init__(message)
+        self.kind, self.episode = kind, episode
+
+
 class GuardrailError(WcsimError):
     """A guardrail that the caller put up refuses a prompt or imagined frames."""
 

@@ -12,7 +12,7 @@ from wcsim.estimate import Estimate
 from wcsim.spec import wrap_angle
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS.names() if name != "footage"])  # recordings
+@pytest.mark.parametrize("name", [name for name in TASKS.names() if name != "recordings"])  # needs a path
 def test_every_task_keeps_the_contract(name):
     task = make_task(name)
     height, width = task.frame_size
@@ -92,8 +92,8 @@ def test_a_block_on_its_goal_is_success():
 
 
 @pytest.mark.parametrize(("name", "options", "words"), [
-    ("push", {}, "task 'push' is unknown; known: footage, pendulum, pusht"),
-    ("footage", {}, "task 'footage' needs its option 'folder'"),
+    ("push", {}, "task 'push' is unknown; known: pendulum, pusht, recordings"),
+    ("recordings", {}, "task 'recordings' needs its option 'path'"),
     ("pusht", {"begin": "near"}, "no option 'begin'; known: start, near_px, near_degrees, max_episode_steps"),
     ("pusht", {"start": "far"}, "start 'far' is unknown; known: random, near"),
     ("pusht", {"near_px": -1.0}, "near_px is -1"),

@@ -1,4 +1,4 @@
-"""The same closed loop, planner, errors by horizon and report on worlds of clips: footage, and PushT with a planner."""
+"""The same closed loop, planner, errors by horizon and report on worlds of clips: recordings, and PushT."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,7 @@ from wcsim.backbones.cosmos2.tiny import tiny_clip_world
 from wcsim.cli import app
 from wcsim.config import validate
 from wcsim.envs.pusht import PushT
-from wcsim.envs.tasks import make_task
-from wcsim.errors import ActionError, ConfigError
+from wcsim.errors import ActionError, CheckpointError, ConfigError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.report.page import write_report
 from wcsim.types import ActionSpec
@@ -19,13 +18,14 @@ AS_PUSHT = {"frame_size": (96, 96), "latent_shape": (16, 12, 12)}
 
 
 @pytest.fixture
-def footage(tmp_path):
+def recordings(tmp_path):
     rng = np.random.default_rng(0)
-    (tmp_path / "footage").mkdir()
+    (tmp_path / "recordings").mkdir()
     for number in range(2):
         frames = rng.integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
-        np.savez(tmp_path / "footage" / f"{number}.npz", frames=frames, actions=rng.uniform(0, 0.1, (3, 7)))
-    return {"name": "footage", "options": {"folder": str(tmp_path / "footage"), "frame_size": [96, 96]}}
+        np.savez(tmp_path / "recordings" / f"{number}.npz", frames=frames, actions=rng.uniform(0, 0.1, (3, 7)))
+    return {"name": "recordings", "options": {"path": str(tmp_path / "recordings"), "convention": "bridge",
+                                              "frame_size": [96, 96], "fps": 4.0}}
 
 
 def save(world, folder):
@@ -34,27 +34,27 @@ def save(world, folder):
 
 
 def settings(**more):
-    return {"name": "tiny", "task": {"name": "pusht"}, "episodes": 2, "max_steps": 3, "first_seed": 0, "task": {"name": "pusht"},
+    return {"name": "tiny", "task": {"name": "pusht"}, "episodes": 2, "max_steps": 3, "first_seed": 0,
             "fidelity": {"steps": 5, "solver": "unipc", "cache": {"preset": "worldcache", "threshold": 9.0}}, **more}
 
 
-def test_recorded_actions_inside_a_world_of_clips(tmp_path, footage):
-    world = save(tiny_clip_world(task="footage", **AS_PUSHT), tmp_path / "world")
-    config = validate(ClosedLoopConfig, settings(world=world, task=footage, policy={"kind": "recorded"}))
+def test_recorded_actions_inside_a_world_of_clips(tmp_path, recordings):
+    world = save(tiny_clip_world(task="recordings", **AS_PUSHT), tmp_path / "world")
+    config = validate(ClosedLoopConfig, settings(world=world, task=recordings, policy={"kind": "recorded"}))
     run = ClosedLoop(config).run(tmp_path / "run")
     assert [row["steps"] for row in run.episodes] == [3, 3]
     errors = [row["error"]["cached_vs_uncached"] for row in run.steps]
     assert all(error["psnr_db"] is None or error["psnr_db"] > 0 for error in errors)
     assert write_report(tmp_path / "run").is_file()
     longer = ClosedLoop(config.model_copy(update={"max_steps": 4}))
-    with pytest.raises(ActionError, match="holds 3 actions and all have been played; ask for fewer steps"):
+    with pytest.raises(ActionError, match="the recording holds 3 actions and all have been played; ask for fewer"):
         longer.run(tmp_path / "longer")
 
 
 def test_a_planner_pushes_the_block_inside_a_world_of_clips(tmp_path):
     target = PushT.action
     plain = ActionSpec(target.low, target.high, target.names, target.units, absolute=target.names)
-    world = save(tiny_clip_world(action=plain, task="pusht", **AS_PUSHT), tmp_path / "world")
+    world = save(tiny_clip_world(action=plain, task="pusht", fps=10.0, **AS_PUSHT), tmp_path / "world")
     policy = {"kind": "mpc", "horizon": 2, "rounds": 1, "candidates": 3, "elites": 1, "replan_every": 1,
               "fidelity": {"steps": 2, "solver": "unipc"}}
     config = validate(ClosedLoopConfig, settings(world=world, policy=policy) | {"episodes": 1, "max_steps": 2})
@@ -79,22 +79,8 @@ def test_without_weights_one_message_says_what_to_do(tmp_path, monkeypatch, conf
     assert not (tmp_path / "run").exists()
 
 
-def test_recorded_actions_need_a_recording(folder, tmp_path):
-    config = validate(ClosedLoopConfig, settings(world=folder, policy={"kind": "recorded"}))
-    with pytest.raises(ConfigError, match="recorded"):
-        ClosedLoop(config).run(tmp_path / "run")
-
-
-def test_recordings_must_be_what_they_should(tmp_path, footage):
-    task = make_task("footage", **footage["options"])
-    assert task.start(3).truth == (1, 0)
-    first = next(task.explore(np.random.default_rng(), task.make_truth()))
-    np.testing.assert_array_equal(first, task.recording(0)[1][0])
-    np.testing.assert_array_equal(task.start(0).recorded, task.recording(0)[1])
-    assert task.hold_action(task.goal_frame())[6] == 0.5
-    with pytest.raises(ConfigError, match=r"needed are uint8 \[T\+1, 64, 64, 3\]"):
-        make_task("footage", folder=footage["options"]["folder"], frame_size=(64, 64)).start(0)
-    with pytest.raises(ConfigError, match="holds no recordings"):
-        make_task("footage", folder=str(tmp_path / "nowhere")).start(0)
-    with pytest.raises(ConfigError, match="known: bridge, dreamdojo_gr1"):
-        make_task("footage", folder="x", convention="kitchen")
+def test_a_world_of_recordings_needs_recordings(tmp_path):
+    world = save(tiny_clip_world(task="recordings", **AS_PUSHT), tmp_path / "world")
+    with pytest.raises((CheckpointError, ConfigError), match="task 'recordings'"):
+        ClosedLoop(validate(ClosedLoopConfig, settings(world=world, policy={"kind": "hold"}))).run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()

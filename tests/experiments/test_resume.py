@@ -72,7 +72,7 @@ def test_hidden_files_and_bytecode_are_no_inputs(tmp_path: Path) -> None:
 
 def test_recordings_are_inputs(settings: dict[str, Any], tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", frames=np.zeros(1), actions=np.zeros(1))
-    task = {"name": "footage", "options": {"folder": str(tmp_path)}}
+    task = {"name": "recordings", "options": {"path": str(tmp_path)}}
     inputs = inputs_of(validate(EvaluationConfig, settings | {"task": task}))
     assert inputs["task.one.npz"] == manifest.hash_file(tmp_path / "one.npz")
 

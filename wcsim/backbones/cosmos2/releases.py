@@ -108,12 +108,12 @@ def _robot(name: str, task: str, size: tuple[int, int], fps: float, action: Acti
 
 RELEASES = {
     "nvidia/Cosmos-Predict2.5-2B/robot/action-cond": Release(
-        _robot("cosmos-2b-bridge", "footage", (256, 320), 4.0, BRIDGE),
+        _robot("cosmos-2b-bridge", "recordings", (256, 320), 4.0, BRIDGE),
         repository=PREDICT_REPOSITORY,
         weights=ROBOT + "38c6c645-7d41-4560-8eeb-6f4ddc0e6574_ema_bf16.pt",
     ),
     "nvidia/DreamDojo/2B-GR1": Release(
-        _robot("dreamdojo-2b-gr1", "footage", (480, 640), 10.0, DREAMDOJO_GR1),
+        _robot("dreamdojo-2b-gr1", "recordings", (480, 640), 10.0, DREAMDOJO_GR1),
         repository="nvidia/DreamDojo",
         weights="",
     ),

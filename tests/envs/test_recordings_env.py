@@ -1,4 +1,4 @@
-"""Recordings as a task: a start carries its actions, and the truth plays back what belongs to its number."""
+"""Environments of recordings: a robot of no known state, alone and in lanes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from tiny_worlds import save_world_of
-from wcsim.envs.footage import Footage
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.paired import PairedTruth
-from wcsim.envs.tasks import episode_of, play_exploration
+from wcsim.envs.recordings import RecordingsTask
 from wcsim.envs.vector import ImaginedVectorEnv
-from wcsim.errors import ConfigError
 
 FIDELITY = {"steps": 2, "cache": "none"}
 
@@ -25,36 +23,16 @@ def options(tmp_path_factory):
         frames = rng.integers(0, 256, (5, 32, 48, 3)).astype(np.uint8)
         frames[0] = first
         np.savez(folder / f"{number}.npz", frames=frames, actions=rng.uniform(0, 0.1, (4, 7)))
-    return {"folder": str(folder), "frame_size": (32, 48)}
+    return {"path": str(folder), "convention": "bridge", "frame_size": (32, 48), "fps": 4.0}
 
 
 @pytest.fixture(scope="module")
 def world(options, tmp_path_factory):
-    return save_world_of(Footage(**options), tmp_path_factory.mktemp("worlds") / "footage")
-
-
-def test_a_recording_is_found_by_its_number(options):
-    task = Footage(**options)
-    assert [path.name for path in task.files()] == ["0.npz", "1.npz", "2.npz"]
-    for seed in (0, 1, 2, 4):
-        start = task.start(seed)
-        frames, actions = task.recording(seed % 3)
-        np.testing.assert_array_equal(episode_of(task, start, number=0, seed=seed).actions, actions)
-        truth = task.make_truth()
-        np.testing.assert_array_equal(truth.restore(start.truth).pixels, start.frames[-1])
-        for tick, action in enumerate(start.recorded):
-            np.testing.assert_array_equal(truth.step(action).pixels, frames[tick + 1])
-        with pytest.raises(ConfigError, match=f"recording {seed % 3}.npz ends after 4 actions"):
-            truth.advance(start.recorded[0])
-        start.frames[...] = 0
-        assert task.recording(seed % 3)[0][0].any(), "a start has frames of its own"
-    looks, actions = play_exploration(task, 1, 4)
-    np.testing.assert_array_equal(actions, task.recording(1)[1])
-    assert looks[-1].estimate.values == {}
+    return save_world_of(RecordingsTask(**options), tmp_path_factory.mktemp("worlds") / "world")
 
 
 def test_a_robot_of_no_known_state_is_stepped(options, world):
-    settings = {"task": "footage", "world": world, "task_options": options, "fidelity": FIDELITY}
+    settings = {"task": "recordings", "world": world, "task_options": options, "fidelity": FIDELITY}
     env, lanes = ImaginedEnv(**settings), ImaginedVectorEnv(2, **settings)
     paired = PairedTruth(env)
     observation, info = paired.reset(seed=1)
