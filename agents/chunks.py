@@ -1,4 +1,4 @@
-"""Chunks of actions and who makes them: the seam between what thinks and what acts every tick.
+"""Chunks of actions and what makes them: the seam between what thinks and what acts every tick.
 
 Easy to get wrong: while a chunk is being made the robot moves on, so the first actions of a new chunk may be past
 before it arrives; `prefix` says which of them are already decided.  Shapes: H ticks ahead, d decided, A action.

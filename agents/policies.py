@@ -25,7 +25,7 @@ Observation = Mapping[str, Any]
 state.  environment_state: `[E]` what is estimated of the scene, NaN where not found.  task: the instruction."""
 
 Observations = Mapping[str, Any]
-"""The same of N lanes, with a leading axis (`task` is a list of N texts), and `active` `[N]` bool: who acts."""
+"""The same of N lanes, with a leading axis (`task` is a list of N texts), and `active` `[N]` bool: which lanes act."""
 
 Hold = Callable[[Observation], np.ndarray]
 """An observation to the action `[A]` that keeps the robot where it is."""
@@ -69,7 +69,7 @@ def lane_of(observations: Observations, lane: int) -> dict[str, Any]:
 
 
 def active_of(observations: Observations, lanes: int) -> np.ndarray:
-    """`[N]` bool, who acts; all where the observations do not say.  ConfigError where N is not `lanes`."""
+    """`[N]` bool, which lanes act; all where the observations do not say.  ConfigError where N is not `lanes`."""
     active = np.asarray(observations.get("active", np.ones(lanes, bool)), bool)
     if active.shape != (lanes,):
         raise ConfigError(f"the policy has {lanes} lanes, the observations {list(active.shape)}")
@@ -187,7 +187,7 @@ class ReplayPolicy:
 
 
 class HoldPolicy:
-    """Stays where it is first seen, by what `hold` says then: the policy that any other must beat."""
+    """Holds the robot where it is first seen, by what `hold` says then: the policy that any other must beat."""
 
     def __init__(self, hold: Hold) -> None:
         self._hold = hold

@@ -1,4 +1,4 @@
-"""Tasks: what an environment is about, apart from who imagines it.
+"""Tasks: what an environment is about, whatever imagines it.
 
 A task names its cameras, its actions and the quantities of its state, makes starts from its ground truth, and turns
 frames into numbers.  A task of one's own derives from `wcsim.envs.base_task.BaseTask`.  Easy to get wrong: an estimate

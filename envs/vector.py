@@ -1,9 +1,9 @@
 """N environments that imagine together: every step is one forward pass of one world for all lanes that need one.
 
-Each lane is an `ImaginedEnv` of its own (`envs`), in whatever wrappers of single environments it was asked for
-(`lanes`): the frames of all lanes are imagined ahead in one batch, then each lane takes its step as it would alone, and
-finds its frames there.  Easy to get wrong: in NEXT_STEP a lane whose episode ended ignores its action, is reset and
-costs no model call; in DISABLED it must be reset by `options={"reset_mask": ...}` before the next step.
+Each lane is an `ImaginedEnv` of its own (`envs`), in the wrappers that were asked for (`lanes`).  A step imagines the
+frames of all lanes in one batch.  Then each lane takes its step as it would alone, and finds its frames there.  Easy to
+get wrong: in NEXT_STEP a lane whose episode ended ignores its action, is reset and costs no model call; in DISABLED it
+must be reset by `options={"reset_mask": ...}` before the next step.
 """
 
 from __future__ import annotations

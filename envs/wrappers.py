@@ -1,7 +1,7 @@
 """Wrappers of the imagined environment for policies that answer with several actions at once.
 
-Easy to get wrong: a chunk is announced to the environment, which imagines it in one pass, and is then stepped through
-tick by tick, so that every wrapper inside (a time limit, a recorder, a paired truth) sees each frame.
+Easy to get wrong: a chunk is first announced to the environment, which imagines it in one pass.  Then it is stepped
+through tick by tick, so that every wrapper inside (a time limit, a recorder, a paired truth) sees each frame.
 """
 
 from __future__ import annotations

@@ -34,14 +34,14 @@ def clipped_of(episodes: Iterable[Row], config: Mapping[str, Any]) -> str:
     counts: dict[str, tuple[int, int]] = {}
     for row in episodes:
         if row.get("clipped") is not None:
-            clipped, steps = counts.get(who := policy_of(row, config), (0, 0))
-            counts[who] = clipped + row["clipped"], steps + row["steps"]
+            clipped, steps = counts.get(policy := policy_of(row, config), (0, 0))
+            counts[policy] = clipped + row["clipped"], steps + row["steps"]
     if not counts:
         return "Clipped actions were not counted."
-    some = {who: count for who, count in counts.items() if count[0]}
+    some = {policy: count for policy, count in counts.items() if count[0]}
     if not some:
         return f"No action was clipped to the bounds, of {sum(steps for _, steps in counts.values()):,}."
-    named = ", ".join(f"{clipped:,} of {steps:,} by {who}" for who, (clipped, steps) in some.items())
+    named = ", ".join(f"{clipped:,} of {steps:,} by {policy}" for policy, (clipped, steps) in some.items())
     return f"Actions clipped to the bounds: {named}{'' if len(some) == len(counts) else ', none by the others'}."
 
 

@@ -70,14 +70,14 @@ def what_ran(config: Mapping[str, Any], manifest: Mapping[str, Any], denoise_ste
     """The run in plain words."""
     policy, task, fidelity = (config.get(key) or {} for key in ("policy", "task", "fidelity"))
     kind = policy.get("kind")
-    who = POLICIES.get(str(kind), f"The policy {kind}")
+    actor = POLICIES.get(str(kind), f"The policy {kind}")
     where, others = ACTED_IN["truth" if config.get("acts_in") == "truth" else "world"]
     cache = fidelity.get("cache") or {}
     skips = cache.get("kind") if isinstance(cache, Mapping) else cache
     cached = "no cache" if skips == "none" else f"the cache policy {skips}"
     loop = f"{fidelity.get('steps') or denoise_steps or 'its default'} denoise steps per frame"
     return (
-        f"{who} acted in {where} on the task {task.get('name')} for {plural(config.get('episodes'), 'episode')} of "
+        f"{actor} acted in {where} on the task {task.get('name')} for {plural(config.get('episodes'), 'episode')} of "
         f"at most {plural(config.get('max_steps'), 'step')}, while {others} played the same "
         f"actions. The world {config.get('world')} took {loop} with {cached}, on {manifest.get('device')} with "
         f"{plural(manifest.get('torch_threads'), 'thread')}."

@@ -1,4 +1,4 @@
-"""Which frames mending draws, how it reads a displacement, and that a deeper codec starts where the other stood."""
+"""Which frames fine-tuning a codec draws, how it reads a displacement, and that a deeper codec starts as the other."""
 
 import sys
 from pathlib import Path
@@ -9,12 +9,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from mend_codec import Discs, Views, deepened, displacement, kind_of
-from recipe import Mending
+from finetune_codec import Discs, Views, deepened, displacement, kind_of
+from recipe import Finetuning
 from wcsim.world.codec import Codec
 
 RADIUS = 3.0
-MENDING = Mending(schedule={"steps": 1, "batch": 1, "learning_rate": 1e-3}, radius_px=RADIUS, hue=(-0.5, 0.0, 0.5))
+FINETUNING = Finetuning(
+    schedule={"steps": 1, "batch": 1, "learning_rate": 1e-3}, radius_px=RADIUS, hue=(-0.5, 0.0, 0.5))
 
 
 def soft_disc(distance):
@@ -28,13 +29,13 @@ def test_a_small_displacement_is_read(centre):
     views = Views(torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32, 32), x, y, torch.hypot(x, y) + 1e-6)
     change = soft_disc(torch.hypot(x - moved[0], y - moved[1])) - soft_disc(views.distance)
     error = torch.stack([-change, 0 * change, change], dim=1)
-    torch.testing.assert_close(displacement(error, views, MENDING), torch.tensor([moved]), atol=0.04, rtol=0)
+    torch.testing.assert_close(displacement(error, views, FINETUNING), torch.tensor([moved]), atol=0.04, rtol=0)
 
 
 def test_a_disc_that_is_not_in_view_is_not_displaced():
     far = torch.full((1, 8, 8), 50.0)
     views = Views(torch.zeros(1, 3, 8, 8), torch.ones(1, 1, 8, 8), far, far, far * 2**0.5)
-    assert not displacement(torch.ones(1, 3, 8, 8), views, MENDING).any()
+    assert not displacement(torch.ones(1, 3, 8, 8), views, FINETUNING).any()
 
 
 def test_where_a_disc_is():
@@ -55,8 +56,8 @@ def test_where_a_disc_is():
 def test_frames_are_drawn_by_kind():
     kinds = {"free": np.arange(6), "corner": np.array([6]), "border": np.array([7])}
     discs = Discs(np.zeros((8, 4, 4, 3), np.uint8), np.zeros((8, 2)), np.zeros((4, 4, 3), np.int16), kinds)
-    schedule = MENDING.schedule.model_copy(update={"batch": 64})
-    mending = MENDING.model_copy(update={"schedule": schedule, "shares": {"corner": 0.5, "border": 0.5}})
+    schedule = FINETUNING.schedule.model_copy(update={"batch": 64})
+    mending = FINETUNING.model_copy(update={"schedule": schedule, "shares": {"corner": 0.5, "border": 0.5}})
     drawn = discs.draw(mending, np.random.default_rng(0))
     assert set(drawn) == {6, 7}
     assert 16 < (drawn == 6).sum() < 48
@@ -64,7 +65,7 @@ def test_frames_are_drawn_by_kind():
 
 def test_shares_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="together at most 1"):
-        Mending(**MENDING.model_dump(exclude={"shares"}), shares={"corner": 0.7, "border": 0.5})
+        Finetuning(**FINETUNING.model_dump(exclude={"shares"}), shares={"corner": 0.7, "border": 0.5})
 
 
 def test_a_deeper_codec_begins_as_the_same_function():
