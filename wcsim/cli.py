@@ -10,6 +10,7 @@ from rich.table import Table
 
 import wcsim
 from wcsim.cli_bench import bench
+from wcsim.cli_serve import serve
 from wcsim.progress import progress
 from wcsim.terminal import Fork, Overrides, console, one_line_errors, run_directory
 
@@ -17,6 +18,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 app.add_typer(bench, name="bench")
 worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
 app.add_typer(worlds, name="worlds")
+app.command()(serve)
 
 
 def print_version(wanted: bool) -> None:
