@@ -122,8 +122,10 @@ class RemoteSession:
         except ConnectionLost:
             result = self._again(asked.request)
         self._shown = 0
-        if asked.request["op"] in ("step", "anchor") or "shown" in asked.request:
+        if asked.request["op"] in ("step", "anchor"):
             self._since.append(asked.request)
+        elif "shown" in asked.request:
+            self._since.append({"op": "look", "shown": asked.request["shown"]})
         return result
 
     def adopt(self, number: int, origin: RemoteSession) -> None:
@@ -168,9 +170,9 @@ class RemoteSession:
         """Open the session where it began, and ask all that was asked since."""
         self.reconnects += self._generation >= 0
         self._id = int(self.line.receive(self.line.send({"op": "open", **self.settings}))["session"])
-        self._generation = self.line.generation
         for request in ([self._anchor] if self._anchor else []) + self._since:
             self.line.receive(self._send(request))
+        self._generation = self.line.generation
 
     def _again(self, request: Request) -> Mapping[str, Any]:
         """Ask on a new connection; RemoteError when none can be had for `retry_s`."""

@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from wcsim.envs.lanes import Lane, Tick
+from wcsim.errors import RemoteError
 from wcsim.serve.limits import Limits
 from wcsim.serve.meter import Meter
 from wcsim.serve.sessions import Session
 from wcsim.spans import Spans
+
+ENDING = "the server is ending"
 
 ACTIVE_S = 0.5
 """A session that stepped this lately is waited for."""
@@ -67,19 +70,21 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wcsim-compute")
         self._lately: dict[Session, float] = {}
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def start(self) -> None:
         """Begin to take jobs."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Finish the batch under way; jobs that wait are cancelled."""
+        """Finish the batch under way; jobs that wait or come later are refused."""
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
         while not self._queue.empty():
-            self._queue.get_nowait().done.cancel()
+            _refuse(self._queue.get_nowait())
         await asyncio.to_thread(self._thread.shutdown)
 
     async def run(self, work: Callable[[], Any]) -> Any:
@@ -97,6 +102,8 @@ class Batcher:
         self._lately.pop(session, None)
 
     async def _put(self, job: Job) -> Any:
+        if self._stopped:
+            raise RemoteError(ENDING)
         self._meter.waiting += 1
         try:
             self._queue.put_nowait(job)
@@ -195,6 +202,11 @@ class Batcher:
             self._meter.queue_ms.append(job.result.queue_ms)
         hits = [tick.trace.hit_rate for tick in rows[-1] if tick.trace is not None]
         self._meter.forward(len(group), len(rows), step_ms, float(np.mean(hits)) if hits else 0.0)
+
+
+def _refuse(job: Job) -> None:
+    if not job.done.done():
+        job.done.set_exception(RemoteError(ENDING))
 
 
 def _attempt(job: Job, work: Callable[[], None]) -> bool:

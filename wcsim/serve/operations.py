@@ -174,21 +174,21 @@ class Operations:
         return result
 
     async def _film(self, mine: Open, request: Request) -> Result:
-        numbers = request.fields["sessions"]
-        sessions = [mine.get(number) for number in numbers]
-        names = ["truth" if one.truth is not None else f"world_{number}" for number, one in zip(
-            numbers, sessions, strict=True)]
+        sessions = [mine.get(number) for number in request.fields["sessions"]]
         frames, actions = [list(one.frames) for one in sessions], list(sessions[0].actions)
         about = {"world": self._host.spec.name, "task": self._host.task.name}
         async with self._films:
-            return dict(await asyncio.to_thread(film, names, frames, actions, float(self._host.task.fps), about))
+            return dict(await asyncio.to_thread(film, request.fields["names"], frames, actions, float(self._host.task.fps), about))
 
     async def _close(self, mine: Open, number: int) -> Result:
         session = mine.sessions.pop(number)
         mine.order.pop(number, None)
         self._batcher.forget(session)
         self._meter.sessions -= 1
-        await self._batcher.run(session.end)
+        try:
+            await self._batcher.run(session.end)
+        except RemoteError:  # the server is ending, and its compute thread with it
+            session.end()
         self._batcher.forget(session)
         return {}
 

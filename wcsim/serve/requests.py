@@ -62,6 +62,8 @@ class Schema:
         missing = REQUIRED.get(op, set()) - set(fields)
         if missing:
             raise Malformed(f"{op} needs {sorted(missing)[0]}")
+        if op == "film" and len(fields["names"]) != len(fields["sessions"]):
+            raise Malformed("film needs a name for each session")
         return Request(whole(raw.get("id"), "id"), op, session,
                        whole(raw.get("shown", 0), "shown", self._limits.chunk), fields)
 
@@ -104,6 +106,13 @@ class Schema:
         if not isinstance(value, list) or not 1 <= len(value) <= self._limits.sessions_each:
             raise Malformed("sessions are a list of numbers")
         return list(dict.fromkeys(whole(number, "a session") for number in value))
+
+    def names(self, value: Any) -> list[str]:
+        """Words, each once."""
+        if not isinstance(value, list) or len(set(map(str, value))) != len(value) or not all(
+                isinstance(name, str) and name.isidentifier() and len(name) <= 40 for name in value):
+            raise Malformed("names are words, each once")
+        return value
 
     def count(self, value: Any) -> int:
         """How many branches."""
@@ -182,11 +191,11 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
     "restore": {"snapshot": NUMBER, "tensors": raw_bytes, "description": text},
     "branch": {"count": Schema.count},
     "look": {"latents": flag, "state": flag},
-    "film": {"sessions": Schema.sessions},
+    "film": {"sessions": Schema.sessions, "names": Schema.names},
     "close": {},
 }
 """Operation to its fields, each with its check."""
 
 REQUIRED = {"reset": {"seed"}, "step": {"actions"}, "anchor": {"frames", "actions"}, "branch": {"count"},
-            "film": {"sessions"}}
+            "film": {"sessions", "names"}}
 SESSIONLESS = ("open", "film")
