@@ -55,8 +55,9 @@ class Raw:
     def closed(self, message):
         """The code and reason with which the server closes after a message."""
         self.socket.send(message)
+        for _ in self.socket:
+            pass
         with pytest.raises(ConnectionClosed) as caught:
-            list(self.socket)
             self.socket.recv(timeout=30)
         return caught.value.rcvd.code, caught.value.rcvd.reason
 

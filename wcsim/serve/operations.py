@@ -178,7 +178,8 @@ class Operations:
         frames, actions = [list(one.frames) for one in sessions], list(sessions[0].actions)
         about = {"world": self._host.spec.name, "task": self._host.task.name}
         async with self._films:
-            return dict(await asyncio.to_thread(film, request.fields["names"], frames, actions, float(self._host.task.fps), about))
+            names, fps = request.fields["names"], float(self._host.task.fps)
+            return dict(await asyncio.to_thread(film, names, frames, actions, fps, about))
 
     async def _close(self, mine: Open, number: int) -> Result:
         session = mine.sessions.pop(number)
