@@ -65,7 +65,7 @@ class RemoteEnv(ImaginedEnv):
         self.caption = CAPTIONS[config.cache.kind == "none"]
         self.render_mode = render_mode
         settings: dict[str, Any] = {"fidelity": dict(fidelity)} if fidelity else {}
-        self._limits = {"snapshot_every": snapshot_every, "retry_s": retry_s}
+        self._snapshot_every, self._retry_s = snapshot_every, retry_s
         self._use(RemoteSession(line, settings, snapshot_every=snapshot_every, retry_s=retry_s))
         self._forget()
 
@@ -130,7 +130,8 @@ class RemoteEnv(ImaginedEnv):
         """Another environment with the same task, world and fidelity, not yet reset, on the same connection."""
         other = super().sibling()
         mine = self.session
-        other._use(RemoteSession(mine.line, mine.settings, **self._limits))
+        other._use(RemoteSession(
+            mine.line, mine.settings, snapshot_every=self._snapshot_every, retry_s=self._retry_s))
         return other
 
     def branch(self, count: int) -> list[Self]:

@@ -128,10 +128,11 @@ class Line:
             said = opened.recv(timeout=self._timeout_s)
         except Exception as error:
             raise self._lost(error) from error
-        answer = unpack(said.encode() if isinstance(said, str) else said, max_bytes=MAX_BYTES)
+        answer: Any = unpack(said.encode() if isinstance(said, str) else said, max_bytes=MAX_BYTES)
         if not isinstance(answer, dict):
             raise RemoteError(f"the server at {self.address} sent a {type(answer).__name__}, not a mapping")
-        return answer
+        found: Mapping[str, Any] = answer
+        return found
 
     def _check_hello(self, hello: Mapping[str, Any]) -> None:
         if hello.get("version") != VERSION or "world" not in hello:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import imageio.v2 as imageio
 import numpy as np
 import pytest
 
@@ -53,11 +54,7 @@ def said(page, what):
 
 def agent(page):
     """Where the world's agent is, by the picture on the page: the mean of what is blue, in shares of its sides."""
-    import io
-
-    from PIL import Image
-
-    picture = np.asarray(Image.open(io.BytesIO(page.locator("#canvas-cached").screenshot())).convert("RGB"), np.int64)
+    picture = np.asarray(imageio.imread(page.locator("#canvas-cached").screenshot()), np.int64)
     blue = (picture[..., 2] > 200) & (picture[..., 0] < 140) & (picture[..., 1] < 160)
     assert blue.any()
     return np.argwhere(blue).mean(0)[::-1] / picture.shape[1::-1]

@@ -170,7 +170,8 @@ class Operations:
             result["latents"] = None if lane.latent is None else lane.latent.float().cpu().numpy()
         if given.get("state"):
             state = session.imagination.state_of(lane)
-            result["state"] = {name: value.cpu().numpy() for name, value in state.tensors().items()}
+            result["state"] = {name: (value.float() if value.is_floating_point() else value).cpu().numpy()
+                               for name, value in state.tensors().items()}
         return result
 
     async def _film(self, mine: Open, request: Request) -> Result:
