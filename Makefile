@@ -17,7 +17,7 @@ DOCS_PINS := constraints/docs.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow bench lint types docs wheel installed smoke check clean
+.PHONY: help setup demo play test test-slow bench lint types docs wheel installed smoke check clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -38,6 +38,9 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 demo: setup  ## an agent pushes the T inside the shipped world; writes runs/demo/report.html
 	$(BIN)/wcsim run configs/pusht_mpc.yaml --out $(DEMO)
 	@echo "Open $(DEMO)/report.html in a browser; the numbers are in $(DEMO)/summary.json"
+
+play: setup  ## drive the shipped world by hand, in a browser
+	$(BIN)/wcsim serve pusht-96
 
 test: setup  ## the fast tests
 	$(BIN)/pytest

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from wcsim.agents.adapters import part
-from wcsim.agents.messages import MAX_BYTES, Value, pack, package, unpack
 from wcsim.agents.policies import Observation
 from wcsim.errors import ConfigError, RemoteError, WcsimError
+from wcsim.messages import MAX_BYTES, Value, pack, package, unpack
 
 DEFAULT_NAMES = {"observation/image": "pixels", "observation/state": "agent_pos"}
 """The server's name for an input to the observation's."""

@@ -28,3 +28,10 @@ gym.register(
     vector_entry_point="wcsim.envs.vector:ImaginedVectorEnv",
     kwargs={"truncate": True},
 )
+
+gym.register(
+    id="wcsim/Remote-v0",
+    entry_point="wcsim.envs.remote:RemoteEnv",
+    vector_entry_point="wcsim.envs.remote:RemoteVectorEnv",
+    kwargs={"truncate": True},
+)

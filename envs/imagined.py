@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from wcsim.cache.fidelity import FidelityConfig, parse_fidelity
-from wcsim.envs.lanes import Imagination, Lane, Tick, check_world, fingerprint, load_world
+from wcsim.envs.lanes import Imagination, Inputs, Lane, Tick, check_world, fingerprint, load_world
 from wcsim.envs.observations import Observation, observation
 from wcsim.envs.resets import check_options, check_seed
 from wcsim.envs.snapshots import EnvSnapshot, own_state
@@ -53,6 +53,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     """Steps after which an episode is truncated; None leaves that to a wrapper."""
     last_timing: dict[str, float]
     last_trace: Trace | None
+    inputs: Inputs
+    """Checks what an environment is given."""
     _lane: Lane | None
     _shown: list[np.ndarray]
     last_estimate: Estimate
@@ -79,9 +81,9 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         self.world = load_world(world, device=device, compiled=compiled)
         check_world(self.played, self.world.spec)
         self.fidelity = config.build(self.world.spec)
-        self.imagination = Imagination(self.played, self.world, self.fidelity)
+        self.inputs = self.imagination = Imagination(self.played, self.world, self.fidelity)
         self.caption = CAPTIONS[config.cache.kind == "none"]
-        self._fingerprint = fingerprint(world)
+        self._world_name, self._fingerprint = self.world.spec.name, fingerprint(world)
         self.metadata = {**self.metadata, "render_fps": whole(self.world.spec.fps)}
         self.render_mode = render_mode
         self.action_space = self.played.action_space
@@ -100,8 +102,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         generator, own_seed = (deepcopy(self.np_random), self.np_random_seed) if seed is None else (
             gym.utils.seeding.np_random(seed))
         episode_seed = int(generator.integers(2**31)) if seed is None else seed
-        start = self.imagination.check_start(self.played.start(episode_seed) if given is None else given)
-        tick = self.imagination.begin(start, episode_seed)
+        start = self.inputs.check_start(self.played.start(episode_seed) if given is None else given)
+        tick = self._begin(start, episode_seed)
         self._np_random, self._np_random_seed = generator, own_seed
         self._forget()
         self.start = start
@@ -111,7 +113,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     def step(self, action: np.ndarray) -> StepResult:
         """Imagine one control tick under `action` `[A]`."""
         lane = self.lane
-        actions = self.imagination.check(action, ())[None]
+        actions = self.inputs.check(action, ())[None]
         spans = Spans(self.world.device)
         (tick,) = self.imagination.step([lane], actions, spans)
         return self.take(tick, spans.ms())
@@ -159,7 +161,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         if self._lane is None:
             raise SnapshotError("the environment has not been reset yet; call reset() before snapshot()")
         generator = deepcopy(self.np_random.bit_generator.state)
-        return EnvSnapshot(self.world.spec.name, self._fingerprint, self._lane, self.elapsed, self.over, generator)
+        return EnvSnapshot(self._world_name, self._fingerprint, self._lane, self.elapsed, self.over, generator)
 
     def restore(self, snapshot: EnvSnapshot) -> Observation:
         """Return to a snapshot of this world, from this environment or another; the observation at that point."""
@@ -173,8 +175,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         """Raise SnapshotError unless the snapshot is of this very world."""
         if not isinstance(snapshot, EnvSnapshot):
             raise SnapshotError(f"an environment returns to an EnvSnapshot, got {type(snapshot).__name__}")
-        if snapshot.world != self.world.spec.name:
-            raise SnapshotError(f"the snapshot is of world {snapshot.world!r}; this one is {self.world.spec.name!r}")
+        if snapshot.world != self._world_name:
+            raise SnapshotError(f"the snapshot is of world {snapshot.world!r}; this one is {self._world_name!r}")
         if snapshot.fingerprint != self._fingerprint:
             raise SnapshotError(f"the snapshot is of another version of world {snapshot.world!r}: "
                                 f"{snapshot.fingerprint[:12]}, this one is {self._fingerprint[:12]}")
@@ -229,6 +231,15 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         if self.lane.latent is None:
             raise gym.error.ResetNeeded("no frame has been imagined yet; call step() first")
         return self.lane.latent.clone()
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has ever been reset."""
+        return self._lane is not None
+
+    def _begin(self, start: Start, seed: int) -> Tick:
+        """A lane at a checked start."""
+        return self.imagination.begin(start, seed)
 
     def _forget(self) -> None:
         """As if never reset."""

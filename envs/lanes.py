@@ -113,19 +113,19 @@ class Tick:
         }
 
 
-class Imagination:
-    """N lanes of one task in one world at one fidelity; keeps nothing between calls."""
+class Inputs:
+    """What a task's lanes are given, checked."""
 
-    def __init__(self, task: Task, world: World, fidelity: Fidelity) -> None:
-        self.task, self.world, self.fidelity = task, world, fidelity
+    def __init__(self, task: Task) -> None:
+        self.task = task
 
     def check(self, actions: Any, shape: tuple[int, ...]) -> np.ndarray:
         """Actions `[*shape, A]` as float32; ActionError says what is wrong with them."""
         array = np.asarray(actions)
-        wanted = (*shape, self.world.spec.action.dim)
+        wanted = (*shape, self.task.action.dim)
         if array.shape != wanted:
             raise ActionError(f"actions have shape {array.shape}; this environment takes {wanted}")
-        return check_action(self.world.spec.action, array)
+        return check_action(self.task.action, array)
 
     def check_start(self, start: Start) -> Start:
         """The start with arrays of its own; ConfigError where this task's frames and actions look otherwise."""
@@ -146,6 +146,14 @@ class Imagination:
                               f"(T >= 1, {size[0]}, {size[1]}, 3)")
         # A new array in any case: views may be flipped or read-only, and may change behind our back.
         return np.array(frames, order="C"), np.array(self.check(actions, (len(frames) - 1,)))
+
+
+class Imagination(Inputs):
+    """N lanes of one task in one world at one fidelity; keeps nothing between calls."""
+
+    def __init__(self, task: Task, world: World, fidelity: Fidelity) -> None:
+        super().__init__(task)
+        self.world, self.fidelity = world, fidelity
 
     def begin(self, start: Start, seed: int) -> Tick:
         """A lane at the last frame of a start, its noise numbered by `seed`."""

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from wcsim.envs.lanes import Ahead, Lane, read_only
@@ -66,6 +66,13 @@ def save_snapshots(folder: str | Path, snapshots: Sequence[EnvSnapshot]) -> None
     """Write snapshots, of one environment or of every lane of a vector environment, as two files in a folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    tensors, description = pack_snapshots(snapshots)
+    (folder / TENSORS).write_bytes(tensors)
+    (folder / DESCRIPTION).write_text(description, "utf-8")
+
+
+def pack_snapshots(snapshots: Sequence[EnvSnapshot]) -> tuple[bytes, str]:
+    """The contents of the two files."""
     tensors: dict[str, Tensor] = {}
     rows = []
     for number, snapshot in enumerate(snapshots):
@@ -76,23 +83,32 @@ def save_snapshots(folder: str | Path, snapshots: Sequence[EnvSnapshot]) -> None
             "world": snapshot.world, "fingerprint": snapshot.fingerprint, "elapsed": snapshot.elapsed,
             "over": snapshot.over, "generator": dict(snapshot.generator), "ahead": ahead,
         })
-    save_file(tensors, folder / TENSORS)
-    (folder / DESCRIPTION).write_text(json.dumps({"format": FORMAT, "snapshots": rows}, indent=2) + "\n", "utf-8")
+    return save(tensors), json.dumps({"format": FORMAT, "snapshots": rows}, indent=2) + "\n"
 
 
 def load_snapshots(folder: str | Path, *, device: str = "cpu") -> list[EnvSnapshot]:
     """Snapshots as `save_snapshots` wrote them, in order; SnapshotError where the files are not such."""
     folder = Path(folder)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
-            found = description.get("format") if isinstance(description, dict) else None
-            raise SnapshotError(f"{folder} holds snapshot format {found!r}; this wcsim reads {FORMAT}")
-        with safe_open(folder / TENSORS, framework="pt", device=device) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-        return [_snapshot_of(row, number, tensors) for number, row in enumerate(description["snapshots"])]
-    except (OSError, json.JSONDecodeError, SafetensorError, KeyError, TypeError) as error:
+        tensors, description = (folder / TENSORS).read_bytes(), (folder / DESCRIPTION).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise SnapshotError(f"{folder} does not hold whole snapshots: {error!r}") from error
+    return unpack_snapshots(tensors, description, device=device, where=str(folder))
+
+
+def unpack_snapshots(
+    tensors: bytes, description: str, *, device: str = "cpu", where: str = "a message"
+) -> list[EnvSnapshot]:
+    """Snapshots from the contents of the two files; SnapshotError, which names `where`, if they are not such."""
+    try:
+        read = json.loads(description)
+        if not isinstance(read, dict) or read.get("format") != FORMAT:
+            found = read.get("format") if isinstance(read, dict) else None
+            raise SnapshotError(f"{where} holds snapshot format {found!r}; this wcsim reads {FORMAT}")
+        parts = {name: value.to(device) for name, value in load(tensors).items()}
+        return [_snapshot_of(row, number, parts) for number, row in enumerate(read["snapshots"])]
+    except (json.JSONDecodeError, SafetensorError, KeyError, TypeError) as error:
+        raise SnapshotError(f"{where} does not hold whole snapshots: {error!r}") from error
 
 
 def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

@@ -35,6 +35,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     rewards, flags and the numbers of `info` as tensors.
     """
 
+    single: type[ImaginedEnv] = ImaginedEnv
+    """What a lane is."""
+
     def __init__(
         self,
         num_envs: int = 1,
@@ -50,7 +53,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         if output not in OUTPUTS:
             raise ConfigError(f"output {output!r} is unknown; known: {', '.join(OUTPUTS)}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        first = ImaginedEnv(**settings)
+        first = self.single(**settings)
         first._max_episode_steps = first.horizon = max_episode_steps or first._max_episode_steps
         self.envs = [first, *(first.sibling() for _ in range(num_envs - 1))]
         self.lanes = [wrap(env.as_lane(number), lane_wrappers) for number, env in enumerate(self.envs)]
@@ -192,7 +195,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
                             f"{getattr(mask, 'dtype', type(mask).__name__)}")
         if mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(f"options['reset_mask'] must have shape ({self.num_envs},) and name a lane, got {mask}")
-        if any(env._lane is None for env, chosen in zip(self.envs, mask, strict=True) if not chosen):
+        if any(not env.begun for env, chosen in zip(self.envs, mask, strict=True) if not chosen):
             raise gym.error.ResetNeeded("lanes outside options['reset_mask'] have never been reset; reset all first")
         return mask
 
@@ -203,7 +206,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError(f"{self.num_envs} lanes need as many starts, got {len(each)}")
         for start in each:
             if start is not None:
-                self.envs[0].imagination.check_start(start)
+                self.envs[0].inputs.check_start(start)
         return each
 
     def _array(self, actions: Any, *, axes: int | None = None) -> np.ndarray:

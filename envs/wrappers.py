@@ -45,7 +45,7 @@ class ChunkAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play a chunk `[ticks, A]`; the observation is that of the last tick played."""
         base = base_of(self.env)
-        actions = base.imagination.check(action, (self.ticks,))
+        actions = base.inputs.check(action, (self.ticks,))
         base.expect(actions, together=self.together)
         rewards = np.zeros(self.ticks)
         for tick, single in enumerate(actions):

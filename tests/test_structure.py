@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MAPPED = {"agents": "wcsim.agents", "configs": "wcsim.configs", "envs": "wcsim.envs"}
 
-FLOOR = {"types", "errors", "spans", "config", "actions", "spec", "estimate", "cameras", "registry"}
+FLOOR = {"types", "errors", "spans", "config", "actions", "spec", "estimate", "cameras", "registry", "messages"}
 ENGINE = FLOOR | {"backbones", "world", "cache", "metrics", "timing", "runs", "report"}
 FAMILIES = {path.name for path in (ROOT / "wcsim/backbones").iterdir() if (path / "__init__.py").exists()}
 MAY_IMPORT = {
@@ -38,9 +38,11 @@ MAY_IMPORT = {
     "agents": ENGINE,
     "rollout": ENGINE | {"data", "envs", "agents"},
     "experiments": ENGINE | {"data", "envs", "agents", "rollout", "cosmos2"},
-    "cli": ENGINE | {"envs", "agents", "experiments", "cli_bench", "cli_data", "progress", "terminal"},
+    "serve": ENGINE | {"envs", "agents"},
+    "cli": ENGINE | {"envs", "agents", "experiments", "cli_bench", "cli_data", "cli_serve", "progress", "terminal"},
     "cli_data": ENGINE | {"data", "progress", "terminal"},
     "cli_bench": ENGINE | {"assets", "envs", "agents", "experiments", "progress", "terminal"},
+    "cli_serve": ENGINE | {"envs", "serve", "terminal"},
     "progress": set(),
     "terminal": {"errors", "runs"},
 }
@@ -162,13 +164,15 @@ def test_nobody_imports(name: str) -> None:
 def test_what_is_imported_is_declared() -> None:
     project = PROJECT["project"]
     runtime = {distribution(line) for line in project["dependencies"]}
+    serving = runtime | {distribution(line) for line in project["optional-dependencies"]["serve"]}
     tools = runtime | {distribution(line) for line in project["optional-dependencies"]["dev"]}
     owners = packages_distributions()
     local = {"wcsim"} | {path.stem for path in sources("examples", "scripts", "tests")}
     missing = set()
     for path in EVERY:
         for top in {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names) - local:
-            if not {distribution(owner) for owner in owners[top]} & (runtime if path in PACKAGED else tools):
+            packaged = serving if path.is_relative_to(ROOT / "wcsim/serve") else runtime
+            if not {distribution(owner) for owner in owners[top]} & (packaged if path in PACKAGED else tools):
                 missing.add(f"{path.relative_to(ROOT)}: {top}")
     assert missing == set()
 

@@ -11,6 +11,7 @@ from rich.table import Table
 import wcsim
 from wcsim.cli_bench import bench
 from wcsim.cli_data import data
+from wcsim.cli_serve import serve
 from wcsim.progress import progress
 from wcsim.terminal import Fork, Overrides, console, one_line_errors, run_directory
 
@@ -19,6 +20,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
 worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
 app.add_typer(worlds, name="worlds")
+app.command()(serve)
 
 
 def print_version(wanted: bool) -> None:

@@ -18,13 +18,13 @@ from websockets.server import ServerProtocol
 from websockets.sync.server import serve
 
 from linear_world import frame_at
-from wcsim.agents.messages import pack, unpack
 from wcsim.agents.remote import RemoteSource
 from wcsim.config import validate
 from wcsim.envs.tasks import make_task
 from wcsim.errors import ConfigError, RemoteError
 from wcsim.estimate import Episode
 from wcsim.experiments.policies import OpenPIPolicyConfig, PolicyContext
+from wcsim.messages import pack, unpack
 
 SEEN = {"pixels": frame_at(7, 9), "agent_pos": np.array([1.0, 2.0], np.float32)}
 

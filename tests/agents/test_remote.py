@@ -12,12 +12,12 @@ import pytest
 
 from linear_world import SPEC, frame_at
 from wcsim.agents.adapters import ChunkedPolicy
-from wcsim.agents.messages import pack, unpack
 from wcsim.agents.remote import RemoteSource, _loopback, _secret
 from wcsim.config import validate
 from wcsim.errors import ConfigError, RemoteError
 from wcsim.estimate import Episode
 from wcsim.experiments.policies import OpenPIPolicyConfig
+from wcsim.messages import pack, unpack
 
 SEEN = {"pixels": frame_at(7, 9), "agent_pos": np.array([1.0, 2.0], np.float32)}
 

@@ -15,6 +15,7 @@ import wcsim
 import wcsim.envs.env
 from outside_task import Press
 from sameness import assert_same
+from served import served
 from tiny_worlds import save_world_of
 from wcsim.envs.pendulum import Pendulum
 from wcsim.envs.snapshots import EnvSnapshot
@@ -38,10 +39,21 @@ def tiny_worlds(folder, tmp_path_factory):
             None: {"task": "outside_task:Press", "world": save_world_of(Press(), worlds / "press")}}
 
 
+@pytest.fixture(scope="module")
+def address(folder):
+    """Of a server that the remote environment plays with."""
+    with served(folder, sessions=1000) as (address, _):
+        yield address
+
+
 @pytest.fixture(params=["tiny", pytest.param("shipped", marks=pytest.mark.slow)])
 def settings(request, name, tiny_worlds):
     """A tiny world for every run, the shipped one of the id for the slow ones."""
     kwargs = gym.spec(name).kwargs
+    if name == "wcsim/Remote-v0":
+        if request.param == "shipped":
+            pytest.skip("its world is the server's")
+        return {"address": request.getfixturevalue("address"), "fidelity": {"steps": 2, "cache": "none"}}
     if request.param == "shipped":
         if "world" not in kwargs:
             pytest.skip("no world ships for this task")

@@ -1,7 +1,8 @@
-"""openpi's messages: msgpack, with arrays and numpy's scalars in openpi's own packing.
+"""Messages over a socket: msgpack, with arrays and numpy's scalars in openpi's own packing.
 
 Easy to get wrong: a message comes from outside.  A dtype, a shape and bytes that a stranger chose must not reach numpy
-before they are checked: dtype `O` would make pointers of the bytes.  Needs the extra `openpi`, imported on first use.
+before they are checked: dtype `O` would make pointers of the bytes.  Needs the extra `serve` or `openpi`, imported on
+first use.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ def pack(message: Mapping[str, Any]) -> bytes:
 
     def plain(value: Any) -> dict[bytes, Any]:
         if not isinstance(value, np.ndarray | np.generic):
-            raise RemoteError(f"a policy server takes numbers, text and arrays of them, not {type(value).__name__}")
+            raise RemoteError(f"a message holds numbers, text and arrays of them, not {type(value).__name__}")
         if value.dtype.str not in DTYPES:
-            raise RemoteError(f"a policy server takes numbers, text and arrays of them, not {type(value).__name__} of "
+            raise RemoteError(f"a message holds numbers, text and arrays of them, not {type(value).__name__} of "
                               f"{value.dtype}; allowed: {', '.join(DTYPES)}")
         header: dict[bytes, Any] = {b"dtype": value.dtype.str}
         if isinstance(value, np.ndarray):
@@ -58,7 +59,7 @@ def pack(message: Mapping[str, Any]) -> bytes:
     try:
         packed: bytes = packb(message, default=plain)
     except (ValueError, OverflowError) as error:  # a number beyond 64 bits, half a surrogate pair, endless nesting
-        raise RemoteError(f"a policy server cannot be told this: {error}") from error
+        raise RemoteError(f"a message cannot hold this: {error}") from error
     return packed
 
 
@@ -84,11 +85,12 @@ def unpack(data: bytes, *, max_bytes: int = MAX_BYTES) -> Value:
 
 
 def package(name: str) -> ModuleType:
-    """A module of the extra `openpi`.  ConfigError where it is not installed."""
+    """A module of the extras `serve` and `openpi`.  ConfigError where it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:
-        raise ConfigError(f"a policy server needs the extra openpi (pip install 'wcsim[openpi]'): {error}") from error
+        raise ConfigError(
+            f"a connection needs the extra serve or openpi (pip install 'wcsim[serve]'): {error}") from error
 
 
 class _Count:

@@ -1,0 +1,136 @@
+"""The page in a real browser: it drives, undoes, records, and says nothing on the console.  Slow."""
+
+from __future__ import annotations
+
+import shutil
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from served import served
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:cache .* skipped nothing"),
+              pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+
+READY = "#play:not([disabled])"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Playwright is no part of the development extra: with it, `pip install playwright`."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address():
+    with served("pusht-96") as (address, service):
+        yield address.replace("ws://", "http://"), service
+
+
+@pytest.fixture
+def page(browser, address, request):
+    """The page, at the width and in the colours of the test's parameter."""
+    width, scheme = getattr(request, "param", (1280, "light"))
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True)
+    page, said = context.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"{address[0]}/?seed=7&steps=8")
+    page.wait_for_selector(READY, timeout=60_000)
+    yield page
+    assert said == []
+    context.close()
+
+
+def said(page, what):
+    page.locator("#said").filter(has_text=what).wait_for(timeout=60_000)
+
+
+def agent(page):
+    """Where the world's agent is, by the picture on the page: the mean of what is blue, in shares of its sides."""
+    picture = np.asarray(imageio.imread(page.locator("#canvas-cached").screenshot()), np.int64)
+    blue = (picture[..., 2] > 200) & (picture[..., 0] < 140) & (picture[..., 1] < 160)
+    assert blue.any()
+    return np.argwhere(blue).mean(0)[::-1] / picture.shape[1::-1]
+
+
+def test_the_agent_follows_the_pointer_and_undo_goes_back(page):
+    before = agent(page)
+    goal = np.array([0.15, 0.15]) if before.sum() > 1 else np.array([0.85, 0.15])
+    box = page.locator("#canvas-cached").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * goal[0], box["y"] + box["height"] * goal[1])
+    page.mouse.down()
+    said(page, "step 6")
+    page.mouse.up()
+    page.wait_for_timeout(1_500)  # the step that was under way
+    after = agent(page)
+    assert np.linalg.norm(after - goal) < 0.5 * np.linalg.norm(before - goal)
+    steps = int(page.locator("#said").inner_text().split()[1])
+    for undone in range(1, 4):
+        page.keyboard.press("u")
+        said(page, f"step {steps - undone}, undone")
+    page.keyboard.press("r")
+    said(page, "at the start")
+    assert np.linalg.norm(agent(page) - before) < 0.02
+
+
+def test_keys_step_and_play(page):
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("s")
+    said(page, "step 1")
+    page.keyboard.press(" ")
+    said(page, "step 3")
+    page.keyboard.press(" ")
+    page.wait_for_timeout(100)
+    assert page.locator("#play").inner_text() == "Play"
+
+
+def test_what_was_driven_is_saved(page, tmp_path):
+    for step in range(1, 4):
+        page.click("#step")
+        said(page, f"step {step}")
+    page.keyboard.press("u")
+    said(page, "step 2, undone")
+    downloads = []
+    page.on("download", lambda download: downloads.append(download))
+    page.click("#save")
+    said(page, "saved")
+    page.wait_for_timeout(500)
+    names = {download.suggested_filename for download in downloads}
+    assert names == {"pusht-96-seed7.mp4", "pusht-96-seed7.npz"}
+    for download in downloads:
+        download.save_as(tmp_path / download.suggested_filename)
+    with np.load(tmp_path / "pusht-96-seed7.npz") as arrays:
+        assert arrays["actions"].shape == (2, 2)
+        assert all(arrays[f"frames_{name}"].shape == (3, 96, 96, 3) for name in ("cached", "uncached", "truth"))
+    assert (tmp_path / "pusht-96-seed7.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_another_cache_and_one_place_alone(page, address):
+    page.select_option("#cache", "worldcache")
+    page.uncheck("#uncached")
+    page.uncheck("#truth")
+    page.click("#start")
+    page.locator("#canvas-truth").wait_for(state="detached")
+    page.wait_for_selector(READY)
+    assert page.locator("#places figure").count() == 1
+    assert "cache=worldcache" in page.url
+    page.click("#step")
+    said(page, "step 1")
+    assert address[1].meter.sessions == 1
+
+
+@pytest.mark.parametrize("page", [(1280, "dark"), (390, "light"), (390, "dark")], indirect=True)
+def test_it_fits_narrow_and_wide(page):
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for name in ("play", "step", "undo", "reset", "save", "start"):
+        box = page.locator(f"#{name}").bounding_box()
+        assert box["height"] >= 36
+        assert box["x"] + box["width"] <= page.viewport_size["width"]

@@ -1,0 +1,52 @@
+"""The `wcsim serve` command; all work is in `wcsim.serve`.
+
+Easy to get wrong: a token on the command line is seen by every user of the machine; `WCSIM_TOKEN` is not.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wcsim.terminal import console, one_line_errors
+
+
+def serve(
+    world: Annotated[str, typer.Argument(help="A shipped world's name or a folder.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs a token."
+                                      )] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    token: Annotated[str | None, typer.Option(envvar="WCSIM_TOKEN", show_envvar=True,
+                                              help="What clients must send.")] = None,
+    lanes: Annotated[int, typer.Option(min=1, help="Most sessions that share a forward.")] = 16,
+    sessions: Annotated[int, typer.Option(min=1, help="Most sessions open at once.")] = 64,
+    idle_s: Annotated[float, typer.Option(min=1, help="Seconds after which a quiet connection is dropped.")] = 600.0,
+    task: Annotated[str | None, typer.Option(help="module:Class, where the world's task does not ship.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="A host name that clients may use; repeatable.")] = None,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Compile the world with torch.compile.")] = False,
+) -> None:
+    """Serve a world to remote environments, and a page to drive it by hand."""
+    with one_line_errors():
+        from wcsim.errors import ConfigError
+
+        try:
+            from wcsim.serve.access import access_of
+            from wcsim.serve.app import Service, make_server
+        except ImportError as error:
+            raise ConfigError(f"wcsim serve needs the extra serve (pip install 'wcsim[serve]'): {error}") from error
+        from wcsim.serve.limits import Limits
+        from wcsim.serve.run import listen, run
+        from wcsim.serve.sessions import Host
+
+        access = access_of(host, token, allow_host or [])
+        limits = Limits(lanes=lanes, sessions=sessions, sessions_each=min(sessions, 32), idle_s=idle_s)
+        with listen(host, port) as opened:
+            service = Service(Host(world, limits, task=task, device=device, compiled=compiled), access)
+            number = opened.getsockname()[1]
+            shown = f"[{host}]" if ":" in host else host
+            console.print(f"{service.host.spec.name} is served. Open http://{shown}:{number}/"
+                          + (" (with ?token=... once)" if token else ""), soft_wrap=True)
+            console.print(f'In a program: gym.make("wcsim/Remote-v0", address="ws://{shown}:{number}")', soft_wrap=True)
+            run(make_server(service, host=host, port=number), opened)
