@@ -202,7 +202,8 @@ def test_halving_survives_broken_costs_and_shows_the_cheap_one_less() -> None:
         costs[1] = np.nan
         return costs
 
-    costs = successive_halving(cheap, lambda actions: np.full(len(actions), 3.0), survivors=2, ticks=2)(np.zeros((5, 4, 2)))
+    costs = successive_halving(
+        cheap, lambda actions: np.full(len(actions), 3.0), survivors=2, ticks=2)(np.zeros((5, 4, 2)))
     assert lengths == [2]
     assert costs.tolist() == [3.0, np.inf, 3.0, 6.0, 7.0]
     with pytest.raises(ConfigError, match="survivors must be 1 or more"):
