@@ -38,7 +38,7 @@ class Estimate:
     def __len__(self) -> int:
         return len(self.success)
 
-    def select(self, lanes: Any) -> Self:
+    def select(self, lanes: int | np.integer[Any] | slice | np.ndarray | list[int]) -> Self:
         """Some of the N, by an index, a slice or a mask; one number keeps its axis."""
         at = np.atleast_1d(lanes) if isinstance(lanes, int | np.integer) else lanes
         values, found, fit = ({key: value[at] for key, value in table.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wcsim.agents.cem import cem
-from wcsim.agents.halving import RungReport, halved
+from wcsim.agents.halving import RungReport, successive_halving
 from wcsim.agents.icem import coloured, icem
 from wcsim.agents.mppi import mppi, weights_of
 from wcsim.agents.search import Plan
@@ -147,7 +147,7 @@ def test_halving_asks_the_dear_cost_about_survivors_alone() -> None:
         asked.append(len(actions))
         return quadratic(actions)
 
-    cost = halved(lambda actions: quadratic(actions) + 0.1, dear, survivors=5, watch=seen.append)
+    cost = successive_halving(lambda actions: quadratic(actions) + 0.1, dear, survivors=5, watch=seen.append)
     actions = np.random.default_rng(1).normal(size=(30, 4, 2))
     costs, true = cost(actions), quadratic(actions)
     best = np.argsort(true)[:4]
@@ -167,7 +167,7 @@ def test_halving_finds_what_the_dear_cost_alone_finds_at_a_fraction_of_its_calls
         calls[0] += len(actions)
         return quadratic(actions)
 
-    rough = halved(lambda actions: np.round(quadratic(actions)), dear, survivors=12)
+    rough = successive_halving(lambda actions: np.round(quadratic(actions)), dear, survivors=12)
     plan = cem(rough, MEAN, STD, **given(rounds=15), elites=8)
     assert plan.cost < 0.05
     assert calls[0] == 15 * 12
@@ -186,7 +186,7 @@ def test_halving_within_halving_keeps_the_warm_start_to_the_end() -> None:
     def told(costs: np.ndarray) -> CostFn:
         return lambda actions: costs[actions[:, 0, 0].astype(int)]
 
-    cost = halved(told(first), halved(told(second), told(last), survivors=2), survivors=4)
+    cost = successive_halving(told(first), successive_halving(told(second), told(last), survivors=2), survivors=4)
     costs = cost(np.arange(5.0)[:, None, None])
     # 0, 1, 2, 3 pass the first, of them 0 and 3 the second.
     assert costs[[0, 3]].tolist() == [1.0, 4.0]
@@ -202,8 +202,9 @@ def test_halving_survives_broken_costs_and_shows_the_cheap_one_less() -> None:
         costs[1] = np.nan
         return costs
 
-    costs = halved(cheap, lambda actions: np.full(len(actions), 3.0), survivors=2, ticks=2)(np.zeros((5, 4, 2)))
+    costs = successive_halving(
+        cheap, lambda actions: np.full(len(actions), 3.0), survivors=2, ticks=2)(np.zeros((5, 4, 2)))
     assert lengths == [2]
     assert costs.tolist() == [3.0, np.inf, 3.0, 6.0, 7.0]
     with pytest.raises(ConfigError, match="survivors must be 1 or more"):
-        halved(cheap, cheap, survivors=0)
+        successive_halving(cheap, cheap, survivors=0)

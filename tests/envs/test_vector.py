@@ -68,19 +68,18 @@ def test_it_is_sync_vector_env_in_every_mode(folder, endings, mode):
     assert_same(env.reset(seed=7), oracle.reset(seed=7))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("cache", "hold"), [("none", 0.0), ({"preset": "worldcache", "threshold": 0.3}, 0.0),
                                              ({"preset": "dicache"}, 0.0), ("none", 0.3),
                                              ({"preset": "worldcache", "threshold": 0.3}, 0.3)])  # fmt: skip
-def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, hold, threads):
+def test_an_episode_is_the_same_in_any_slot_of_any_batch(folder, cache, hold, threads=1):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        moves, seeds = actions(5), [3, 1, 4, 15, 9]
+        moves, seeds = actions(4), [3, 1, 4, 15, 9]
         settings = {"fidelity": {"steps": 6, "cache": cache, "context_refresh": hold}, "max_episode_steps": 99}
         whole = make(folder, **settings)
         expected = rollout(whole, seeds, moves)
-        for lanes in ([0], [4, 2], [3, 1, 0]):
+        for lanes in ([0], [4, 2, 3]):
             part = make(folder, num_envs=len(lanes), **settings)
             seen = rollout(part, [seeds[lane] for lane in lanes], moves[:, lanes])
             for pictures, latents, expected_pictures, expected_latents in zip(*seen, *expected, strict=True):

@@ -5,7 +5,7 @@ Easy to get wrong: agreement is of means over starts, so every point of the scat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,9 @@ def signed(value: float | None) -> str:
     return phrases.NONE if value is None else f"{value:+.3f}"
 
 
-def ends(interval: Sequence[float | None], write: Any = lambda value: phrases.number(value, 3)) -> str:
+def ends(
+    interval: Sequence[float | None], write: Callable[[float | None], str] = lambda value: phrases.number(value, 3)
+) -> str:
     """An interval as text."""
     low, high = (write(end) for end in interval)
     return phrases.NONE if None in interval else f"{low} to {high}"

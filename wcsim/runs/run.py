@@ -189,7 +189,7 @@ class Run:
             if name in sums.arrays:
                 raise RunError(f"arrays named '{name}' belong to {job}, which is recorded in {self.path}")
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes a name for `allow_pickle`
         path.parent.mkdir(exist_ok=True)
         files.replace(path, buffer.getvalue())
         self._saved[name] = digest(buffer.getvalue())

@@ -152,13 +152,14 @@ def load_parts(folder: Path) -> tuple[WorldSpec, Backbone, WanCodec]:
     return spec, transformer.eval(), codec.eval()
 
 
-def backbone_of(folder: Path) -> Any:
+def backbone_of(folder: Path) -> type[Backbone]:
     """The class that wrote the weights in a folder.  CheckpointError for an unknown one: a world may come from
     anywhere, so its files name no module to import."""
     name, known = json.loads((folder / "config.json").read_text()).get("_class_name"), BACKBONES.names()
     if name not in known:
         raise CheckpointError(f"{folder}: _class_name is {name!r}; known backbones: {', '.join(known)}")
-    return BACKBONES.load(name)
+    family: type[Backbone] = BACKBONES.load(name)
+    return family
 
 
 def load_texts(folder: Path) -> dict[str, Tensor]:

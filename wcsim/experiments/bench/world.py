@@ -45,7 +45,7 @@ class HeldOut:
     actions: np.ndarray
     values: dict[str, np.ndarray]
 
-    def part(self, ticks: Any) -> HeldOut:
+    def part(self, ticks: slice | np.ndarray) -> HeldOut:
         """Some of the ticks, frames and values alike."""
         return HeldOut(self.frames[:, ticks], self.actions, {name: value[:, ticks]
                                                              for name, value in self.values.items()})
@@ -58,8 +58,7 @@ class HeldOut:
         later = next(iter(self.values.values()))[:, 1:]
         if quantity.role == "robot":
             return np.ones(later.shape[:2], dtype=bool)
-        changed: np.ndarray = np.any([self._changed(one) for one in spec.scene], axis=0)
-        return changed
+        return np.asarray(np.any([self._changed(one) for one in spec.scene], axis=0))
 
     def _changed(self, quantity: Quantity) -> np.ndarray:
         value = self.values[quantity.name]
