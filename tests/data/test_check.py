@@ -85,6 +85,21 @@ def test_a_planted_fault_is_found_and_no_other(clean: Path, tmp_path: Path, spoi
     assert words in found[0].detail
 
 
+@pytest.mark.parametrize(("spoil", "kind"), [
+    (with_actions(lambda a: a * [1 / 55, 1 / 55, 1]), "action_scale"),
+    (with_actions(lambda a: a * [55, 55, 1]), "action_scale"),
+    (with_actions(lambda a: a * [1, 1, -1] + [0, 0, 1]), "gripper_sign"),
+])
+def test_scale_and_sign_show_against_the_state_where_units_are_the_same(
+    tmp_path: Path, spoil: Callable[..., Taken], kind: str
+) -> None:
+    write(tmp_path / "told", spoil=spoil)
+    assert [fault.kind for fault in check(open_recordings(tmp_path / "told"), look=False)] == [kind]
+    untold = replace(SPEC, action=replace(SPEC.action, units=""))
+    write(tmp_path / "untold", spoil=spoil, spec=untold)
+    assert check(open_recordings(tmp_path / "untold"), look=False) == []
+
+
 def repeat(rows: list[float]) -> list[float]:
     rows[50] = rows[49]
     return rows
