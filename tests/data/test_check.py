@@ -237,6 +237,16 @@ def test_inspect_prints_what_there_is(clean: Path) -> None:
         assert words in done.output
 
 
+def test_inspect_writes_a_page_that_stands_alone(clean: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["data", "inspect", str(clean), "--out", str(tmp_path / "page")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "page/recordings.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 6
+    assert page.count("<svg") == 1 + 6
+    assert "episode 2, wrist: go 0" in page
+    assert 'src="http' not in page
+
+
 def test_same_is_what_was_taken() -> None:
     episode, frames = taken(1)
     assert same(1, episode, frames) == (episode, frames)
