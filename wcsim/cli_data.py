@@ -60,14 +60,20 @@ def check_command(
     out: Annotated[Path, typer.Option(help="Directory for check.json.")] = Path("runs/data-check"),
     look: Annotated[bool, typer.Option("--frames/--no-frames", help="Decode all frames, too.")] = True,
 ) -> None:
-    """Find what is wrong with recordings; exit code 1 where something is."""
+    """Find what is wrong with recordings; exit code 1 where something is, 2 where there are none."""
     with one_line_errors():
         from wcsim.data.check import check, write_check
-        from wcsim.data.recordings import open_recordings
+        from wcsim.data.faults import Fault
+        from wcsim.data.recordings import find_reader, open_recordings
+        from wcsim.errors import DataError
 
         other = None if like is None else like_of(like)
+        _, folder = find_reader(path, form)
         with progress("episodes") as shown:
-            faults = check(open_recordings(path, form=form, fps=fps), other, look=look, progress=shown.count)
+            try:
+                faults = check(open_recordings(folder, form=form, fps=fps), other, look=look, progress=shown.count)
+            except DataError as error:  # of all episodes: nothing else can be looked at
+                faults = [Fault.of(error)]
         written = write_check(faults, out)
         table = Table("fault", "episode", "what")
         for fault in faults:

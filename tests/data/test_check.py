@@ -142,6 +142,21 @@ def test_missing_files_and_columns_are_found(tmp_path: Path) -> None:
     assert [(fault.kind, fault.episode) for fault in found] == [("missing", "1"), ("missing", "2")]
 
 
+def test_what_no_episode_has_is_a_fault_too(tmp_path: Path) -> None:
+    """The first episode cannot be read, so nobody knows what the others should be: one fault, and not an error."""
+    write(tmp_path / "set")
+    change_table(tmp_path / "set" / DATA, {}, ["observation.state"])
+    found = check(open_recordings(tmp_path / "set"))
+    assert [(fault.kind, fault.episode) for fault in found] == [("missing", "")]
+    assert "has no column 'observation.state', which meta/info.json announces" in found[0].detail
+    change_table(tmp_path / "set" / DATA, {}, ["action"])
+    done = CliRunner().invoke(app, ["data", "check", str(tmp_path / "set"), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1, done.output
+    faults = json.loads((tmp_path / "out/check.json").read_text())["faults"]
+    assert [fault["kind"] for fault in faults] == ["missing"]
+    assert "has no column 'action'" in faults[0]["detail"]
+
+
 def test_as_many_frames_as_actions_are_found(tmp_path: Path) -> None:
     episode, frames = taken(0)
     write_npz(tmp_path / "0.npz", frames["top"][:-1], replace(episode, state=None), SPEC)

@@ -103,6 +103,22 @@ def test_v3_without_places_is_one_file_from_its_beginning(tmp_path: Path) -> Non
         np.testing.assert_array_equal(read.frames(number, "wrist", [1, 40]), frames["wrist"][[1, 40]])
 
 
+@pytest.mark.parametrize("places", [True, False])
+def test_templates_with_other_names(tmp_path: Path, places: bool) -> None:
+    """A Cosmos 3 domain calls the fields so, and need not say in which file an episode is."""
+    written = write(tmp_path / "set", frames_per_file=1000 if not places else 50)
+    edit_info(tmp_path / "set", data_path="data/chunk-{episode_chunk:03d}/file-{episode_file:03d}.parquet",
+              video_path="videos/{video_key}/chunk-{episode_chunk:03d}/file-{episode_file:03d}.mp4")
+    if not places:
+        path = tmp_path / "set/meta/episodes/chunk-000/file-000.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.select(["episode_index", "tasks", "length"]), path)
+    read = open_recordings(tmp_path / "set")
+    for number, (episode, frames) in enumerate(written):
+        np.testing.assert_array_equal(read.episode(number).actions, episode.actions)
+        np.testing.assert_array_equal(read.frames(number, "top", [0, 40]), frames["top"][[0, 40]])
+
+
 def test_what_is_announced_and_not_there_is_named(tmp_path: Path) -> None:
     write_old(tmp_path / "set", episodes(3))
     (tmp_path / "set/data/chunk-000/episode_000001.parquet").unlink()
