@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +216,25 @@ def test_where_nothing_is_to_be_had_the_message_says_what_to_fetch(tmp_path: Pat
         open_recordings(tmp_path, form="hdf5")
     with pytest.raises(ConfigError, match="fps is -1"):
         open_recordings(tmp_path, fps=-1.0)
+
+
+def test_a_dataset_of_the_hub_is_found_in_its_cache(tmp_path: Path) -> None:
+    """Offline, by its revision; the Hub's client reads its settings at import, hence another process."""
+    repo = tmp_path / "hub/datasets--someone--push"
+    write(repo / "snapshots" / ("a" * 40), episodes=1)
+    (repo / "refs").mkdir()
+    (repo / "refs/v3.0").write_text("a" * 40)
+    code = """
+from wcsim.data.recordings import open_recordings
+from wcsim.errors import DataError
+print(len(open_recordings("someone/push@v3.0").episodes))
+try:
+    open_recordings("someone/push@v2.1")
+except DataError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"})
+    first, second = done.stdout.strip().splitlines()
+    assert first == "1"
+    assert "dataset someone/push at revision v2.1 is not to be had" in second
