@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 from rich.table import Table
 
@@ -17,6 +18,8 @@ from wcsim.terminal import console, one_line_errors
 
 if TYPE_CHECKING:
     from wcsim.data.likeness import Like
+    from wcsim.data.recordings import Recordings
+    from wcsim.data.summary import Summary
 
 data = typer.Typer(help="Recordings: what is in them, what is wrong with them, conversions.", no_args_is_help=True)
 
@@ -26,13 +29,17 @@ Form = Annotated[str | None, typer.Option("--format", help="Of PATH: lerobot, co
 
 
 @data.command("inspect")
-def inspect_command(path: Source, fps: Fps = None, form: Form = None) -> None:
-    """Print what recordings hold: episodes, cameras, and the ranges of actions and state."""
+def inspect_command(
+    path: Source, fps: Fps = None, form: Form = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for recordings.html, with frames and histograms.")] = None,
+) -> None:
+    """Print what recordings hold: episodes, cameras, ranges of actions and state; with --out, make a page, too."""
     with one_line_errors():
         from wcsim.data.recordings import open_recordings
         from wcsim.data.summary import summarise
 
-        told = summarise(open_recordings(path, form=form, fps=fps))
+        recordings = open_recordings(path, form=form, fps=fps)
+        told = summarise(recordings)
         facts, numbers = Table("", str(path)), Table("", "name", "least", "5%", "median", "95%", "most")
         for row in told.facts:
             facts.add_row(*row)
@@ -41,6 +48,8 @@ def inspect_command(path: Source, fps: Fps = None, form: Form = None) -> None:
         console.print(facts, numbers)
         for line in told.left_out:
             console.print(f"left out: {line}", soft_wrap=True)
+        if out is not None:
+            console.print(f"page: {write_page(recordings, told, path, out)}", soft_wrap=True)
 
 
 @data.command("check")
@@ -51,14 +60,20 @@ def check_command(
     out: Annotated[Path, typer.Option(help="Directory for check.json.")] = Path("runs/data-check"),
     look: Annotated[bool, typer.Option("--frames/--no-frames", help="Decode all frames, too.")] = True,
 ) -> None:
-    """Find what is wrong with recordings; exit code 1 where something is."""
+    """Find what is wrong with recordings; exit code 1 where something is, 2 where there are none."""
     with one_line_errors():
         from wcsim.data.check import check, write_check
-        from wcsim.data.recordings import open_recordings
+        from wcsim.data.faults import Fault
+        from wcsim.data.recordings import find_reader, open_recordings
+        from wcsim.errors import DataError
 
         other = None if like is None else like_of(like)
+        _, folder = find_reader(path, form)
         with progress("episodes") as shown:
-            faults = check(open_recordings(path, form=form, fps=fps), other, look=look, progress=shown.count)
+            try:
+                faults = check(open_recordings(folder, form=form, fps=fps), other, look=look, progress=shown.count)
+            except DataError as error:  # of all episodes: nothing else can be looked at
+                faults = [Fault.of(error)]
         written = write_check(faults, out)
         table = Table("fault", "episode", "what")
         for fault in faults:
@@ -94,6 +109,16 @@ def convert_command(
             convert(open_recordings(path, form=form, fps=fps), out, options,
                     form=to, progress=shown.count)  # type: ignore[arg-type]  # checked there
         console.print(f"written: {out}", soft_wrap=True)
+
+
+def write_page(recordings: Recordings, told: Summary, title: str, out: Path) -> Path:
+    """The page of recordings, in a folder."""
+    from wcsim.data.summary import all_values, some_frames
+    from wcsim.report.recordings import write_recordings
+
+    return write_recordings(
+        out, title=title, facts=told.facts, left_out=told.left_out, frames=some_frames(recordings),
+        values=all_values(recordings), lengths=np.array([row.frames for row in recordings.episodes]))
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

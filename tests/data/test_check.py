@@ -85,6 +85,21 @@ def test_a_planted_fault_is_found_and_no_other(clean: Path, tmp_path: Path, spoi
     assert words in found[0].detail
 
 
+@pytest.mark.parametrize(("spoil", "kind"), [
+    (with_actions(lambda a: a * [1 / 55, 1 / 55, 1]), "action_scale"),
+    (with_actions(lambda a: a * [55, 55, 1]), "action_scale"),
+    (with_actions(lambda a: a * [1, 1, -1] + [0, 0, 1]), "gripper_sign"),
+])
+def test_scale_and_sign_show_against_the_state_where_units_are_the_same(
+    tmp_path: Path, spoil: Callable[..., Taken], kind: str
+) -> None:
+    write(tmp_path / "told", spoil=spoil)
+    assert [fault.kind for fault in check(open_recordings(tmp_path / "told"), look=False)] == [kind]
+    untold = replace(SPEC, action=replace(SPEC.action, units=""))
+    write(tmp_path / "untold", spoil=spoil, spec=untold)
+    assert check(open_recordings(tmp_path / "untold"), look=False) == []
+
+
 def repeat(rows: list[float]) -> list[float]:
     rows[50] = rows[49]
     return rows
@@ -125,6 +140,21 @@ def test_missing_files_and_columns_are_found(tmp_path: Path) -> None:
     change_table(tmp_path / "set/data/chunk-000/file-002.parquet", {}, ["observation.state"])
     found = check(open_recordings(tmp_path / "set"))
     assert [(fault.kind, fault.episode) for fault in found] == [("missing", "1"), ("missing", "2")]
+
+
+def test_what_no_episode_has_is_a_fault_too(tmp_path: Path) -> None:
+    """The first episode cannot be read, so nobody knows what the others should be: one fault, and not an error."""
+    write(tmp_path / "set")
+    change_table(tmp_path / "set" / DATA, {}, ["observation.state"])
+    found = check(open_recordings(tmp_path / "set"))
+    assert [(fault.kind, fault.episode) for fault in found] == [("missing", "")]
+    assert "has no column 'observation.state', which meta/info.json announces" in found[0].detail
+    change_table(tmp_path / "set" / DATA, {}, ["action"])
+    done = CliRunner().invoke(app, ["data", "check", str(tmp_path / "set"), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1, done.output
+    faults = json.loads((tmp_path / "out/check.json").read_text())["faults"]
+    assert [fault["kind"] for fault in faults] == ["missing"]
+    assert "has no column 'action'" in faults[0]["detail"]
 
 
 def test_as_many_frames_as_actions_are_found(tmp_path: Path) -> None:
@@ -220,6 +250,16 @@ def test_inspect_prints_what_there_is(clean: Path) -> None:
     assert done.exit_code == 0
     for words in ("lerobot", "top 32x40, wrist 24x24", "gripper", "of 41 to 41 frames", "go 0"):
         assert words in done.output
+
+
+def test_inspect_writes_a_page_that_stands_alone(clean: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["data", "inspect", str(clean), "--out", str(tmp_path / "page")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "page/recordings.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 6
+    assert page.count("<svg") == 1 + 6
+    assert "episode 2, wrist: go 0" in page
+    assert 'src="http' not in page
 
 
 def test_same_is_what_was_taken() -> None:

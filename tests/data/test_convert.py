@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,3 +135,33 @@ def test_the_command_converts(tmp_path: Path) -> None:
         assert done.exit_code == 2
         assert words in done.stderr.replace("\n", " ")
         assert not (tmp_path / "no").exists()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from wcsim.data.convert import convert
+from wcsim.data.recordings import open_recordings
+print("ready", flush=True)
+convert(open_recordings(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_killed_at_any_time_and_run_again_equals_unbroken(tmp_path: Path) -> None:
+    """Killed outright three times, later every time; nothing by the name appears before it is whole."""
+    write(tmp_path / "set", episodes=12)
+    convert(open_recordings(tmp_path / "set"), tmp_path / "unbroken")
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "set"), str(tmp_path / "out")]
+    for wait in (0.05, 0.15, 0.3):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+            assert running.stdout is not None
+            running.stdout.readline()
+            time.sleep(wait)
+            running.kill()
+        if (tmp_path / "out").exists():
+            break
+    else:
+        convert(open_recordings(tmp_path / "set"), tmp_path / "out")
+    whole, again = ({str(path.relative_to(tmp_path / name)): path.read_bytes()
+                     for path in (tmp_path / name).rglob("*") if path.is_file()} for name in ("unbroken", "out"))
+    assert whole == again

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,22 @@ def test_v3_without_places_is_one_file_from_its_beginning(tmp_path: Path) -> Non
         np.testing.assert_array_equal(read.frames(number, "wrist", [1, 40]), frames["wrist"][[1, 40]])
 
 
+@pytest.mark.parametrize("places", [True, False])
+def test_templates_with_other_names(tmp_path: Path, places: bool) -> None:
+    """A Cosmos 3 domain calls the fields so, and need not say in which file an episode is."""
+    written = write(tmp_path / "set", frames_per_file=1000 if not places else 50)
+    edit_info(tmp_path / "set", data_path="data/chunk-{episode_chunk:03d}/file-{episode_file:03d}.parquet",
+              video_path="videos/{video_key}/chunk-{episode_chunk:03d}/file-{episode_file:03d}.mp4")
+    if not places:
+        path = tmp_path / "set/meta/episodes/chunk-000/file-000.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.select(["episode_index", "tasks", "length"]), path)
+    read = open_recordings(tmp_path / "set")
+    for number, (episode, frames) in enumerate(written):
+        np.testing.assert_array_equal(read.episode(number).actions, episode.actions)
+        np.testing.assert_array_equal(read.frames(number, "top", [0, 40]), frames["top"][[0, 40]])
+
+
 def test_what_is_announced_and_not_there_is_named(tmp_path: Path) -> None:
     write_old(tmp_path / "set", episodes(3))
     (tmp_path / "set/data/chunk-000/episode_000001.parquet").unlink()
@@ -197,3 +216,25 @@ def test_where_nothing_is_to_be_had_the_message_says_what_to_fetch(tmp_path: Pat
         open_recordings(tmp_path, form="hdf5")
     with pytest.raises(ConfigError, match="fps is -1"):
         open_recordings(tmp_path, fps=-1.0)
+
+
+def test_a_dataset_of_the_hub_is_found_in_its_cache(tmp_path: Path) -> None:
+    """Offline, by its revision; the Hub's client reads its settings at import, hence another process."""
+    repo = tmp_path / "hub/datasets--someone--push"
+    write(repo / "snapshots" / ("a" * 40), episodes=1)
+    (repo / "refs").mkdir()
+    (repo / "refs/v3.0").write_text("a" * 40)
+    code = """
+from wcsim.data.recordings import open_recordings
+from wcsim.errors import DataError
+print(len(open_recordings("someone/push@v3.0").episodes))
+try:
+    open_recordings("someone/push@v2.1")
+except DataError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"})
+    first, second = done.stdout.strip().splitlines()
+    assert first == "1"
+    assert "dataset someone/push at revision v2.1 is not to be had" in second

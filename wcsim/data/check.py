@@ -15,7 +15,7 @@ import numpy as np
 from wcsim.data import frame_faults
 from wcsim.data.faults import Fault, Numbers
 from wcsim.data.lags import find_lag
-from wcsim.data.likeness import Like, compare
+from wcsim.data.likeness import Like, against_state, compare
 from wcsim.data.recordings import RecordedEpisode, Recordings, RecordingsSpec, Signal
 from wcsim.data.tables import read_json
 from wcsim.errors import DataError
@@ -51,7 +51,8 @@ def check(recordings: Recordings, like: Like | None = None, *, look: bool = True
             motion.append(moves)
     known = all(moves is not None for moves in motion)
     numbers = Numbers.gather(kept, spec.action, spec.state, [one for one in motion if one is not None] if known else ())
-    faults += [*find_lag(numbers), *find_outliers(kept, spec), *find_beyond_stats(recordings, numbers)]
+    faults += [*find_lag(numbers), *find_outliers(kept, spec), *find_beyond_stats(recordings, numbers),
+               *against_state(numbers)]
     return faults + (compare(spec, numbers, like) if like is not None else [])
 
 

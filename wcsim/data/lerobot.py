@@ -43,7 +43,8 @@ class LeRobotRecordings:
         if ACTION not in self._meta.features:
             raise DataError(f"{path}/meta/info.json has no feature {ACTION!r}; it has "
                             f"{', '.join(self._meta.features)}")
-        self._places = self._whole(read_places(self._meta))
+        self._announced = read_places(self._meta)
+        self._places = self._whole(self._announced)
         if not self._places:
             raise DataError(f"{path} has no episode whose files are there: "
                             f"{self._left_out[0] if self._left_out else 'meta names none'}")
@@ -64,6 +65,10 @@ class LeRobotRecordings:
         """Sizes of frames and numbers are those of the first episode's files."""
         meta, first = self._meta, self._rows(0)
         path, name = self._data_file(self._places[0]), self._name(0)
+        there = columns_of(path)
+        self._left_out += [
+            DataError(f"{path} has no column {key!r}, which meta/info.json announces") for key, told in
+            meta.features.items() if key not in there and told.get("dtype") not in ("video", "image")]
         dims = {key: numbers(first, key, path, name).shape[1] for key in (ACTION, STATE) if key in first.column_names}
         signals = {key: self._signal(key, dim) for key, dim in dims.items()}
         cameras = tuple(camera for short, key in meta.cameras.items() if (camera := self._camera(short, key)))
@@ -135,8 +140,9 @@ class LeRobotRecordings:
     def _first(self, place: Place, key: str) -> int:
         if key in place.start_s:
             return round(place.start_s[key] * self._rate)
-        shared = self._meta.version == "v3" and "{episode_" not in self._meta.video_path
-        return place.first if shared else 0
+        if "{episode_index" in self._meta.video_path:
+            return 0
+        return place.first - min(other.first for other in self._announced if other.videos[key] == place.videos[key])
 
     def _name(self, number: int) -> str:
         return str(self._places[number].index)
@@ -171,7 +177,7 @@ class LeRobotRecordings:
             table = read_table(path, wanted, episode=place.index)
         else:
             table = read_table(path, wanted)
-            begin = min(other.first for other in self._places if other.data == place.data)
+            begin = min(other.first for other in self._announced if other.data == place.data)
             if self._meta.version == "v3" and place.rows is not None:
                 table = table.slice(place.first - begin, place.rows)
         return table.sort_by("frame_index") if "frame_index" in wanted else table

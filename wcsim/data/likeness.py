@@ -48,6 +48,35 @@ def compare(spec: RecordingsSpec, numbers: Numbers, like: Like) -> list[Fault]:
             *_gripper(numbers, like.numbers, like.name)]
 
 
+def against_state(numbers: Numbers) -> list[Fault]:
+    """Changes that are too small or large for how the state moves, and a gripper that goes against the state's.
+
+    Only where names pair them (dx or delta_x with x, the gripper with the gripper) and both are said to be in the same
+    units.
+    """
+    state = numbers.state
+    if state is None or not numbers.states or not state.units or state.units != numbers.action.units:
+        return []
+    moves = np.concatenate([np.diff(part, axis=0) for part in numbers.states])
+    actions, slopes = numbers.all_actions, []
+    for place, name in enumerate(numbers.action.names):
+        other = next((name.removeprefix(mark) for mark in ("delta_", "d_", "d") if name.startswith(mark)), "")
+        if name not in numbers.action.absolute and other in state.names:
+            a, b = actions[:, place], moves[:, state.names.index(other)]
+            if correlate(a[:, None], b[:, None])[0, 0] > 0.8:
+                slopes.append(float(a @ b / (a @ a)))
+    faults = []
+    ratio = float(np.median(slopes)) if slopes else 1.0
+    if not 1 / SCALE < ratio < SCALE:
+        words = f"{ratio:.3g} times too small" if ratio > 1 else f"{1 / ratio:.3g} times too large"
+        faults.append(Fault("action_scale", "", f"actions are {words} for the moves of the state"))
+    grip = gripper_of(numbers.action)
+    if grip is not None and _gripper_against_state(numbers, grip) < -0.5:
+        faults.append(Fault("gripper_sign", "", f"the gripper ({numbers.action.names[grip]}) goes the other way than "
+                            "that of the state: open and closed are exchanged"))
+    return faults
+
+
 def compare_fps(spec: RecordingsSpec, like: Like) -> list[Fault]:
     """Whether every n-th frame is what the other needs."""
     if spec.fps is None or like.fps is None:

@@ -165,6 +165,14 @@ def open_recordings(path: str | Path, *, form: str | None = None, fps: float | N
     """
     if fps is not None and not fps > 0:
         raise ConfigError(f"fps is {fps}; allowed: more than 0")
+    reader, folder = find_reader(path, form)
+    opened: Recordings = reader(folder, fps=fps)
+    return opened
+
+
+def find_reader(path: str | Path, form: str | None = None) -> tuple[Any, Path]:
+    """The class that reads a folder or file, and that folder, fetched where it is on the Hub.  DataError where there is
+    none; nothing but names of files is looked at."""
     folder = Path(path)
     if not folder.exists():
         if not HUB_NAME.fullmatch(str(path)):
@@ -177,8 +185,7 @@ def open_recordings(path: str | Path, *, form: str | None = None, fps: float | N
     for name in names:
         reader = RECORDINGS.load(name)
         if form is not None or reader.matches(folder):
-            opened: Recordings = reader(folder, fps=fps)
-            return opened
+            return reader, folder
     raise DataError(f"{folder} holds no recordings; needed are meta/info.json (LeRobotDataset), annotation/*/*.json "
                     "(Cosmos annotations) or .npz files with `frames` and `actions`")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wcsim.data.check import POOLED
-from wcsim.data.recordings import Recordings
+from wcsim.data.recordings import RecordedEpisode, Recordings
 from wcsim.errors import DataError
 
 
@@ -42,17 +42,49 @@ def summarise(recordings: Recordings) -> Summary:
         ("state", "none" if spec.state is None else f"{spec.state.dim}, {spec.state.units or 'units not said'}"),
         ("instructions", f"{len(instructions)}" + (f", first: {instructions[0]}" if instructions else "")),
         *((f"note: {key}", str(value)) for key, value in spec.notes.items())]
-    kept, left = [], [str(error) for error in recordings.left_out]
-    for number in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), POOLED)).astype(int)).tolist():
-        try:
-            kept.append(recordings.episode(number))
-        except DataError as error:
-            left.append(str(error))
+    kept, refused = _pooled(recordings)
+    left = [*(str(error) for error in recordings.left_out), *refused]
     numbers = [("action", *row) for row in _rows(spec.action.names, [one.actions for one in kept])]
     if spec.state is not None:
         numbers += [("state", *row) for row in
                     _rows(spec.state.names, [one.state for one in kept if one.state is not None])]
     return Summary(facts, numbers, left)
+
+
+def all_values(recordings: Recordings) -> list[tuple[str, np.ndarray]]:
+    """Name and values `[n]` of every number of actions and state."""
+    spec, (kept, _) = recordings.spec, _pooled(recordings)
+    parts = [("action", spec.action, [one.actions for one in kept])]
+    if spec.state is not None:
+        parts.append(("state", spec.state, [one.state for one in kept if one.state is not None]))
+    return [(f"{kind} {name}", np.concatenate(values)[:, place]) for kind, signal, values in parts if values
+            for place, name in enumerate(signal.names)]
+
+
+def some_frames(recordings: Recordings, *, episodes: int = 4, columns: int = 8) -> list[tuple[str, np.ndarray]]:
+    """A label and frames uint8 `[columns, H, W, 3]`, evenly taken, of every camera in some episodes."""
+    shown, total = [], len(recordings.episodes)
+    for number in np.unique(np.linspace(0, total - 1, min(total, episodes)).astype(int)).tolist():
+        row = recordings.episodes[number]
+        ticks = np.linspace(0, row.frames - 1, columns).astype(int).tolist()
+        for camera in recordings.spec.cameras.cameras:
+            label = f"episode {row.name}, {camera.name}" + (f": {row.instruction}" if row.instruction else "")
+            try:
+                shown.append((label, recordings.frames(number, camera.name, ticks)))
+            except DataError:
+                continue  # `check` says what is wrong with it
+    return shown
+
+
+def _pooled(recordings: Recordings) -> tuple[list[RecordedEpisode], list[str]]:
+    """Some episodes, evenly taken, and why others could not be read."""
+    kept, refused, total = [], [], len(recordings.episodes)
+    for number in np.unique(np.linspace(0, total - 1, min(total, POOLED)).astype(int)).tolist():
+        try:
+            kept.append(recordings.episode(number))
+        except DataError as error:
+            refused.append(str(error))
+    return kept, refused
 
 
 def _rows(names: Sequence[str], parts: Sequence[np.ndarray]) -> list[tuple[str, float, float, float, float, float]]:
