@@ -46,7 +46,11 @@ def serve(
             service = Service(Host(world, limits, task=task, device=device, compiled=compiled), access)
             number = opened.getsockname()[1]
             shown = f"[{host}]" if ":" in host else host
-            console.print(f"{service.host.spec.name} is served. Open http://{shown}:{number}/"
-                          + (" (with ?token=... once)" if token else ""), soft_wrap=True)
-            console.print(f'In a program: gym.make("wcsim/Remote-v0", address="ws://{shown}:{number}")', soft_wrap=True)
-            run(make_server(service, host=host, port=number), opened)
+
+            def ready() -> None:
+                console.print(f"{service.host.spec.name} is served. Open http://{shown}:{number}/"
+                              + (" (with ?token=... once)" if token else ""), soft_wrap=True)
+                console.print(f'In a program: gym.make("wcsim/Remote-v0", address="ws://{shown}:{number}")',
+                              soft_wrap=True)
+
+            run(make_server(service, host=host, port=number), opened, ready=ready)

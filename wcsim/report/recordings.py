@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from wcsim.report.canvas import Panel, colour, draw
 from wcsim.report.template import drawn, fill
-from wcsim.track import files
+from wcsim.runs import files
 
 THUMB = 120
 """Height of a frame on the page, in pixels."""
