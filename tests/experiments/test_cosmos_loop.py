@@ -34,7 +34,7 @@ def save(world, folder):
 
 
 def settings(**more):
-    return {"name": "tiny", "task": {"name": "pusht"}, "episodes": 2, "max_steps": 3, "first_seed": 0, "task": {"name": "pusht"},
+    return {"name": "tiny", "task": {"name": "pusht"}, "episodes": 2, "max_steps": 3, "first_seed": 0,
             "fidelity": {"steps": 5, "solver": "unipc", "cache": {"preset": "worldcache", "threshold": 9.0}}, **more}
 
 
