@@ -7,14 +7,14 @@ with the next `act`, so the prediction is compared there, before it is decided w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from wcsim.agents.halving import Rung, RungReport, check_rungs, halving_cost
 from wcsim.agents.objectives import Estimator, Objective, objective_of, relative_distance
@@ -23,6 +23,7 @@ from wcsim.agents.policies import Hold, Observation
 from wcsim.agents.proposals import Propose
 from wcsim.agents.reports import ActReport, ActTiming, PredictionError, Reason
 from wcsim.agents.search import Plan, PlanningError, Settings
+from wcsim.config import StrictConfig
 from wcsim.errors import ConfigError
 from wcsim.estimate import Episode, Goal
 from wcsim.timing.budget import Budget
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     from wcsim.world.world import World
 
 
-class MPCConfig(BaseModel):
+class MPCConfig(StrictConfig):
     """How to plan, and when again."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    renamed: ClassVar[Mapping[str, str]] = {"looks": "refine_steps"}
 
     planner: PlannerName = "cem"
     horizon: int = Field(8, ge=1)

@@ -11,8 +11,8 @@ from wcsim.backbones.cosmos2.tiny import tiny_world
 from wcsim.cache import NoCache, parse_cache
 from wcsim.cache.reuse import full_pass
 from wcsim.errors import ConfigError, WcsimError
-from wcsim.experiments.bench.adapter import Model, held
-from wcsim.experiments.bench.third_party import FOREIGN, foreign, missing
+from wcsim.experiments.bench.adapter import Model, cached_tensors
+from wcsim.experiments.bench.third_party import THIRD_PARTY, missing, third_party_config
 from wcsim.spans import Spans
 from wcsim.types import CachePolicy, Fidelity
 from wcsim.world.stack import DenoiseStep, TransformerStack
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:cache '.*' skipped nothing")
 EAGER = {"firstblock": {"threshold": 0.3}, "magcache": {"threshold": 9.0}, "pab": {"between": (-1, 1001)},
          "fastercache": {"below": 800}, "dbcache": {"threshold": 0.5, "warmup": 2}}
 ALL = [pytest.param(*key, marks=pytest.mark.skipif(missing(key[0]) is not None, reason=str(missing(key[0]))))
-       for key in FOREIGN]
+       for key in THIRD_PARTY]
 
 
 def eager(origin, policy):
-    return foreign(origin, policy, EAGER.get(policy, {})).build()
+    return third_party_config(origin, policy, EAGER.get(policy, {})).build()
 
 
 class Bare(CachePolicy):
@@ -64,7 +64,7 @@ def test_it_skips_stays_near_and_forgets(origin, policy):
     assert torch.equal(once, again)
     assert torch.equal(hits(decisions), hits(repeated))
     last = cache.models[model().depth, STEPS]
-    assert max(tensor.numel() for tensor in held(last)) >= once[0, 0].numel()
+    assert max(tensor.numel() for tensor in cached_tensors(last)) >= once[0, 0].numel()
 
 
 @pytest.mark.parametrize(("origin", "policy"), ALL)
@@ -76,7 +76,7 @@ def test_it_decides_once_for_the_batch(origin, policy):
 @pytest.mark.parametrize("threshold", [0.05, 0.1, 0.3])
 def test_the_first_block_cache_is_ours_for_one_lane(threshold):
     ours = parse_cache({"preset": "firstblock", "threshold": threshold}).build()
-    theirs = foreign("diffusers", "firstblock", {"threshold": threshold}).build()
+    theirs = third_party_config("diffusers", "firstblock", {"threshold": threshold}).build()
     mine, decided, spent = roll(ours, [1])
     its, told, used = roll(theirs, [1])
     assert torch.equal(hits(decided), hits(told))
@@ -87,7 +87,7 @@ def test_the_first_block_cache_is_ours_for_one_lane(threshold):
 @pytest.mark.parametrize("threshold", [0.02, 0.06, 0.24])
 def test_magcache_is_ours_for_any_lanes(threshold):
     ours = parse_cache({"preset": "magcache", "threshold": threshold, "warmup": 0.25}).build()
-    theirs = foreign("diffusers", "magcache", {"threshold": threshold, "retention": 0.25}).build()
+    theirs = third_party_config("diffusers", "magcache", {"threshold": threshold, "retention": 0.25}).build()
     mine, decided, _ = roll(ours, [0, 1, 2])
     its, told, _ = roll(theirs, [0, 1, 2])
     assert torch.equal(hits(decided), hits(told))
@@ -96,7 +96,7 @@ def test_magcache_is_ours_for_any_lanes(threshold):
 
 @pytest.mark.parametrize("lite", [False, True])
 def test_taylorseer_keeps_another_rhythm_than_ours(lite):
-    theirs = foreign("diffusers", "taylorseer", {"interval": 4, "lite": lite}).build()
+    theirs = third_party_config("diffusers", "taylorseer", {"interval": 4, "lite": lite}).build()
     _, told, _ = roll(theirs, [0])
     assert [step for step in range(STEPS) if not told[step].hit] == [0, 1, 2, 4, 8]
     _, decided, _ = roll(parse_cache({"preset": "taylorseer", "interval": 4}).build(), [0])
@@ -107,7 +107,7 @@ def test_taylorseer_keeps_another_rhythm_than_ours(lite):
 @pytest.mark.parametrize("threshold", [0.1, 0.3])
 def test_dbcache_with_one_block_in_front_is_our_first_block_cache(threshold):
     ours = parse_cache({"preset": "firstblock", "threshold": threshold, "min_warmup": 3}).build()
-    theirs = foreign("cache-dit", "dbcache", {"threshold": threshold, "warmup": 3}).build()
+    theirs = third_party_config("cache-dit", "dbcache", {"threshold": threshold, "warmup": 3}).build()
     mine, decided, _ = roll(ours, [1])
     its, told, _ = roll(theirs, [1])
     assert torch.equal(hits(decided), hits(told))
@@ -142,7 +142,7 @@ def test_one_loop_at_a_time():
 
 def test_an_unknown_one_is_named():
     with pytest.raises(ConfigError, match="diffusers has no cache 'teacache' here; known: firstblock, magcache"):
-        foreign("diffusers", "teacache", {})
+        third_party_config("diffusers", "teacache", {})
 
 
 def test_absence_is_told(monkeypatch):

@@ -57,8 +57,8 @@ def test_frames_are_drawn_by_kind():
     kinds = {"free": np.arange(6), "corner": np.array([6]), "border": np.array([7])}
     discs = Discs(np.zeros((8, 4, 4, 3), np.uint8), np.zeros((8, 2)), np.zeros((4, 4, 3), np.int16), kinds)
     schedule = FINETUNING.schedule.model_copy(update={"batch": 64})
-    mending = FINETUNING.model_copy(update={"schedule": schedule, "shares": {"corner": 0.5, "border": 0.5}})
-    drawn = discs.draw(mending, np.random.default_rng(0))
+    finetuning = FINETUNING.model_copy(update={"schedule": schedule, "shares": {"corner": 0.5, "border": 0.5}})
+    drawn = discs.draw(finetuning, np.random.default_rng(0))
     assert set(drawn) == {6, 7}
     assert 16 < (drawn == 6).sum() < 48
 

@@ -32,8 +32,8 @@ def test_a_world_from_nothing(tmp_path):
     assert [path.stat().st_mtime_ns for path in shards] == written
 
     run("train_codec.py", tmp_path)
-    assert "exported" in run("mend_codec.py", tmp_path)
-    assert torch.load(tmp_path / "tiny" / "out" / "mended.pt", weights_only=True)["step"] == 4
+    assert "exported" in run("finetune_codec.py", tmp_path)
+    assert torch.load(tmp_path / "tiny" / "out" / "finetuned.pt", weights_only=True)["step"] == 4
     assert "true + 32: body 0:" in run("train_dynamics.py", tmp_path)
     learnt = torch.load(tmp_path / "tiny" / "out" / "dynamics.pt", weights_only=True)
     assert {name: part["step"] for name, part in learnt.items()} == {"estimator": 4, "forward model": 4}

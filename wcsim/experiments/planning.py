@@ -97,7 +97,7 @@ class RungConfig(StrictConfig):
 class MPCPolicyConfig(PolicySettings, MPCConfig):
     """A planner inside the world, at a fidelity of its own; one per lane."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"screens": "rungs", "looks": "refine_steps"}
+    renamed: ClassVar[Mapping[str, str]] = {**MPCConfig.renamed, "screens": "rungs"}
     kind: Literal["mpc"] = "mpc"
     fidelity: FidelityConfig | None = FidelityConfig(steps=4)
     """null plans on what the world's state model predicts, and renders nothing."""
