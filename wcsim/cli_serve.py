@@ -29,13 +29,9 @@ def serve(
 ) -> None:
     """Serve a world to remote environments, and a page to drive it by hand."""
     with one_line_errors():
-        from wcsim.errors import ConfigError
-
-        try:
-            from wcsim.serve.access import access_of
-            from wcsim.serve.app import Service, make_server
-        except ImportError as error:
-            raise ConfigError(f"wcsim serve needs the extra serve (pip install 'wcsim[serve]'): {error}") from error
+        _check_extra()
+        from wcsim.serve.access import access_of
+        from wcsim.serve.app import Service, make_server
         from wcsim.serve.limits import Limits
         from wcsim.serve.run import listen, run
         from wcsim.serve.sessions import Host
@@ -44,13 +40,25 @@ def serve(
         limits = Limits(lanes=lanes, sessions=sessions, sessions_each=min(sessions, 32), idle_s=idle_s)
         with listen(host, port) as opened:
             service = Service(Host(world, limits, task=task, device=device, compiled=compiled), access)
-            number = opened.getsockname()[1]
-            shown = f"[{host}]" if ":" in host else host
+            opened.listen(128)  # who connects from here on waits, and is not refused
+            _say_where(service.host.spec.name, host, opened.getsockname()[1], secret=token is not None)
+            run(make_server(service, host=host, port=opened.getsockname()[1]), opened)
 
-            def ready() -> None:
-                console.print(f"{service.host.spec.name} is served. Open http://{shown}:{number}/"
-                              + (" (with ?token=... once)" if token else ""), soft_wrap=True)
-                console.print(f'In a program: gym.make("wcsim/Remote-v0", address="ws://{shown}:{number}")',
-                              soft_wrap=True)
 
-            run(make_server(service, host=host, port=number), opened, ready=ready)
+def _check_extra() -> None:
+    """ConfigError where the packages of the extra `serve` are not installed."""
+    from importlib.util import find_spec
+
+    from wcsim.errors import ConfigError
+
+    missing = [name for name in ("starlette", "uvicorn", "websockets", "msgpack") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"wcsim serve needs {', '.join(missing)}: pip install 'wcsim[serve]'")
+
+
+def _say_where(world: str, host: str, port: int, *, secret: bool) -> None:
+    """Say which addresses to use."""
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    once = " (with ?token=... once)" if secret else ""
+    console.print(f"{world} is served. Open http://{place}/{once}", soft_wrap=True)
+    console.print(f'In a program: gym.make("wcsim/Remote-v0", address="ws://{place}")', soft_wrap=True)

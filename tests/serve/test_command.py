@@ -19,12 +19,17 @@ from wcsim.errors import RemoteError
 
 def test_it_serves_until_it_is_interrupted(folder):
     command = [sys.executable, "-u", "-m", "wcsim.cli", "serve", folder, "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            play(process)
+        finally:
+            process.kill()
+
+
+def play(process):
     first, second = process.stdout.readline(), process.stdout.readline()
     assert first.startswith("tiny is served. Open http://127.0.0.1:")
     found = re.search(r'address="(ws://127\.0\.0\.1:\d+)"', second)
-    assert found is not None
     env = RemoteEnv(found[1], fidelity={"steps": 2, "cache": "none"}, retry_s=0.1)
     env.reset(seed=0)
     env.step(np.full(2, 100.0))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import uvicorn
@@ -28,16 +28,7 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
         yield opened
 
 
-def run(server: uvicorn.Server, opened: socket.socket, *, ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then end in order.  `ready` is called when the first client may connect."""
+def run(server: uvicorn.Server, opened: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM, then end in order."""
     with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(server, opened, ready))
-
-
-async def _serve(server: uvicorn.Server, opened: socket.socket, ready: Callable[[], None]) -> None:
-    serving = asyncio.create_task(server.serve([opened]))
-    while not (server.started or serving.done()):
-        await asyncio.sleep(0.01)
-    if server.started:
-        ready()
-    await serving
+        asyncio.run(server.serve([opened]))
