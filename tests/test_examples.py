@@ -10,7 +10,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RUNS = {
-    "evaluate_policy": (["--starts", "2", "--max-steps", "2", "--out", "run"], "mine: goal covered at the end"),
+    "evaluate_policy": (["--starts", "2", "--max-steps", "2", "--out", "run"], "mine: progress at the end in truth"),
     "plan_mpc": (["--ticks", "2", "--candidates", "6"], "tick 1: action"),
     "step_environment": (["--steps", "4", "--out", "videos"], "two futures of one present differ by"),
     "write_cache": (["--steps", "6"], "50% of the blocks skipped"),
