@@ -205,6 +205,8 @@ def make_task(name: str, **options: Any) -> Task:
     Raises ConfigError for an unknown name, option or value, and says what is known.
     """
     kind = TASKS.load(name)
+    if not callable(kind):
+        raise ConfigError(f"{name!r} is no task: it names {type(kind).__name__}, not a class")
     known = signature(kind).parameters
     open_ended = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values())
     for option in options:

@@ -6,7 +6,7 @@ Easy to get wrong: text with brackets is text, so nothing goes through rich's ma
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from wcsim.errors import WcsimError
+from wcsim.registry import only_allowed
 
 # A file has no width to fit a table to.  Text is printed as it is: paths, names and settings may hold [brackets].
 console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
@@ -23,13 +24,19 @@ console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoj
 Overrides = Annotated[list[str] | None,
                       typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")]
 Fork = Annotated[bool, typer.Option("--fork", help="Begin anew, beside an existing run directory: NAME-2, NAME-3, ...")]
+Allow = Annotated[list[str] | None, typer.Option(
+    "--allow", metavar="MODULE", help="Let the configuration load module:Class from here; may be repeated.")]
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn wcsim's own errors into a message and exit code 2; anything else is a bug and keeps its traceback."""
+def one_line_errors(allow: Iterable[str] | None = None) -> Iterator[None]:
+    """Turn wcsim's own errors into a message and exit code 2; anything else is a bug and keeps its traceback.
+
+    allow: modules that configurations may name; see `wcsim.registry.only_allowed`.
+    """
     try:
-        yield
+        with only_allowed(allow or ()):
+            yield
     except WcsimError as error:
         Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
         raise typer.Exit(2) from error

@@ -1,6 +1,7 @@
 """A world that does not match its own description is refused, with the reason."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,6 +98,20 @@ def test_unreadable_descriptions_are_refused(folder):
 def test_an_unknown_world_names_the_shipped_ones():
     with pytest.raises(CheckpointError, match="neither a folder with a world.json nor shipped"):
         find_world("atlantis")
+
+
+def test_a_folder_never_shadows_a_shipped_world(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert find_world("tiny") == find_world("./tiny") == Path("tiny"), "a bare name that nothing ships is a folder"
+    shipped = find_world("pusht-96")
+    folder.rename("pusht-96")
+    with pytest.warns(UserWarning, match=r"'pusht-96' is the shipped one; for the folder here write \./pusht-96"):
+        assert find_world("pusht-96") == shipped
+    for path in ("./pusht-96", Path("pusht-96"), str(folder.parent / "pusht-96"), "pusht-96/"):
+        assert find_world(path).resolve() == folder.parent.resolve() / "pusht-96"
+    for path in ("./pendulum-64", "/pusht-96", Path("pendulum-64")):
+        with pytest.raises(CheckpointError, match="neither a folder with a world.json nor shipped"):
+            find_world(path)
 
 
 def test_cameras_fill_the_frame(folder):

@@ -22,7 +22,7 @@ from pydantic import Field
 from wcsim.agents.reports import ActReport
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
-from wcsim.config import StrictConfig, validate
+from wcsim.config import RunName, StrictConfig, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task, make_task
 from wcsim.experiments.executor import Executor
@@ -62,7 +62,7 @@ class TaskConfig(StrictConfig):
 class ClosedLoopConfig(StrictConfig):
     """One experiment: `episodes` episodes from consecutive seeds."""
 
-    name: str
+    name: RunName
     world: str
     task: TaskConfig
     episodes: int = Field(4, ge=1)

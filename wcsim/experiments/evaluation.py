@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
-from wcsim.config import StrictConfig, validate
+from wcsim.config import RunName, StrictConfig, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task
 from wcsim.experiments.closed_loop import TaskConfig
@@ -38,7 +38,7 @@ from wcsim.runs.run import Run
 class EvaluationConfig(StrictConfig):
     """One evaluation: every policy from `starts` consecutive seeds, in every place."""
 
-    name: str
+    name: RunName
     world: str
     task: TaskConfig
     policies: tuple[PolicyConfig, ...] = Field(min_length=2)

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 
 from wcsim.cache.fidelity import FidelityConfig
-from wcsim.config import StrictConfig, validate
+from wcsim.config import RunName, StrictConfig, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task
 from wcsim.errors import ConfigError
@@ -53,7 +53,7 @@ class GoalsConfig(StrictConfig):
     """One comparison: every policy from `episodes` consecutive seeds, in every place."""
 
     kind: Literal["goals"] = "goals"
-    name: str
+    name: RunName
     world: str
     task: TaskConfig
     episodes: int = Field(50, ge=1)

@@ -237,6 +237,10 @@ class ExternalPolicyConfig(PolicySettings):
     kind: str
     options: dict[str, Any] = Field(default_factory=dict)
 
+    def check(self, task: Task, spec: WorldSpec) -> None:
+        """See `PolicySettings`."""
+        EXTERNAL.load(self.kind)
+
     def build(self, context: PolicyContext) -> Policy:
         """The policy."""
         with seeded(0):

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, fields
@@ -45,18 +47,24 @@ def shipped_worlds() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(root.glob("*/world.json"))}
 
 
-def find_world(name: str) -> Path:
-    """The folder of a world given by path, by name, or as a released model."""
-    if (Path(name) / "world.json").is_file():
-        return Path(name)
-    worlds, released = shipped_worlds(), releases()
+def find_world(name: str | Path) -> Path:
+    """The folder of a world.  A Path, or a text with a separator, is a folder; a bare name is a shipped world first.
+
+    Where a folder here has the name of a shipped world, the shipped one is taken, and a warning says so.
+    """
+    folder, is_path = Path(name), isinstance(name, Path) or os.path.basename(name) != name
+    name, worlds, found = str(name), shipped_worlds(), (folder / "world.json").is_file()
+    if name in worlds and not is_path:
+        if found:
+            warnings.warn(f"world {name!r} is the shipped one; for the folder here write ./{name}", stacklevel=2)
+        return worlds[name]
+    if found:
+        return folder
+    released = releases()
     if name in released:
         return released[name].find(name)
-    if name not in worlds:
-        known = ", ".join(worlds) or "none"
-        raise CheckpointError(f"world {name!r} is neither a folder with a world.json nor shipped; shipped: {known}; "
-                              f"released elsewhere: {', '.join(released)}")
-    return worlds[name]
+    raise CheckpointError(f"world {name!r} is neither a folder with a world.json nor shipped; shipped: "
+                          f"{', '.join(worlds) or 'none'}; released elsewhere: {', '.join(released)}")
 
 
 def save_world(
