@@ -19,11 +19,12 @@ from torch import Tensor
 from wcsim.actions import check_action
 from wcsim.envs.observations import no_robot_state, robot_state
 from wcsim.envs.tasks import Start, Task
-from wcsim.errors import ActionError, ConfigError
+from wcsim.errors import ActionError, ConfigError, NotFiniteError
 from wcsim.estimate import Estimate
 from wcsim.spans import Spans
 from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world
+from wcsim.world.checks import told
 from wcsim.world.world import World
 
 
@@ -202,11 +203,19 @@ class Imagination:
             fidelity = self.fidelity if together else replace(self.fidelity, chunk=1)
             after, latents, trace = self.world.advance(WorldState.join(states), actions[blank], fidelity)
         with spans("decode"):
-            frames = read_only(self.world.decode(latents))
+            frames = read_only(self._decode(latents, states))
         for row, n in enumerate(blank):
             ahead = Ahead(after.select([row]), actions[n], latents[row], frames[row], lane_of(trace, row))
             found[n] = replace(found[n], state=states[row], ahead=ahead)
         return found
+
+    def _decode(self, latents: Tensor, states: Sequence[WorldState]) -> np.ndarray:
+        """Frames `[n, k, H, W, 3]`; an error about them says where they were to be shown."""
+        try:
+            return self.world.decode(latents)
+        except NotFiniteError as error:
+            first = [int(state.frame) + 1 for state in states]
+            raise NotFiniteError(f"{error} in frames from {first} on, {told(self.fidelity)}") from None
 
     def state_of(self, lane: Lane) -> WorldState:
         """The rollout's state at the frame on show; within a chunk, its shown frames are taken in as if seen."""

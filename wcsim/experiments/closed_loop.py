@@ -33,7 +33,7 @@ from wcsim.experiments.summary import summarise
 from wcsim.metrics.horizon import error_rows
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, listen
+from wcsim.rollout.sinks import Recorded, Recorder, check_clipped, listen
 from wcsim.runs.run import Run
 from wcsim.world.world import World
 
@@ -76,6 +76,8 @@ class ClosedLoopConfig(StrictConfig):
     """Who acts."""
     deadline_ms: float = Field(1000.0, gt=0)
     """What a control step may take: planning, and imagining the next frame."""
+    max_clipped: float = Field(1.0, ge=0, le=1)
+    """Most share of an episode's actions that may be out of bounds and hence clipped; above it the run ends."""
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
     """torch threads; None leaves torch's choice."""
@@ -134,6 +136,7 @@ def play_episode(job: EpisodeJob) -> list[Outcome]:
     finally:
         for place in places.values():
             place.close()
+    check_clipped(recorder.episodes, config.max_clipped, config.policy.name)
     return [outcome_of(config, task, job, recorder.episodes[0])]
 
 

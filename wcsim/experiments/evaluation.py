@@ -31,7 +31,7 @@ from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, listen
+from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, check_clipped, listen
 from wcsim.runs.run import Run
 
 
@@ -53,6 +53,9 @@ class EvaluationConfig(StrictConfig):
     """Of the cached world; the uncached one differs in the cache alone."""
     videos: bool = False
     """Whether to write a film of every episode into the run's `videos/`."""
+    max_clipped: float = Field(1.0, ge=0, le=1)
+    """Most share of a policy's actions, in a batch of lanes, that may be out of bounds and hence clipped; above it the
+    run ends."""
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
     """torch threads per process; None leaves torch's choice."""
@@ -127,6 +130,7 @@ def play_lanes(job: LanesJob) -> list[Outcome]:
                        max_steps=config.max_steps), sinks)
     finally:
         place.close()
+    check_clipped(recorder.episodes, config.max_clipped, job.policy)
     seconds = (perf_counter() - began) / len(starts)
     return [Outcome(key, {"episode": number_of(config, job, kept.episode.number), "policy": job.policy,
                           "place": job.place, "start": kept.episode.number, "seed": kept.episode.seed,

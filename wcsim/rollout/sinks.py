@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wcsim.agents.reports import ActReport
 from wcsim.envs.tasks import Start
+from wcsim.errors import ActionError
 from wcsim.estimate import Episode, Estimate
 from wcsim.metrics.horizon import Trajectory
 from wcsim.report.video import encode_mp4
@@ -93,6 +94,15 @@ class Recorded:
     plan_ms: list[float] = field(default_factory=list)
     reports: list[ActReport | None] = field(default_factory=list)
     ended: bool = False
+
+
+def check_clipped(episodes: Sequence[Recorded], most: float, policy: str) -> None:
+    """Raise ActionError, which names the policy, where more than a share of its actions was out of bounds: it was
+    perhaps trained in other units, and a run of clipped actions says nothing of it."""
+    clipped = [flag for episode in episodes for flag in episode.clipped]
+    if sum(clipped) > most * len(clipped):
+        raise ActionError(f"policy {policy!r} asked for actions out of bounds in {sum(clipped)} of {len(clipped)} "
+                          f"steps; max_clipped allows a share of {most:g}")
 
 
 class Recorder:

@@ -30,8 +30,9 @@ from torch import Tensor
 
 from wcsim.backbones.backbone import BACKBONES, Backbone, releases
 from wcsim.errors import CheckpointError
-from wcsim.types import WorldSpec
+from wcsim.types import ActionSpec, WorldSpec
 from wcsim.world.codec import ClipCodec, Codec, WanCodec
+from wcsim.world.limits import check_ranges, check_sizes, read_json
 from wcsim.world.state_model import StateModel, load_state_model
 
 FORMAT = 1
@@ -113,10 +114,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 def read_description(folder: Path) -> tuple[WorldSpec, dict[str, str]]:
     """The spec and the recorded hashes of a world folder."""
-    try:
-        description: dict[str, Any] = json.loads((folder / "world.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder / 'world.json'} cannot be read: {error}") from error
+    description = read_json(folder / "world.json")
     if description.get("format") != FORMAT:
         raise CheckpointError(f"{folder} has world format {description.get('format')!r}; this wcsim reads {FORMAT}")
     try:
@@ -125,12 +123,21 @@ def read_description(folder: Path) -> tuple[WorldSpec, dict[str, str]]:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"{folder / 'world.json'}: spec.{place}: {first['msg']}") from error
-    known = {"": ("format", "spec", "sha256", "source"), "spec.": [field.name for field in fields(WorldSpec)]}
-    for place, part in (("", description), ("spec.", description["spec"])):
+    known = {"": ("format", "spec", "sha256", "source"), "spec.": [field.name for field in fields(WorldSpec)],
+             "spec.action.": [field.name for field in fields(ActionSpec)]}
+    for place, part in (("", description), ("spec.", description["spec"]),
+                        ("spec.action.", description["spec"]["action"])):
         if unknown := sorted(part.keys() - set(known[place])):
             raise CheckpointError(f"{folder / 'world.json'}: {place}{unknown[0]} is unknown; known: "
                                   f"{', '.join(known[place])}")
-    return spec, dict(description.get("sha256", {}))
+    hashes = description.get("sha256", {})
+    if not isinstance(hashes, dict) or not all(isinstance(digest, str) for digest in hashes.values()):
+        raise CheckpointError(f"{folder / 'world.json'}: sha256 must be an object of texts")
+    try:
+        check_ranges(spec)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'world.json'}: {error}") from None
+    return spec, hashes
 
 
 def verify_hashes(folder: Path) -> None:
@@ -163,7 +170,7 @@ def load_parts(folder: Path) -> tuple[WorldSpec, Backbone, WanCodec]:
 def backbone_of(folder: Path) -> Any:
     """The class that wrote the weights in a folder.  CheckpointError for an unknown one: a world may come from
     anywhere, so its files name no module to import."""
-    name, known = json.loads((folder / "config.json").read_text()).get("_class_name"), BACKBONES.names()
+    name, known = read_json(folder / "config.json").get("_class_name"), BACKBONES.names()
     if name not in known:
         raise CheckpointError(f"{folder}: _class_name is {name!r}; known backbones: {', '.join(known)}")
     return BACKBONES.load(name)
@@ -202,6 +209,8 @@ def load_state(folder: Path, spec: WorldSpec, transformer: Backbone) -> StateMod
 
 def load_strictly(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **config: Any) -> Any:
     """A diffusers model whose weights are exactly those that its config asks for.  config: what to set differently."""
+    described = {**read_json(folder / "config.json"), **config}
+    check_sizes(folder, lambda: kind.from_config(described))
     model, report = kind.from_pretrained(
         folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True, **config
     )

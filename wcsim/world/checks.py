@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from wcsim.errors import ConfigError, WcsimError
+from wcsim.errors import ConfigError, NotFiniteError, WcsimError
 from wcsim.types import Fidelity, WorldSpec
 from wcsim.world.sampler import check_solver
 
@@ -44,3 +46,24 @@ def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
     if spec.frames_per_latent > 1 and fidelity.chunk not in (None, spec.max_chunk):
         raise ConfigError(f"fidelity.chunk is {fidelity.chunk}; world {spec.name!r} makes chunks of {spec.max_chunk}")
     return fidelity.context or spec.max_context, fidelity.chunk or spec.max_chunk
+
+
+def check_finite(spec: WorldSpec, values: Tensor, what: str) -> None:
+    """Raise NotFiniteError, which names the world and `what` it was at, where a value is NaN or infinite."""
+    if not torch.isfinite(values).all():
+        raise NotFiniteError(f"world {spec.name!r} {what} values that are not finite; its weights may be damaged")
+
+
+def check_imagined(spec: WorldSpec, latents: Tensor, frame: Tensor, fidelity: Fidelity) -> None:
+    """Raise NotFiniteError where new latents `[N, k, ...]` are not finite.  frame: `[N]`, index of the one before."""
+    if torch.isfinite(latents).all():
+        return
+    lane, offset = (~torch.isfinite(latents)).flatten(2).any(2).nonzero()[0].tolist()
+    raise NotFiniteError(f"world {spec.name!r} imagined values that are not finite in frame "
+                         f"{int(frame[lane]) + 1 + offset} of lane {lane}, {told(fidelity)}")
+
+
+def told(fidelity: Fidelity) -> str:
+    """A fidelity in the words of an error."""
+    return (f"at fidelity steps={fidelity.steps}, solver={fidelity.solver}, context={fidelity.context}, "
+            f"cache={type(fidelity.cache).__name__}")
