@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Self
 
 import gymnasium as gym
@@ -25,6 +26,7 @@ from wcsim.errors import ConfigError, SnapshotError
 from wcsim.estimate import Estimate
 from wcsim.spans import Spans
 from wcsim.types import Trace, WorldState
+from wcsim.world.noise import PLANNING, stream_seeds
 
 __all__ = ["EnvSnapshot", "ImaginedEnv", "Observation", "load_world"]
 
@@ -220,8 +222,14 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
 
     @property
     def state(self) -> WorldState:
-        """The rollout's state, one lane, a copy; what a planner inside the environment branches from."""
-        return own_state(self.imagination.state_of(self.lane))
+        """The rollout's state, one lane, a copy; what a planner inside the environment branches from.
+
+        Its noise is of a stream of its own, so what a planner imagines is another sample than what the environment will
+        show.  `snapshot().state` shares the noise of the environment: whoever plans on that sees the future, not a
+        guess, and looks better than it is.
+        """
+        state = own_state(self.imagination.state_of(self.lane))
+        return replace(state, seed=stream_seeds(state.seed, PLANNING))
 
     @property
     def last_latents(self) -> Tensor:
