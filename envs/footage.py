@@ -8,10 +8,12 @@ must not exceed the shortest one.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -142,8 +144,11 @@ class Footage(BaseTask):
         yield from self.recording(number)[1][tick:]
 
     def _read(self, path: Path) -> Recording:
-        with np.load(path, allow_pickle=False) as arrays:
-            frames, actions = arrays["frames"], arrays["actions"]
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                frames, actions = arrays["frames"], arrays["actions"]
+        except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+            raise ConfigError(f"{path} is no recording: {error}; it needs `frames` and `actions`") from error
         if frames.dtype != np.uint8 or frames.shape[1:] != (*self.frame_size, 3) or len(frames) != len(actions) + 1:
             raise ConfigError(f"{path.name} has frames {frames.dtype} {list(frames.shape)} and actions "
                               f"{list(actions.shape)}; needed are uint8 [T+1, {self.frame_size[0]}, "

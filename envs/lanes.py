@@ -25,6 +25,7 @@ from wcsim.spans import Spans
 from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world
 from wcsim.world.checks import told
+from wcsim.world.traces import lane_of, part_of
 from wcsim.world.world import World
 
 
@@ -46,7 +47,8 @@ class Ahead:
 
     after: the state behind the last of them.  actions: `[k, A]` that lead to them.  latents: `[k, C, h, w]`.  frames:
     `[k, H, W, 3]` uint8, read-only.  shown: how many have been.  trace: what it took to imagine them, in one pass or a
-    pass each.  estimate: of the k frames, None until one of them is to be shown.
+    pass each.  estimate: of the k frames, None until one of them is to be shown.  changed: `[k]` share of each frame's
+    pixels that the world's guardrail changed.
     """
 
     after: WorldState
@@ -54,6 +56,7 @@ class Ahead:
     latents: Tensor
     frames: np.ndarray
     trace: Trace
+    changed: np.ndarray
     shown: int = 0
     estimate: Estimate | None = None
 
@@ -75,24 +78,27 @@ class Lane:
 
     state: the rollout, one lane, at the frame on show or, where frames are `ahead`, at the one before the first of
     them.  pixels: the frame on show `[H, W, 3]`, read-only.  robot: the robot's state as last seen `[R]` float32.
-    latent: of the frame on show, None at a start.
+    latent: of the frame on show, None at a start.  changed: share of its pixels that the guardrail changed.
     """
 
     state: WorldState
     pixels: np.ndarray
     robot: np.ndarray
     latent: Tensor | None = None
+    changed: float = 0.0
     ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What one lane has after a reset or a step.  estimate: of one lane.  trace: None after a reset."""
+    """What one lane has after a reset or a step.  estimate: of one lane.  trace: None after a reset.  guardrail: name
+    of the world's, if it has one."""
 
     lane: Lane
     estimate: Estimate
     reward: float
     trace: Trace | None
+    guardrail: str | None = None
 
     @property
     def success(self) -> bool:
@@ -111,6 +117,7 @@ class Tick:
             **{name: np.nan_to_num(value[0]).astype(np.float64) for name, value in estimate.values.items()},
             "hit_rate": trace.hit_rate if trace else 0.0,
             "skipped": trace.skipped if trace else 0.0,
+            **({} if self.guardrail is None else {"guardrail": self.guardrail, "guardrail_changed": self.lane.changed}),
         }
 
 
@@ -203,16 +210,18 @@ class Imagination:
             fidelity = self.fidelity if together else replace(self.fidelity, chunk=1)
             after, latents, trace = self.world.advance(WorldState.join(states), actions[blank], fidelity)
         with spans("decode"):
-            frames = read_only(self._decode(latents, states))
+            frames, changed = self._decode(latents, states)
+            read_only(frames)
         for row, n in enumerate(blank):
-            ahead = Ahead(after.select([row]), actions[n], latents[row], frames[row], lane_of(trace, row))
+            ahead = Ahead(after.select([row]), actions[n], latents[row], frames[row], lane_of(trace, row),
+                          changed[row])
             found[n] = replace(found[n], state=states[row], ahead=ahead)
         return found
 
-    def _decode(self, latents: Tensor, states: Sequence[WorldState]) -> np.ndarray:
-        """Frames `[n, k, H, W, 3]`; an error about them says where they were to be shown."""
+    def _decode(self, latents: Tensor, states: Sequence[WorldState]) -> tuple[np.ndarray, np.ndarray]:
+        """Frames `[n, k, H, W, 3]`, and `[n, k]` how much a guardrail changed; an error says where they belong."""
         try:
-            return self.world.decode(latents)
+            return self.world.decode_guarded(latents)
         except NotFiniteError as error:
             first = [int(state.frame) + 1 for state in states]
             raise NotFiniteError(f"{error} in frames from {first} on, {told(self.fidelity)}") from None
@@ -239,7 +248,8 @@ class Imagination:
         """What lanes have at the frames on show; a quantity of the robot that is not found keeps its last value."""
         robot = robot_state(self.task.state, estimate, np.stack([lane.robot for lane in lanes]))
         reward = self.task.reward(estimate)
-        return [Tick(replace(lane, robot=read_only(robot[n].copy())), estimate.select(n), float(reward[n]), traces[n])
+        return [Tick(replace(lane, robot=read_only(robot[n].copy())), estimate.select(n), float(reward[n]), traces[n],
+                     self.world.guardrail)
                 for n, lane in enumerate(lanes)]
 
 
@@ -275,20 +285,8 @@ def estimate_of(ahead: Ahead) -> Estimate:
 def show_next(lane: Lane) -> Lane:
     """The lane with the first frame ahead of it on show."""
     ahead = ahead_of(lane)
-    seen = replace(lane, pixels=ahead.frames[ahead.shown], latent=ahead.latents[ahead.shown])
+    seen = replace(lane, pixels=ahead.frames[ahead.shown], latent=ahead.latents[ahead.shown],
+                   changed=float(ahead.changed[ahead.shown]))
     if ahead.shown + 1 < len(ahead.frames):
         return replace(seen, ahead=replace(ahead, shown=ahead.shown + 1))
     return replace(seen, state=ahead.after, ahead=None)
-
-
-def lane_of(trace: Trace, lane: int) -> Trace:
-    """The part of a trace that is about one lane; times are those of the whole batch."""
-    return part_of(trace, np.s_[..., lane : lane + 1])
-
-
-def part_of(trace: Trace, part: Any) -> Trace:
-    """A part of the tables `[K, S, N]` of a trace, read-only."""
-    hit, drift, threshold, gain, blocks = (
-        read_only(table[part]) for table in (trace.hit, trace.drift, trace.threshold, trace.gain, trace.blocks))
-    return replace(trace, hit=hit, drift=drift, threshold=threshold, gain=gain, blocks=blocks,
-                   by_branch={name: read_only(hit[part]) for name, hit in trace.by_branch.items()})

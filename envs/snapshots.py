@@ -23,10 +23,11 @@ from wcsim.envs.lanes import Ahead, Lane, read_only
 from wcsim.errors import SnapshotError
 from wcsim.types import Trace, WorldState
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files; another one is refused."""
 
 TENSORS, DESCRIPTION = "snapshot.safetensors", "snapshot.json"
+ARRAYS = ("actions", "frames", "changed")
 TABLES = ("hit", "drift", "threshold", "gain", "blocks")
 
 
@@ -74,7 +75,8 @@ def save_snapshots(folder: str | Path, snapshots: Sequence[EnvSnapshot]) -> None
         tensors |= {f"{number}.{name}": value.cpu().contiguous().clone() for name, value in parts.items()}
         rows.append({
             "world": snapshot.world, "fingerprint": snapshot.fingerprint, "elapsed": snapshot.elapsed,
-            "over": snapshot.over, "generator": dict(snapshot.generator), "ahead": ahead,
+            "over": snapshot.over, "generator": dict(snapshot.generator),
+            "changed": snapshot.lane.changed, "ahead": ahead,
         })
     save_file(tensors, folder / TENSORS)
     (folder / DESCRIPTION).write_text(json.dumps({"format": FORMAT, "snapshots": rows}, indent=2) + "\n", "utf-8")
@@ -106,7 +108,7 @@ def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         return tensors, None
     tensors |= {f"after.{name}": value for name, value in ahead.after.tensors().items()}
     tensors |= {"ahead.latents": ahead.latents}
-    tensors |= {f"ahead.{name}": torch.from_numpy(getattr(ahead, name).copy()) for name in ("actions", "frames")}
+    tensors |= {f"ahead.{name}": torch.from_numpy(getattr(ahead, name).copy()) for name in ARRAYS}
     tensors |= {f"trace.{name}": torch.from_numpy(getattr(ahead.trace, name).copy()) for name in TABLES}
     branches = ahead.trace.by_branch
     tensors |= {f"branch.{name}": torch.from_numpy(hit.copy()) for name, hit in branches.items()}
@@ -133,7 +135,8 @@ def _snapshot_of(row: dict[str, Any], number: int, tensors: dict[str, Tensor]) -
         trace = Trace(**tables, depth=row["ahead"]["depth"], by_branch=branches)
         frames = read_only(array("ahead.frames"))
         ahead = Ahead(state("after"), array("ahead.actions"), tensor("ahead.latents"), frames, trace,
-                      row["ahead"]["shown"])
+                      array("ahead.changed"), row["ahead"]["shown"])
     latent = tensors.get(f"{number}.latent")
-    lane = Lane(state("state"), read_only(array("pixels")), read_only(array("robot")), latent, ahead)
+    lane = Lane(state("state"), read_only(array("pixels")), read_only(array("robot")), latent,
+                row["changed"], ahead)
     return EnvSnapshot(row["world"], row["fingerprint"], lane, row["elapsed"], row["over"], row["generator"])

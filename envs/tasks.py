@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 
 from wcsim.cameras import Cameras
-from wcsim.errors import ConfigError
+from wcsim.errors import ConfigError, WcsimError
 from wcsim.estimate import Episode, Estimate, Goal
 from wcsim.registry import Registry
 from wcsim.spec import StateSpec, Values
@@ -216,7 +216,12 @@ def make_task(name: str, **options: Any) -> Task:
         variadic = parameter.kind in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
         if parameter.default is parameter.empty and option not in options and not variadic:
             raise ConfigError(f"task {name!r} needs its option {option!r}")
-    task: Task = kind(**options)
+    try:
+        task: Task = kind(**options)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, WcsimError):
+            raise
+        raise ConfigError(f"task {name!r} cannot be made with options {options}: {error}") from error
     missing = [part for part in NEEDED if not hasattr(task, part)]
     if missing:
         raise ConfigError(f"{name!r} is no task: it lacks {', '.join(missing)}; see wcsim.envs.base_task.BaseTask")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,8 @@ Allow = Annotated[list[str] | None, typer.Option(
 
 @contextmanager
 def one_line_errors(allow: Iterable[str] | None = None) -> Iterator[None]:
-    """Turn wcsim's own errors into a message and exit code 2; anything else is a bug and keeps its traceback.
+    """Turn wcsim's own errors, and what the machine refuses (a full disk, a folder that is read-only), into a message
+    and exit code 2; anything else is a bug and keeps its traceback.
 
     allow: modules that configurations may name; see `wcsim.registry.only_allowed`.
     """
@@ -38,8 +40,17 @@ def one_line_errors(allow: Iterable[str] | None = None) -> Iterator[None]:
         with only_allowed(allow or ()):
             yield
     except WcsimError as error:
-        Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
+        _tell(str(error))
         raise typer.Exit(2) from error
+    except OSError as error:
+        again = "; the same command goes on where this one stopped" if error.errno in (ENOSPC, EDQUOT) else ""
+        where = f": {error.filename}" if error.filename else ""
+        _tell(f"{error.strerror or error}{where}{again}")
+        raise typer.Exit(2) from error
+
+
+def _tell(problem: str) -> None:
+    Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {problem}"), soft_wrap=True)
 
 
 def run_directory(out: Path | None, name: str, *, fork: bool) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from tiny_worlds import save_world_of
 from wcsim.envs.footage import Footage
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.paired import PairedTruth
-from wcsim.envs.tasks import episode_of, play_exploration
+from wcsim.envs.tasks import episode_of, make_task, play_exploration
 from wcsim.envs.vector import ImaginedVectorEnv
 from wcsim.errors import ConfigError
 
@@ -70,3 +73,23 @@ def test_a_robot_of_no_known_state_is_stepped(options, world):
     assert together["agent_pos"].shape == (2, 0)
     assert not env.last_estimate.success[0]
     assert paired.strip_metric is None
+
+
+def empty_npz(path: Path) -> None:
+    np.savez(path, pictures=np.zeros(3))
+
+
+def text_npz(path: Path) -> None:
+    path.write_text("no")
+
+
+def cut_npz(path: Path) -> None:
+    np.savez(path, frames=np.zeros((4, 8, 8, 3), np.uint8), actions=np.zeros((3, 7)))
+    path.write_bytes(path.read_bytes()[:300])
+
+
+@pytest.mark.parametrize("write", [empty_npz, text_npz, cut_npz])
+def test_a_file_that_is_no_recording_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path / "a.npz")
+    with pytest.raises(ConfigError, match=r"a\.npz is no recording: .*it needs `frames` and `actions`"):
+        make_task("footage", folder=str(tmp_path)).start(0)

@@ -109,8 +109,8 @@ def test_broken_files_are_refused(env, tmp_path):
         load_snapshots(tmp_path)
     save_snapshots(tmp_path, [env.snapshot()])
     text = (tmp_path / "snapshot.json").read_text()
-    (tmp_path / "snapshot.json").write_text(text.replace('"format": 2', '"format": 3'))
-    with pytest.raises(SnapshotError, match="snapshot format 3; this wcsim reads 2"):
+    (tmp_path / "snapshot.json").write_text(text.replace('"format": 3', '"format": 4'))
+    with pytest.raises(SnapshotError, match="snapshot format 4; this wcsim reads 3"):
         load_snapshots(tmp_path)
     (tmp_path / "snapshot.json").write_text(text)
     (tmp_path / "snapshot.safetensors").write_bytes(b"no")

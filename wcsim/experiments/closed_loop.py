@@ -33,7 +33,7 @@ from wcsim.experiments.summary import summarise
 from wcsim.metrics.horizon import error_rows
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, check_clipped, listen
+from wcsim.rollout.sinks import Recorded, Recorder, check_clipped, guarded, listen
 from wcsim.runs.run import Run
 from wcsim.world.world import World
 
@@ -194,6 +194,7 @@ def episode_row(
         "success": {name: any(bool(estimate.success[0]) for estimate in track.scored)
                     for name, track in kept.places.items()},
         "final_progress": rows[-1]["progress"], "return": sum(kept.rewards), "clipped": sum(kept.clipped),
+        **guarded(kept.places),
     }
 
 

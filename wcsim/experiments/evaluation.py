@@ -31,7 +31,7 @@ from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, check_clipped, listen
+from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, check_clipped, guarded, listen
 from wcsim.runs.run import Run
 
 
@@ -168,7 +168,7 @@ def row_of(kept: Recorded, place: str, max_steps: int) -> dict[str, Any]:
         "estimated_progress": float(track.estimates[-1].progress[0]),
         "hit_rate": _mean([trace.hit_rate for trace in track.traces]),
         "skipped": _mean([trace.skipped for trace in track.traces]),
-        "clipped": sum(kept.clipped),
+        "clipped": sum(kept.clipped), **guarded(kept.places),
         "progress": [round(value, 4) for value in progress],
     }
     assert set(SCORES) <= row.keys()

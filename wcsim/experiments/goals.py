@@ -34,7 +34,7 @@ from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import ExpertPolicyConfig, MPCPolicyConfig, PolicyConfig, PolicyContext
 from wcsim.rollout.engine import rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, listen
+from wcsim.rollout.sinks import Recorded, Recorder, guarded, listen
 from wcsim.runs.run import Run
 from wcsim.world.world import World
 
@@ -195,7 +195,7 @@ def goal_row(config: GoalsConfig, task: Task, goal: GoalStart, kept: Recorded) -
     plans = [report for report in reports if report.replanned]
     realised = [report.realised for report in reports if report.realised is not None]
     return {
-        "steps": len(kept.actions), "reached": kept.ended, "clipped": sum(kept.clipped),
+        "steps": len(kept.actions), "reached": kept.ended, "clipped": sum(kept.clipped), **guarded(kept.places),
         "scene_reached": any(bool(goal_of_task.reached(task.state, seen.values, config.within)[0])
                              for seen in track.scored[1:]),
         **{metric: float(value[0]) for metric, value in errors.items()},

@@ -161,7 +161,7 @@ def load_parts(folder: Path) -> tuple[WorldSpec, Backbone, WanCodec]:
         transformer = load_strictly(backbone_of(folder / "transformer"), folder / "transformer")
         vae = load_strictly(WanCodec.autoencoder, folder / "vae")
         codec = Codec(vae, spec.refine_steps) if spec.frames_per_latent == 1 else ClipCodec(vae)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(f"{folder} does not load: {error}") from error
     check_spec(spec, transformer, codec)
     return spec, transformer.eval(), codec.eval()

@@ -23,7 +23,7 @@ from wcsim.spans import Spans
 from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.batch_invariant import make_batch_invariant
 from wcsim.world.checkpoints import find_world, load_parts, load_state, load_texts
-from wcsim.world.checks import check_fidelity, check_finite, check_imagined, told
+from wcsim.world.checks import check_device, check_fidelity, check_finite, check_imagined, told
 from wcsim.world.clip_rollout import ClipRollout
 from wcsim.world.codec import WanCodec
 from wcsim.world.compiled import compile_world
@@ -73,6 +73,7 @@ class World:
     ) -> World:
         """A shipped world by name, or any world folder by path; verified first (CheckpointError).  compiled: see
         `wcsim.world.compiled.compile_world`."""
+        check_device(device)
         folder = find_world(name)
         spec, transformer, codec = load_parts(folder)
         transformer.set_precision(dtype)
@@ -100,12 +101,22 @@ class World:
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Frames uint8 `[..., H, W, 3]` of latents `[..., C, h, w]`; GuardrailError where they may not be shown."""
+        return self.decode_guarded(latents)[0]
+
+    @property
+    def guardrail(self) -> str | None:
+        """What the guardrail is called, None where there is none."""
+        return None if self._guardrail is None else self._guardrail.name
+
+    def decode_guarded(self, latents: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """`decode`, and what the guardrail did: the share `[...]` of each frame's pixels that it changed."""
         check_finite(self.spec, latents, "is to decode")
         try:
             frames = self._rollout.decode(latents)
         except NotFiniteError as error:
             raise NotFiniteError(f"world {self.spec.name!r} {error}") from None
-        return frames if self._guardrail is None else self._guardrail.check_frames(frames)
+        shown = frames if self._guardrail is None else self._guardrail.check_frames(frames)
+        return shown, (shown != frames).any(-1).mean((-2, -1)) if shown is not frames else np.zeros(frames.shape[:-3])
 
     def init(self, frames: np.ndarray, actions: np.ndarray, seeds: list[int] | np.ndarray) -> WorldState:
         """Begin rollouts.  frames: `[N, T, H, W, 3]` uint8, T >= 1.  actions: `[N, T-1, A]`, the t-th leading to frame
