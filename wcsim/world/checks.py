@@ -23,8 +23,8 @@ def check_start(spec: WorldSpec, frames: np.ndarray, actions: np.ndarray, seeds:
 
 
 def check_frames(spec: WorldSpec, frames: np.ndarray) -> None:
-    """Raise WcsimError unless frames are uint8 `[..., H, W, 3]` of the world's size.  Floats in [0, 1], signed bytes and
-    four channels would all turn into other pictures."""
+    """Raise WcsimError unless frames are uint8 `[..., H, W, 3]` of the world's size.  Floats in [0, 1], signed bytes,
+    and four channels would all turn into other pictures."""
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
         given = f"{frames.dtype} {list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
         raise ConfigError(f"frames must be uint8 [..., {spec.frame_size[0]}, {spec.frame_size[1]}, 3], got {given}")
