@@ -20,7 +20,7 @@ from wcsim.cache.fidelity import FidelityConfig, parse_fidelity
 from wcsim.envs.lanes import Imagination, Lane, Tick, check_world, fingerprint, load_world
 from wcsim.envs.observations import Observation, observation
 from wcsim.envs.resets import check_options, check_seed
-from wcsim.envs.snapshots import EnvSnapshot, own_state
+from wcsim.envs.snapshots import EnvSnapshot, check_whole, own_state
 from wcsim.envs.tasks import Start, make_task
 from wcsim.errors import ConfigError, SnapshotError
 from wcsim.estimate import Estimate
@@ -179,7 +179,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
             raise SnapshotError(f"the snapshot is of world {snapshot.world!r}; this one is {self.world.spec.name!r}")
         if snapshot.fingerprint != self._fingerprint:
             raise SnapshotError(f"the snapshot is of another version of world {snapshot.world!r}: "
-                                f"{snapshot.fingerprint[:12]}, this one is {self._fingerprint[:12]}")
+                                f"{str(snapshot.fingerprint)[:12]}, this one is {self._fingerprint[:12]}")
+        check_whole(snapshot, self.world.empty_state(), self.played.frame_size)
 
     def sibling(self) -> Self:
         """Another environment with the same task, world and fidelity, not yet reset; they share all of these."""

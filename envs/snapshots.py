@@ -93,8 +93,35 @@ def load_snapshots(folder: str | Path, *, device: str = "cpu") -> list[EnvSnapsh
         with safe_open(folder / TENSORS, framework="pt", device=device) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
         return [_snapshot_of(row, number, tensors) for number, row in enumerate(description["snapshots"])]
-    except (OSError, json.JSONDecodeError, SafetensorError, KeyError, TypeError) as error:
+    except (OSError, ValueError, SafetensorError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise SnapshotError(f"{folder} does not hold whole snapshots: {error!r}") from error
+
+
+def check_whole(snapshot: EnvSnapshot, like: WorldState, frame_size: tuple[int, int]) -> None:
+    """Raise SnapshotError for a snapshot that an environment could only half return to.
+
+    like: a state of one lane of the world.  frame_size: H, W.  It may have been read from damaged files.
+    """
+    lane, ahead, size = snapshot.lane, snapshot.lane.ahead, (*frame_size, 3)
+    for state in [lane.state] if ahead is None else [lane.state, ahead.after]:
+        for name, value in state.tensors().items():
+            wanted = getattr(like, name)
+            if value.shape != wanted.shape or value.is_floating_point() != wanted.is_floating_point():
+                raise SnapshotError(f"the snapshot's {name} are {value.dtype} {list(value.shape)}; this world has "
+                                    f"{wanted.dtype} {list(wanted.shape)}")
+            if not torch.isfinite(value).all():
+                raise SnapshotError(f"the snapshot's {name} are not finite")
+    if lane.pixels.shape != size or lane.pixels.dtype != np.uint8:
+        raise SnapshotError(f"the snapshot's frame is {lane.pixels.dtype} {list(lane.pixels.shape)}, not {list(size)}")
+    if ahead is not None and not (0 <= ahead.shown < len(ahead.frames) == len(ahead.actions) == len(ahead.latents)
+                                  == len(ahead.changed) and ahead.frames.shape[1:] == size):
+        raise SnapshotError("the snapshot's frames ahead do not match their actions")
+    if type(snapshot.elapsed) is not int or snapshot.elapsed < 0 or type(snapshot.over) is not bool:
+        raise SnapshotError(f"the snapshot is {snapshot.elapsed!r} steps old and over: {snapshot.over!r}")
+    try:
+        np.random.PCG64().state = dict(snapshot.generator)
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise SnapshotError(f"the snapshot's generator is damaged: {error!r}") from error
 
 
 def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

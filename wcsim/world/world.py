@@ -125,6 +125,11 @@ class World:
         check_finite(self.spec, state.latents, "encodes frames to")
         return state
 
+    def empty_state(self) -> WorldState:
+        """One lane that has seen nothing: the shapes and types of every state of this world."""
+        spec = self.spec
+        return self.parts.empty([0], spec.max_context if spec.frames_per_latent == 1 else spec.max_chunk)
+
     def observe(self, state: WorldState, latents: Tensor, actions: np.ndarray) -> WorldState:
         """Append one really seen frame per lane: latents `[N, C, h, w]` and the actions `[N, A]` that led to it."""
         check_finite(self.spec, latents, "is to observe")
