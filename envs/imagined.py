@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Self
 
 import gymnasium as gym
@@ -16,15 +17,17 @@ import numpy as np
 from torch import Tensor
 
 from wcsim.cache.fidelity import FidelityConfig, parse_fidelity
-from wcsim.envs.lanes import Imagination, Inputs, Lane, Tick, check_world, fingerprint, load_world
+from wcsim.envs.inputs import Inputs
+from wcsim.envs.lanes import Imagination, Lane, Tick, check_world, fingerprint, load_world
 from wcsim.envs.observations import Observation, observation
 from wcsim.envs.resets import check_options, check_seed
-from wcsim.envs.snapshots import EnvSnapshot, own_state
+from wcsim.envs.snapshots import EnvSnapshot, check_whole, own_state
 from wcsim.envs.tasks import Start, make_task
 from wcsim.errors import ConfigError, SnapshotError
 from wcsim.estimate import Estimate
 from wcsim.spans import Spans
 from wcsim.types import Trace, WorldState
+from wcsim.world.noise import PLANNING, stream_seeds
 
 __all__ = ["EnvSnapshot", "ImaginedEnv", "Observation", "load_world"]
 
@@ -179,7 +182,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
             raise SnapshotError(f"the snapshot is of world {snapshot.world!r}; this one is {self._world_name!r}")
         if snapshot.fingerprint != self._fingerprint:
             raise SnapshotError(f"the snapshot is of another version of world {snapshot.world!r}: "
-                                f"{snapshot.fingerprint[:12]}, this one is {self._fingerprint[:12]}")
+                                f"{str(snapshot.fingerprint)[:12]}, this one is {self._fingerprint[:12]}")
+        check_whole(snapshot, self.world.empty_state(), self.played.frame_size)
 
     def sibling(self) -> Self:
         """Another environment with the same task, world and fidelity, not yet reset; they share all of these."""
@@ -222,8 +226,14 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
 
     @property
     def state(self) -> WorldState:
-        """The rollout's state, one lane, a copy; what a planner inside the environment branches from."""
-        return own_state(self.imagination.state_of(self.lane))
+        """The rollout's state, one lane, a copy; what a planner inside the environment branches from.
+
+        Its noise is of a stream of its own, so what a planner imagines is another sample than what the environment will
+        show.  `snapshot().state` shares the noise of the environment: whoever plans on that sees the future, not a
+        guess, and looks better than it is.
+        """
+        state = own_state(self.imagination.state_of(self.lane))
+        return replace(state, seed=stream_seeds(state.seed, PLANNING))
 
     @property
     def last_latents(self) -> Tensor:

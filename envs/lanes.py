@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from wcsim.actions import check_action
+from wcsim.envs.inputs import Inputs
 from wcsim.envs.observations import no_robot_state, robot_state
 from wcsim.envs.tasks import Start, Task
-from wcsim.errors import ActionError, ConfigError
+from wcsim.errors import ConfigError, NotFiniteError
 from wcsim.estimate import Estimate
 from wcsim.spans import Spans
 from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world
+from wcsim.world.checks import told
+from wcsim.world.traces import lane_of, part_of
 from wcsim.world.world import World
 
 
@@ -45,7 +47,8 @@ class Ahead:
 
     after: the state behind the last of them.  actions: `[k, A]` that lead to them.  latents: `[k, C, h, w]`.  frames:
     `[k, H, W, 3]` uint8, read-only.  shown: how many have been.  trace: what it took to imagine them, in one pass or a
-    pass each.  estimate: of the k frames, None until one of them is to be shown.
+    pass each.  estimate: of the k frames, None until one of them is to be shown.  changed: `[k]` share of each frame's
+    pixels that the world's guardrail changed.
     """
 
     after: WorldState
@@ -53,6 +56,7 @@ class Ahead:
     latents: Tensor
     frames: np.ndarray
     trace: Trace
+    changed: np.ndarray
     shown: int = 0
     estimate: Estimate | None = None
 
@@ -74,24 +78,27 @@ class Lane:
 
     state: the rollout, one lane, at the frame on show or, where frames are `ahead`, at the one before the first of
     them.  pixels: the frame on show `[H, W, 3]`, read-only.  robot: the robot's state as last seen `[R]` float32.
-    latent: of the frame on show, None at a start.
+    latent: of the frame on show, None at a start.  changed: share of its pixels that the guardrail changed.
     """
 
     state: WorldState
     pixels: np.ndarray
     robot: np.ndarray
     latent: Tensor | None = None
+    changed: float = 0.0
     ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What one lane has after a reset or a step.  estimate: of one lane.  trace: None after a reset."""
+    """What one lane has after a reset or a step.  estimate: of one lane.  trace: None after a reset.  guardrail: name
+    of the world's, if it has one."""
 
     lane: Lane
     estimate: Estimate
     reward: float
     trace: Trace | None
+    guardrail: str | None = None
 
     @property
     def success(self) -> bool:
@@ -110,42 +117,8 @@ class Tick:
             **{name: np.nan_to_num(value[0]).astype(np.float64) for name, value in estimate.values.items()},
             "hit_rate": trace.hit_rate if trace else 0.0,
             "skipped": trace.skipped if trace else 0.0,
+            **({} if self.guardrail is None else {"guardrail": self.guardrail, "guardrail_changed": self.lane.changed}),
         }
-
-
-class Inputs:
-    """What a task's lanes are given, checked."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def check(self, actions: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """Actions `[*shape, A]` as float32; ActionError says what is wrong with them."""
-        array = np.asarray(actions)
-        wanted = (*shape, self.task.action.dim)
-        if array.shape != wanted:
-            raise ActionError(f"actions have shape {array.shape}; this environment takes {wanted}")
-        return check_action(self.task.action, array)
-
-    def check_start(self, start: Start) -> Start:
-        """The start with arrays of its own; ConfigError where this task's frames and actions look otherwise."""
-        if not isinstance(start, Start):
-            raise ConfigError(f"options['start'] must be a wcsim.envs.tasks.Start, got {type(start).__name__}")
-        frames, actions = self.check_past(start.frames, start.actions, what="start frames")
-        return replace(start, frames=frames, actions=actions)
-
-    def check_past(
-        self, frames: np.ndarray, actions: np.ndarray, *, what: str = "frames"
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Copies of real frames `[T, H, W, 3]` uint8 and of the actions `[T-1, A]` between them, once checked."""
-        size = self.task.frame_size
-        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or (
-                frames.shape[1:] != (*size, 3)):
-            given = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
-            raise ConfigError(f"{what} are {given}; task {self.task.name!r} begins with uint8 "
-                              f"(T >= 1, {size[0]}, {size[1]}, 3)")
-        # A new array in any case: views may be flipped or read-only, and may change behind our back.
-        return np.array(frames, order="C"), np.array(self.check(actions, (len(frames) - 1,)))
 
 
 class Imagination(Inputs):
@@ -210,11 +183,21 @@ class Imagination(Inputs):
             fidelity = self.fidelity if together else replace(self.fidelity, chunk=1)
             after, latents, trace = self.world.advance(WorldState.join(states), actions[blank], fidelity)
         with spans("decode"):
-            frames = read_only(self.world.decode(latents))
+            frames, changed = self._decode(latents, states)
+            read_only(frames)
         for row, n in enumerate(blank):
-            ahead = Ahead(after.select([row]), actions[n], latents[row], frames[row], lane_of(trace, row))
+            ahead = Ahead(after.select([row]), actions[n], latents[row], frames[row], lane_of(trace, row),
+                          changed[row])
             found[n] = replace(found[n], state=states[row], ahead=ahead)
         return found
+
+    def _decode(self, latents: Tensor, states: Sequence[WorldState]) -> tuple[np.ndarray, np.ndarray]:
+        """Frames `[n, k, H, W, 3]`, and `[n, k]` how much a guardrail changed; an error says where they belong."""
+        try:
+            return self.world.decode_guarded(latents)
+        except NotFiniteError as error:
+            first = [int(state.frame) + 1 for state in states]
+            raise NotFiniteError(f"{error} in frames from {first} on, {told(self.fidelity)}") from None
 
     def state_of(self, lane: Lane) -> WorldState:
         """The rollout's state at the frame on show; within a chunk, its shown frames are taken in as if seen."""
@@ -238,7 +221,8 @@ class Imagination(Inputs):
         """What lanes have at the frames on show; a quantity of the robot that is not found keeps its last value."""
         robot = robot_state(self.task.state, estimate, np.stack([lane.robot for lane in lanes]))
         reward = self.task.reward(estimate)
-        return [Tick(replace(lane, robot=read_only(robot[n].copy())), estimate.select(n), float(reward[n]), traces[n])
+        return [Tick(replace(lane, robot=read_only(robot[n].copy())), estimate.select(n), float(reward[n]), traces[n],
+                     self.world.guardrail)
                 for n, lane in enumerate(lanes)]
 
 
@@ -281,20 +265,8 @@ def estimate_of(ahead: Ahead) -> Estimate:
 def show_next(lane: Lane) -> Lane:
     """The lane with the first frame ahead of it on show."""
     ahead = ahead_of(lane)
-    seen = replace(lane, pixels=ahead.frames[ahead.shown], latent=ahead.latents[ahead.shown])
+    seen = replace(lane, pixels=ahead.frames[ahead.shown], latent=ahead.latents[ahead.shown],
+                   changed=float(ahead.changed[ahead.shown]))
     if ahead.shown + 1 < len(ahead.frames):
         return replace(seen, ahead=replace(ahead, shown=ahead.shown + 1))
     return replace(seen, state=ahead.after, ahead=None)
-
-
-def lane_of(trace: Trace, lane: int) -> Trace:
-    """The part of a trace that is about one lane; times are those of the whole batch."""
-    return part_of(trace, np.s_[..., lane : lane + 1])
-
-
-def part_of(trace: Trace, part: Any) -> Trace:
-    """A part of the tables `[K, S, N]` of a trace, read-only."""
-    hit, drift, threshold, gain, blocks = (
-        read_only(table[part]) for table in (trace.hit, trace.drift, trace.threshold, trace.gain, trace.blocks))
-    return replace(trace, hit=hit, drift=drift, threshold=threshold, gain=gain, blocks=blocks,
-                   by_branch={name: read_only(hit[part]) for name, hit in trace.by_branch.items()})

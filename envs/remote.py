@@ -19,7 +19,8 @@ from torch import Tensor
 
 from wcsim.cache.fidelity import parse_fidelity
 from wcsim.envs.imagined import CAPTIONS, ImaginedEnv, StepResult
-from wcsim.envs.lanes import Inputs, Lane, Tick, read_only
+from wcsim.envs.inputs import Inputs
+from wcsim.envs.lanes import Lane, Tick, read_only
 from wcsim.envs.observations import Observation
 from wcsim.envs.remote_line import Line
 from wcsim.envs.remote_messages import ELSEWHERE, pack_start, unpack_tick

@@ -23,10 +23,11 @@ from wcsim.envs.lanes import Ahead, Lane, read_only
 from wcsim.errors import SnapshotError
 from wcsim.types import Trace, WorldState
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files; another one is refused."""
 
 TENSORS, DESCRIPTION = "snapshot.safetensors", "snapshot.json"
+ARRAYS = ("actions", "frames", "changed")
 TABLES = ("hit", "drift", "threshold", "gain", "blocks")
 
 
@@ -81,7 +82,8 @@ def pack_snapshots(snapshots: Sequence[EnvSnapshot]) -> tuple[bytes, str]:
         tensors |= {f"{number}.{name}": value.cpu().contiguous().clone() for name, value in parts.items()}
         rows.append({
             "world": snapshot.world, "fingerprint": snapshot.fingerprint, "elapsed": snapshot.elapsed,
-            "over": snapshot.over, "generator": dict(snapshot.generator), "ahead": ahead,
+            "over": snapshot.over, "generator": dict(snapshot.generator),
+            "changed": snapshot.lane.changed, "ahead": ahead,
         })
     return save(tensors), json.dumps({"format": FORMAT, "snapshots": rows}, indent=2) + "\n"
 
@@ -107,8 +109,35 @@ def unpack_snapshots(
             raise SnapshotError(f"{where} holds snapshot format {found!r}; this wcsim reads {FORMAT}")
         parts = {name: value.to(device) for name, value in load(tensors).items()}
         return [_snapshot_of(row, number, parts) for number, row in enumerate(read["snapshots"])]
-    except (json.JSONDecodeError, SafetensorError, KeyError, TypeError) as error:
+    except (ValueError, SafetensorError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise SnapshotError(f"{where} does not hold whole snapshots: {error!r}") from error
+
+
+def check_whole(snapshot: EnvSnapshot, like: WorldState, frame_size: tuple[int, int]) -> None:
+    """Raise SnapshotError for a snapshot that an environment could only half return to.
+
+    like: a state of one lane of the world.  frame_size: H, W.  It may have been read from damaged files.
+    """
+    lane, ahead, size = snapshot.lane, snapshot.lane.ahead, (*frame_size, 3)
+    for state in [lane.state] if ahead is None else [lane.state, ahead.after]:
+        for name, value in state.tensors().items():
+            wanted = getattr(like, name)
+            if value.shape != wanted.shape or value.is_floating_point() != wanted.is_floating_point():
+                raise SnapshotError(f"the snapshot's {name} are {value.dtype} {list(value.shape)}; this world has "
+                                    f"{wanted.dtype} {list(wanted.shape)}")
+            if not torch.isfinite(value).all():
+                raise SnapshotError(f"the snapshot's {name} are not finite")
+    if lane.pixels.shape != size or lane.pixels.dtype != np.uint8:
+        raise SnapshotError(f"the snapshot's frame is {lane.pixels.dtype} {list(lane.pixels.shape)}, not {list(size)}")
+    if ahead is not None and not (0 <= ahead.shown < len(ahead.frames) == len(ahead.actions) == len(ahead.latents)
+                                  == len(ahead.changed) and ahead.frames.shape[1:] == size):
+        raise SnapshotError("the snapshot's frames ahead do not match their actions")
+    if type(snapshot.elapsed) is not int or snapshot.elapsed < 0 or type(snapshot.over) is not bool:
+        raise SnapshotError(f"the snapshot is {snapshot.elapsed!r} steps old and over: {snapshot.over!r}")
+    try:
+        np.random.PCG64().state = dict(snapshot.generator)
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise SnapshotError(f"the snapshot's generator is damaged: {error!r}") from error
 
 
 def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -122,7 +151,7 @@ def _tensors_of(lane: Lane) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         return tensors, None
     tensors |= {f"after.{name}": value for name, value in ahead.after.tensors().items()}
     tensors |= {"ahead.latents": ahead.latents}
-    tensors |= {f"ahead.{name}": torch.from_numpy(getattr(ahead, name).copy()) for name in ("actions", "frames")}
+    tensors |= {f"ahead.{name}": torch.from_numpy(getattr(ahead, name).copy()) for name in ARRAYS}
     tensors |= {f"trace.{name}": torch.from_numpy(getattr(ahead.trace, name).copy()) for name in TABLES}
     branches = ahead.trace.by_branch
     tensors |= {f"branch.{name}": torch.from_numpy(hit.copy()) for name, hit in branches.items()}
@@ -149,7 +178,8 @@ def _snapshot_of(row: dict[str, Any], number: int, tensors: dict[str, Tensor]) -
         trace = Trace(**tables, depth=row["ahead"]["depth"], by_branch=branches)
         frames = read_only(array("ahead.frames"))
         ahead = Ahead(state("after"), array("ahead.actions"), tensor("ahead.latents"), frames, trace,
-                      row["ahead"]["shown"])
+                      array("ahead.changed"), row["ahead"]["shown"])
     latent = tensors.get(f"{number}.latent")
-    lane = Lane(state("state"), read_only(array("pixels")), read_only(array("robot")), latent, ahead)
+    lane = Lane(state("state"), read_only(array("pixels")), read_only(array("robot")), latent,
+                row["changed"], ahead)
     return EnvSnapshot(row["world"], row["fingerprint"], lane, row["elapsed"], row["over"], row["generator"])

@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 
 from wcsim.cameras import Cameras
-from wcsim.errors import ConfigError
+from wcsim.errors import ConfigError, WcsimError
 from wcsim.estimate import Episode, Estimate, Goal
 from wcsim.registry import Registry
 from wcsim.spec import StateSpec, Values
@@ -205,6 +205,8 @@ def make_task(name: str, **options: Any) -> Task:
     Raises ConfigError for an unknown name, option or value, and says what is known.
     """
     kind = TASKS.load(name)
+    if not callable(kind):
+        raise ConfigError(f"{name!r} is no task: it names {type(kind).__name__}, not a class")
     known = signature(kind).parameters
     open_ended = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values())
     for option in options:
@@ -214,7 +216,12 @@ def make_task(name: str, **options: Any) -> Task:
         variadic = parameter.kind in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
         if parameter.default is parameter.empty and option not in options and not variadic:
             raise ConfigError(f"task {name!r} needs its option {option!r}")
-    task: Task = kind(**options)
+    try:
+        task: Task = kind(**options)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, WcsimError):
+            raise
+        raise ConfigError(f"task {name!r} cannot be made with options {options}: {error}") from error
     # Of the class first: what a task of recordings says of itself is read from them when it is needed.
     missing = [part for part in NEEDED if not (hasattr(kind, part) or hasattr(task, part))]
     if missing:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field
 
 from recipe import Schedule, Split, Strict
+from wcsim.strict_yaml import parse_yaml
 
 
 class Demonstrations(Strict):
@@ -64,4 +64,4 @@ class PolicyRecipe(Strict):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a recipe; relative folders are relative to the working directory."""
-        return cls.model_validate(yaml.safe_load(path.read_text()))
+        return cls.model_validate(parse_yaml(path.read_bytes(), what=str(path)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from wcsim.strict_yaml import parse_yaml
 
 
 class Strict(BaseModel):
@@ -223,4 +224,4 @@ class Recipe(Strict):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a recipe; relative folders are relative to the working directory."""
-        return cls.model_validate(yaml.safe_load(path.read_text()))
+        return cls.model_validate(parse_yaml(path.read_bytes(), what=str(path)))

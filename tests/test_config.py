@@ -72,3 +72,15 @@ def test_files_are_found_by_path_and_by_name(tmp_path):
 def test_an_unknown_key_deep_inside_is_told_with_those_that_are_known(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         validate(ClosedLoopConfig, {"name": "x", "world": "w", "task": {"name": "t"}, **settings})
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a/b", "..", ".hidden", "", "a" * 101, "x\n", "dot.", "a\\b", " a"])
+def test_the_name_of_a_run_stays_below_runs(name: str) -> None:
+    with pytest.raises(ConfigError, match="name: a run's name is at most 100 letters, digits, spaces"):
+        validate(ClosedLoopConfig, {"name": name, "world": "w", "task": {"name": "t"}, "policy": {"kind": "hold"}})
+
+
+@pytest.mark.parametrize("name", ["first try", "v1.2_b-3", "_x", "7"])
+def test_a_name_is_kept(name: str) -> None:
+    settings = {"name": name, "world": "w", "task": {"name": "t"}, "policy": {"kind": "hold"}}
+    assert validate(ClosedLoopConfig, settings).name == name

@@ -20,7 +20,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MAPPED = {"agents": "wcsim.agents", "configs": "wcsim.configs", "envs": "wcsim.envs"}
 
-FLOOR = {"types", "errors", "spans", "config", "actions", "spec", "estimate", "cameras", "registry", "messages"}
+FLOOR = {"types", "errors", "spans", "config", "actions", "spec", "estimate", "cameras", "registry", "messages",
+         "strict_yaml"}
 ENGINE = FLOOR | {"backbones", "world", "cache", "metrics", "timing", "runs", "report"}
 FAMILIES = {path.name for path in (ROOT / "wcsim/backbones").iterdir() if (path / "__init__.py").exists()}
 MAY_IMPORT = {
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "cli_bench": ENGINE | {"assets", "envs", "agents", "experiments", "progress", "terminal"},
     "cli_serve": ENGINE | {"envs", "serve", "terminal"},
     "progress": set(),
-    "terminal": {"errors", "runs"},
+    "terminal": {"errors", "registry", "runs"},
 }
 """Room to rooms it may import besides itself.  A room is a folder, or a module that stands alone; a family of
 backbones is one of its own, so that the engine names none."""

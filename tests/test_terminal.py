@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from io import StringIO
 
 import pytest
@@ -21,6 +22,20 @@ def test_an_error_keeps_its_brackets(kind: type[Exception], capsys: pytest.Captu
         raise kind(SAID)
     assert caught.value.exit_code == 2
     assert capsys.readouterr().err == f"error: {SAID}\n"
+
+
+@pytest.mark.parametrize(("error", "told"), [
+    (OSError(errno.ENOSPC, "No space left on device", "runs/x/steps.jsonl"),
+     "No space left on device: runs/x/steps.jsonl; the same command goes on where this one stopped"),
+    (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "Permission denied: runs/x"),
+    (OSError(errno.EROFS, "Read-only file system", "runs"), "Read-only file system: runs"),
+    (OSError("broken"), "broken"),
+])
+def test_what_the_machine_refuses_is_one_line(error: OSError, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught, terminal.one_line_errors():
+        raise error
+    assert caught.value.exit_code == 2
+    assert capsys.readouterr().err == f"error: {told}\n"
 
 
 def test_a_bug_keeps_its_traceback() -> None:

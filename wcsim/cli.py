@@ -13,7 +13,7 @@ from wcsim.cli_bench import bench
 from wcsim.cli_data import data
 from wcsim.cli_serve import serve
 from wcsim.progress import progress
-from wcsim.terminal import Fork, Overrides, console, one_line_errors, run_directory
+from wcsim.terminal import Allow, Fork, Overrides, console, one_line_errors, run_directory
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(bench, name="bench")
@@ -44,9 +44,10 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes to share the work."
 def run(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged configuration.")],
     settings: Overrides = None, out: Out = None, workers: Workers = 1, fork: Fork = False,
+    allow: Allow = None,
 ) -> None:
     """Run a closed loop, or goals, and write its report; goes on where it was interrupted."""
-    with one_line_errors():
+    with one_line_errors(allow):
         from wcsim.config import override, read_yaml, validate
         from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
         from wcsim.experiments.executor import local
@@ -68,10 +69,10 @@ def run(
 def evaluate(
     config: Annotated[str, typer.Argument(help="A YAML file, or a packaged evaluation's name.")],
     settings: Overrides = None, out: Out = None, workers: Workers = 1,
-    fork: Fork = False,
+    fork: Fork = False, allow: Allow = None,
 ) -> None:
     """Rank policies in the truth, in a world and in the cached world; goes on where it was interrupted."""
-    with one_line_errors():
+    with one_line_errors(allow):
         from wcsim.config import override, read_yaml, validate
         from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
         from wcsim.experiments.executor import local
@@ -87,13 +88,13 @@ def evaluate(
 def budget(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged sweep.")],
     settings: Overrides = None, out: Out = None, workers: Workers = 1,
-    fork: Fork = False,
+    fork: Fork = False, allow: Allow = None,
     recommend: Annotated[
         float | None, typer.Option(min=0, metavar="DEADLINE_MS", help="Print the setting to take, as a `run` config.")
     ] = None,
 ) -> None:
     """Sweep a planner's deadline and delay; goes on where it was interrupted."""
-    with one_line_errors():
+    with one_line_errors(allow):
         from wcsim.config import override, read_yaml, validate
         from wcsim.experiments.budget_config import BudgetConfig
         from wcsim.experiments.budget_sweep import BudgetSweep, advice

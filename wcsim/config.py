@@ -1,21 +1,22 @@
 """YAML to typed configuration: strict, immutable, and clear about what it does not know.
 
-Each component keeps its own model beside it; this file holds what all of them share.  Easy to get wrong: PyYAML reads
-`1e-4` as a string, so overrides and files go through pydantic's number parsing, never through `eval`.
+Each component keeps its own model beside it; this file holds what all of them share.  Easy to get wrong: files and
+overrides are read by `wcsim.strict_yaml`, whose YAML is 1.2 and bounded, never by PyYAML itself.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Tag, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Tag, ValidationError, model_validator
 
 from wcsim.errors import ConfigError
+from wcsim.strict_yaml import MAX_BYTES, parse_yaml
 
 
 class StrictConfig(BaseModel):
@@ -38,6 +39,17 @@ class StrictConfig(BaseModel):
         return {}
 
 
+def _run_name(given: str) -> str:
+    """`given` itself; ValueError unless it can name a folder, and nothing outside of where that folder lies."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9 _.-]{0,99}", given) or given.endswith((" ", ".")):
+        raise ValueError("a run's name is at most 100 letters, digits, spaces, _, - and ., with a letter, a digit or _ "
+                         "first, and no space or . last")
+    return given
+
+
+RunName = Annotated[str, AfterValidator(_run_name)]
+"""The field type for the name of a run, which becomes a folder below `runs/`."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -46,20 +58,26 @@ def read_yaml(name: str) -> dict[str, Any]:
     path = Path(name)
     packaged = files("wcsim.configs").joinpath(path.name if path.suffix else f"{name}.yaml")
     if path.is_file():
-        text = path.read_text("utf-8")
+        content = read_bytes(path)
     elif packaged.is_file():
-        text = packaged.read_text("utf-8")
+        content = packaged.read_bytes()
     else:
         known = sorted(file.name.removesuffix(".yaml") for file in files("wcsim.configs").iterdir()
                        if file.name.endswith(".yaml"))
         raise ConfigError(f"config {name!r} is neither a file nor packaged; packaged: {', '.join(known)}")
-    try:
-        loaded = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {name!r} is not YAML: {error}") from error
+    loaded = parse_yaml(content, what=f"config {name!r}")
     if not isinstance(loaded, dict):
         raise ConfigError(f"config {name!r} holds {type(loaded).__name__}, not a mapping")
     return loaded
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content, no more than one byte above what `parse_yaml` takes; ConfigError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
@@ -79,7 +97,7 @@ def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[st
                 raise ConfigError(f"override {assignment!r}: {'.'.join(parents[: number + 1])} is not a mapping")
             node[part] = dict(child)
             node = node[part]
-        node[last] = yaml.safe_load(value)
+        node[last] = parse_yaml(value, what=f"override {assignment!r}")
     return result
 
 

@@ -19,6 +19,10 @@ class ActionError(WcsimError, ValueError):
     """An action is not finite, out of range or mis-shaped."""
 
 
+class NotFiniteError(WcsimError):
+    """A world makes values that are not finite: its weights are damaged, or the fidelity is too much for them."""
+
+
 class SnapshotError(WcsimError):
     """A snapshot does not belong here, or cannot be taken yet."""
 

@@ -6,8 +6,9 @@ Easy to get wrong: text with brackets is text, so nothing goes through rich's ma
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from wcsim.errors import WcsimError
+from wcsim.registry import only_allowed
 
 # A file has no width to fit a table to.  Text is printed as it is: paths, names and settings may hold [brackets].
 console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
@@ -23,16 +25,32 @@ console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoj
 Overrides = Annotated[list[str] | None,
                       typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")]
 Fork = Annotated[bool, typer.Option("--fork", help="Begin anew, beside an existing run directory: NAME-2, NAME-3, ...")]
+Allow = Annotated[list[str] | None, typer.Option(
+    "--allow", metavar="MODULE", help="Let the configuration load module:Class from here; may be repeated.")]
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn wcsim's own errors into a message and exit code 2; anything else is a bug and keeps its traceback."""
+def one_line_errors(allow: Iterable[str] | None = None) -> Iterator[None]:
+    """Turn wcsim's own errors, and what the machine refuses (a full disk, a folder that is read-only), into a message
+    and exit code 2; anything else is a bug and keeps its traceback.
+
+    allow: modules that configurations may name; see `wcsim.registry.only_allowed`.
+    """
     try:
-        yield
+        with only_allowed(allow or ()):
+            yield
     except WcsimError as error:
-        Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
+        _tell(str(error))
         raise typer.Exit(2) from error
+    except OSError as error:
+        again = "; the same command goes on where this one stopped" if error.errno in (ENOSPC, EDQUOT) else ""
+        where = f": {error.filename}" if error.filename else ""
+        _tell(f"{error.strerror or error}{where}{again}")
+        raise typer.Exit(2) from error
+
+
+def _tell(problem: str) -> None:
+    Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {problem}"), soft_wrap=True)
 
 
 def run_directory(out: Path | None, name: str, *, fork: bool) -> Path:

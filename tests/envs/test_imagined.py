@@ -141,3 +141,19 @@ def test_graphs_of_the_blocks_are_a_world_of_their_own(folder):
             env.reset(seed=3)
             asked.append(env.step(np.array([100.0, 200.0], np.float32))[0]["pixels"])
     np.testing.assert_array_equal(*asked)
+
+
+def test_a_planner_does_not_share_the_noise_of_the_environment(folder):
+    env = ImaginedEnv("pusht", folder, fidelity={"steps": 3, "cache": "none"})
+    env.reset(seed=3)
+    action = env.action_space.low
+    shared, own = env.snapshot().state, env.state
+    assert torch.equal(own.latents, shared.latents)
+    assert torch.equal(own.frame, shared.frame)
+    (_, foreseen, _), (_, guessed, _) = (
+        env.world.advance(state, action[None, None], env.fidelity) for state in (shared, own))
+    again = env.world.advance(env.state, action[None, None], env.fidelity)[1]
+    env.step(action)
+    assert torch.equal(foreseen[0, 0], env.last_latents)
+    assert not torch.allclose(guessed[0, 0], env.last_latents, atol=1e-2)
+    assert torch.equal(guessed, again), "the same guess every time"

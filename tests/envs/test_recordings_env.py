@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,9 @@ from tiny_worlds import save_world_of
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.paired import PairedTruth
 from wcsim.envs.recordings import RecordingsTask
+from wcsim.envs.tasks import make_task
 from wcsim.envs.vector import ImaginedVectorEnv
+from wcsim.errors import DataError
 
 FIDELITY = {"steps": 2, "cache": "none"}
 
@@ -48,3 +53,23 @@ def test_a_robot_of_no_known_state_is_stepped(options, world):
     assert together["agent_pos"].shape == (2, 0)
     assert not env.last_estimate.success[0]
     assert paired.strip_metric is None
+
+
+def empty_npz(path: Path) -> None:
+    np.savez(path, pictures=np.zeros(3))
+
+
+def text_npz(path: Path) -> None:
+    path.write_text("no")
+
+
+def cut_npz(path: Path) -> None:
+    np.savez(path, frames=np.zeros((4, 8, 8, 3), np.uint8), actions=np.zeros((3, 7)))
+    path.write_bytes(path.read_bytes()[:300])
+
+
+@pytest.mark.parametrize("write", [empty_npz, text_npz, cut_npz])
+def test_a_file_that_is_no_recording_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=r"a\.npz (is no whole \.npz file|has no frames)"):
+        make_task("recordings", path=str(tmp_path), convention="bridge", fps=4.0).start(0)

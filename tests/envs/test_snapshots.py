@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.snapshots import load_snapshots, save_snapshots
@@ -109,10 +110,44 @@ def test_broken_files_are_refused(env, tmp_path):
         load_snapshots(tmp_path)
     save_snapshots(tmp_path, [env.snapshot()])
     text = (tmp_path / "snapshot.json").read_text()
-    (tmp_path / "snapshot.json").write_text(text.replace('"format": 2', '"format": 3'))
-    with pytest.raises(SnapshotError, match="snapshot format 3; this wcsim reads 2"):
+    (tmp_path / "snapshot.json").write_text(text.replace('"format": 3', '"format": 4'))
+    with pytest.raises(SnapshotError, match="snapshot format 4; this wcsim reads 3"):
         load_snapshots(tmp_path)
     (tmp_path / "snapshot.json").write_text(text)
     (tmp_path / "snapshot.safetensors").write_bytes(b"no")
     with pytest.raises(SnapshotError, match="does not hold whole snapshots"):
         load_snapshots(tmp_path)
+
+
+@pytest.mark.parametrize("within_a_chunk", [False, True])
+def test_damaged_snapshots_leave_the_environment_as_it_was(env, tmp_path, within_a_chunk):
+    """Tensors of other shapes and numbers of other kinds, three hundred times: restored whole or refused."""
+    if within_a_chunk:
+        moves = np.full((3, 2), 256.0)
+        env.expect(moves)
+        env.step(moves[0])
+    save_snapshots(tmp_path, [env.snapshot()])
+    text, tensors = (tmp_path / "snapshot.json").read_text(), load_file(tmp_path / "snapshot.safetensors")
+    refused = 0
+    for number in range(300):
+        rng = np.random.default_rng([3, number])
+        described, changed = json.loads(text), dict(tensors)
+        row = described["snapshots"][0]
+        if number % 2:
+            holder = [row, row["generator"], row["generator"]["state"]][rng.integers(3)]
+            key = sorted(holder)[rng.integers(len(holder))]
+            holder[key] = [None, -1, "x", [], {}, 2**200, 0.5][rng.integers(7)]
+        else:
+            name = sorted(changed)[rng.integers(len(changed))]
+            value = changed[name]
+            changed[name] = [value[:0], value.flatten(), value.double() * float("nan"), value[None]][rng.integers(4)]
+        (tmp_path / "snapshot.json").write_text(json.dumps(described))
+        copies = {name: value.contiguous().clone() for name, value in changed.items()}
+        save_file(copies, tmp_path / "snapshot.safetensors")
+        before = env.lane, env.elapsed, env.over, env.np_random.bit_generator.state
+        try:
+            env.restore(load_snapshots(tmp_path)[0])
+        except SnapshotError:
+            refused += 1
+            assert (env.lane, env.elapsed, env.over, env.np_random.bit_generator.state) == before
+    assert refused > 200

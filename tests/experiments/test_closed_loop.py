@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from wcsim.cache import preset
 from wcsim.cli import app
 from wcsim.config import read_yaml, validate
-from wcsim.errors import RunError
+from wcsim.errors import ActionError, RunError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.experiments.executor import Here
 from wcsim.experiments.summary import exploitation_gap
@@ -144,3 +144,14 @@ def test_one_unreadable_frame_does_not_decide_the_exploitation_gap() -> None:
     realised = [(70.0, 72.0), (-150.0, -149.0), (-150.0, 1000.0), None]
     assert exploitation_gap([{"plan": {"realised": pair}} for pair in realised] + [{"plan": None}]) == 2.0
     assert exploitation_gap([{"plan": {"realised": None}}]) is None
+
+
+def test_a_policy_that_is_clipped_too_often_ends_the_run_by_its_name(settings, tmp_path):
+    """Positions a thousandfold too large, as in other units: the first episode is not recorded."""
+    far = {"kind": "function", "name": "far", "function": "clipped_policy:far"}
+    with pytest.raises(ActionError, match="policy 'far' asked for actions out of bounds in 3 of 4 steps; max_clipped "
+                                          "allows a share of 0.5"):
+        loop(settings, policy=far, max_clipped=0.5).run(tmp_path / "run")
+    assert not Run(tmp_path / "run").episodes
+    run = loop(settings, policy=far, max_clipped=0.75, episodes=1).run(tmp_path / "other")
+    assert run.episodes[0]["clipped"] == 3

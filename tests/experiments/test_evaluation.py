@@ -21,7 +21,7 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import read_yaml, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.pusht import PushT
-from wcsim.errors import ConfigError, RunError
+from wcsim.errors import ActionError, ConfigError, RunError
 from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
 from wcsim.experiments.executor import Here, Processes
 from wcsim.experiments.policies import ExpertPolicyConfig, PolicyContext
@@ -217,3 +217,10 @@ def test_the_packaged_evaluation_is_valid() -> None:
 def test_policies_need_names_of_their_own(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="different names, got expert twice"):
         evaluation(settings, policies=[POLICIES[0], POLICIES[0]])
+
+
+def test_a_policy_that_is_clipped_too_often_ends_the_evaluation(settings: dict[str, Any], tmp_path: Path) -> None:
+    far = {"kind": "function", "name": "far", "function": "clipped_policy:far"}
+    clipped = evaluation(settings, policies=[far, *POLICIES[:1]], max_clipped=0.9)
+    with pytest.raises(ActionError, match="policy 'far' asked for actions out of bounds in 4 of 4 steps"):
+        clipped.run(tmp_path / "run")

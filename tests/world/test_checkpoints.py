@@ -1,13 +1,22 @@
 """A world that does not match its own description is refused, with the reason."""
 
 import json
+from pathlib import Path
+from time import perf_counter
 
 import pytest
 import torch
 
 from wcsim.backbones.cosmos2.tiny import tiny_parts
 from wcsim.errors import CheckpointError
-from wcsim.world.checkpoints import find_world, hash_files, load_parts, save_world, verify_hashes
+from wcsim.world.checkpoints import (
+    find_world,
+    hash_files,
+    load_parts,
+    read_description,
+    save_world,
+    verify_hashes,
+)
 
 
 @pytest.fixture
@@ -97,6 +106,80 @@ def test_unreadable_descriptions_are_refused(folder):
 def test_an_unknown_world_names_the_shipped_ones():
     with pytest.raises(CheckpointError, match="neither a folder with a world.json nor shipped"):
         find_world("atlantis")
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("fps", 0, r"spec.fps has 0; allowed is 0.001 to 10000"), ("fps", float("nan"), "spec.fps has nan"),
+    ("max_chunk", 10**30, r"spec.max_chunk has 1e\+30; allowed is 1 to 4096"),
+    ("max_context", 0, "spec.max_context has 0"),
+    ("default_steps", -1, "spec.default_steps"), ("frame_size", [96, 10**9], "spec.frame_size has 1e"),
+    ("latent_shape", [4, 0, 12], "spec.latent_shape has 0"), ("refine_steps", -1, "spec.refine_steps has -1"),
+    ("flow_shift", float("inf"), "spec.flow_shift"), ("name", "", "spec.name has 0 letters"), ("task", 7, "spec.task"),
+    ("cameras", [["a", 0, 96]], "spec.cameras has 0"), ("action", {"low": [0, 0]}, r"spec.action.high: Field required"),
+    ("action", [], "spec.action"), ("labels", None, "spec.labels"), ("carry", "both", "spec.carry"),
+])
+def test_a_description_out_of_range_is_refused(folder, key, value, message):
+    edit(folder, lambda d: d["spec"].update({key: value}))
+    with pytest.raises(CheckpointError, match=f"world.json: {message}"):
+        read_description(folder)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"low": [0.0, 600.0]}, "spec.action.low has 600 where spec.action.high has 512; it must be less"),
+    ({"names": ["x"]}, "spec.action.names has 1 items; spec.action.low has 2"),
+    ({"scale": [1.0]}, "spec.action.scale has 1 items"),
+    ({"fourier_octaves": 33}, "spec.action.fourier_octaves has 33"),
+    ({"high": [float("nan"), 1.0]}, "spec.action.high has nan"), ({"absolute": ["z"]}, "spec.action.absolute has 'z'"),
+    ({"lo": [0.0, 0.0]}, "spec.action.lo is unknown; known: low, high, names"),
+    ({"low": [], "high": [], "names": []}, "spec.action.low has 0 items"),
+])
+def test_an_action_out_of_range_is_refused(folder, change, message):
+    edit(folder, lambda d: d["spec"]["action"].update(change))
+    with pytest.raises(CheckpointError, match=f"world.json: {message}"):
+        read_description(folder)
+
+
+@pytest.mark.parametrize(("part", "change", "message"), [
+    ("vae", {"num_res_blocks": 10**30}, "num_res_blocks is 10000000000000000000; the files hold"),
+    ("transformer", {"num_layers": 10**6}, "num_layers is 1000000; the files hold"),
+    ("transformer", {"num_attention_heads": 10**9}, "num_attention_heads is 1000000000; the files hold"),
+    ("vae", {"dim_mult": [1] * 10**6}, "dim_mult has 1000000 items; the files hold"),
+    ("vae", {"base_dim": 10**6}, r"asks for \d+ weights; the files hold \d+"),
+    ("vae", {"base_dim": 10**30}, "describes no module"), ("vae", {"dim_mult": ["x"]}, "describes no module"),
+    ("transformer", {"adaln_lora_dim": 10**9}, r"asks for \d+ weights; the files hold"),
+    ("transformer", {"patch_size": None}, "describes no module"),
+])
+def test_a_config_that_asks_for_more_than_the_files_hold_is_refused_at_once(folder, part, change, message):
+    path = folder / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    rehash(folder)
+    started = perf_counter()
+    with pytest.raises(CheckpointError, match=message):
+        load_parts(folder)
+    assert perf_counter() - started < 10
+
+
+@pytest.mark.parametrize("content", ["[" * 10**6, "9" * 5000, "[]", "null", "\x00", "{\"format\": 1, \"spec\": []}",
+                                     '{"format": 1}', '{"format": 1, "spec": {"action": 3}}'])
+def test_a_damaged_description_is_one_line(folder, content):
+    (folder / "world.json").write_text(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_description(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_never_shadows_a_shipped_world(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert find_world("tiny") == find_world("./tiny") == Path("tiny"), "a bare name that nothing ships is a folder"
+    shipped = find_world("pusht-96")
+    folder.rename("pusht-96")
+    with pytest.warns(UserWarning, match=r"'pusht-96' is the shipped one; for the folder here write \./pusht-96"):
+        assert find_world("pusht-96") == shipped
+    for path in ("./pusht-96", Path("pusht-96"), str(folder.parent / "pusht-96"), "pusht-96/"):
+        assert find_world(path).resolve() == folder.parent.resolve() / "pusht-96"
+    for path in ("./pendulum-64", "/pusht-96", Path("pendulum-64")):
+        with pytest.raises(CheckpointError, match="neither a folder with a world.json nor shipped"):
+            find_world(path)
 
 
 def test_cameras_fill_the_frame(folder):

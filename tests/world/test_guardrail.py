@@ -1,5 +1,7 @@
 """The guardrail: off unless asked for, and then between a world and whoever looks at it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,12 @@ import torch
 from wcsim.backbones.cosmos2.base_clips import ClipRequest, imagine_clip
 from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_cosmos, tiny_world
 from wcsim.cache import NoCache
-from wcsim.errors import ConfigError, GuardrailError
+from wcsim.config import validate
+from wcsim.envs.imagined import ImaginedEnv
+from wcsim.envs.lanes import load_world
+from wcsim.errors import ConfigError, GuardrailError, RunError
+from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig, stage
+from wcsim.report.conditions import conditions
 from wcsim.world.guardrail import VARIABLE, Guardrail
 from wcsim.world.world import World
 
@@ -90,3 +97,55 @@ def test_clips_of_a_base_model():
     for wrong in ({"size": (30, 48)}, {"frames": 8}):
         with pytest.raises(ConfigError, match="multiples of 16|1 \\+ 4 n"):
             ClipRequest(**wrong)
+
+
+@pytest.mark.parametrize(("guardrail", "share"), [
+    (Guardrail(name="lets all pass"), 0.0), (Guardrail(frames=np.zeros_like, name="black"), 1.0),
+    (Guardrail(frames=lambda frames: half(frames), name="half"), 0.5)])
+def test_what_it_did_is_told(guardrail: Guardrail, share: float) -> None:
+    plain = tiny_world()
+    world = World(plain.spec, plain.transformer, plain.codec, guardrail=guardrail)
+    assert (plain.guardrail, world.guardrail) == (None, guardrail.name)
+    latents = torch.randn(2, 3, *plain.spec.latent_shape, generator=torch.Generator().manual_seed(0))
+    frames, changed = world.decode_guarded(latents)
+    assert changed.shape == (2, 3)
+    np.testing.assert_allclose(changed, share, atol=0.02)  # a pixel may be black already
+    np.testing.assert_array_equal(frames, world.decode(latents))
+
+
+def half(frames: np.ndarray) -> np.ndarray:
+    """In place, as a careless one would."""
+    frames[..., : frames.shape[-2] // 2, :] = 0
+    return frames
+
+
+def make_half() -> Guardrail:
+    return Guardrail(frames=half)
+
+
+def test_a_run_names_it_in_manifest_page_and_rows(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{__name__}:make_half"
+    monkeypatch.setenv(VARIABLE, name)
+    load_world.cache_clear()
+    stage.cache_clear()
+    try:
+        settings = {"name": "x", "world": folder, "task": {"name": "pusht"}, "episodes": 1, "max_steps": 3,
+                    "policy": {"kind": "random"}, "fidelity": {"steps": 2}}
+        config = validate(ClosedLoopConfig, settings)
+        run = ClosedLoop(config).run(tmp_path / "run")
+        assert run.manifest["guardrail"] == name
+        told = run.episodes[0]["guardrail"]
+        assert (told["frames"], told["changed"]) == (6, 6), "three steps in two worlds"
+        assert told["pixels"] == pytest.approx(0.5, abs=0.05)
+        assert f"The guardrail {name} saw 6 imagined frames and changed 6 of them" in conditions(run)
+        env = ImaginedEnv("pusht", folder, fidelity={"steps": 2, "cache": "none"})
+        assert env.reset(seed=1)[1]["guardrail_changed"] == 0.0, "a real frame"
+        info = env.step(env.action_space.low)[4]
+        assert info["guardrail"] == name
+        assert info["guardrail_changed"] == pytest.approx(0.5, abs=0.05)
+        monkeypatch.delenv(VARIABLE)
+        with pytest.raises(RunError, match=f"guardrail {name} then, nothing now"):
+            ClosedLoop(config).run(tmp_path / "run")
+    finally:
+        load_world.cache_clear()
+        stage.cache_clear()

@@ -2,7 +2,7 @@
 
 import torch
 
-from wcsim.world.noise import chunk_noise, frame_noise
+from wcsim.world.noise import PLANNING, SAMPLING, chunk_noise, frame_noise, stream_seeds
 
 SHAPE = (4, 3, 3)
 
@@ -34,3 +34,13 @@ def test_is_standard_normal():
     noise = frame_noise(torch.arange(64), torch.zeros(64, dtype=torch.int64), (16, 12, 12))
     assert abs(noise.mean()) < 0.01
     assert abs(noise.std() - 1) < 0.01
+
+
+def test_a_stream_of_seeds_is_independent_of_its_own_and_of_other_episodes():
+    seeds = torch.arange(1000)
+    other = stream_seeds(seeds, PLANNING)
+    assert torch.equal(other, stream_seeds(seeds, PLANNING))
+    assert (other >= 0).all()
+    assert len(set(other.tolist()) | set(seeds.tolist()) | set(stream_seeds(seeds, SAMPLING).tolist())) == 3000
+    ours, theirs = (frame_noise(some, torch.ones(1000, dtype=torch.int64), SHAPE).flatten() for some in (seeds, other))
+    assert abs(torch.corrcoef(torch.stack([ours, theirs]))[0, 1]) < 0.03

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from wcsim.backbones.cosmos2.tiny import tiny_world
+from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_world
 from wcsim.cache import NoCache, parse_cache
 from wcsim.errors import ActionError, ConfigError, WcsimError
 from wcsim.types import Fidelity
 from wcsim.world.sampler import make_scheduler
+from wcsim.world.world import World
 
 # A lane computed in another batch size may round differently in its matrix products; noise and decisions do not.
 TOLERANCE = {"atol": 2e-4, "rtol": 1e-3}
@@ -149,3 +150,23 @@ def test_an_observed_frame_continues_a_rollout(world):
     assert (after.frame == state.frame + 1).all()
     assert after.known[:, -1].all()
     assert not after.known[:, -2].any()
+
+
+@pytest.mark.parametrize("tiny", [tiny_world, tiny_clip_world])
+@pytest.mark.parametrize("change", [
+    lambda frames: frames / np.float32(255), lambda frames: frames.astype(np.int8), lambda frames: frames.tolist(),
+    lambda frames: np.concatenate([frames, frames[..., :1]], axis=-1), lambda frames: frames[..., 0]])
+def test_frames_of_other_kinds_are_refused(tiny, change):
+    world = tiny()
+    frames = np.full((1, *world.spec.frame_size, 3), 200, np.uint8)
+    assert world.encode(frames).abs().max() > 0
+    with pytest.raises(ConfigError, match="frames must be uint8"):
+        world.encode(change(frames))
+
+
+@pytest.mark.parametrize(("device", "words"), [
+    ("cuda:99", r"'cuda:99' is not on this machine; here are: cpu"), ("abacus", "'abacus' is unknown; give cpu, cuda"),
+    ("", "unknown"), ("meta", "is not on this machine")])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device, words):
+    with pytest.raises(ConfigError, match=words):
+        World.load("no world at all", device=device)

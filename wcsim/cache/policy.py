@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from wcsim.cache.curve import Curve
@@ -25,6 +24,7 @@ from wcsim.cache.taylorseer import TaylorSeer
 from wcsim.cache.teacache import TeaCache
 from wcsim.cache.worldcache import WorldCache
 from wcsim.errors import ConfigError
+from wcsim.strict_yaml import parse_yaml
 
 CONFIGS: tuple[type[PolicyConfig], ...] = (
     NoCache.Config,
@@ -79,7 +79,8 @@ def _settings(value: str | Mapping[str, Any]) -> dict[str, Any]:
         return {**_settings(settings.pop("preset")), **settings} if "preset" in settings else settings
     if value not in presets():
         raise ConfigError(f"cache preset {value!r} is unknown; known: {', '.join(presets())}")
-    loaded: dict[str, Any] = yaml.safe_load(files("wcsim.configs").joinpath(f"cache_{value}.yaml").read_text("utf-8"))
+    loaded: dict[str, Any] = parse_yaml(files("wcsim.configs").joinpath(f"cache_{value}.yaml").read_bytes(),
+                                        what=f"cache preset {value!r}")
     return loaded
 
 

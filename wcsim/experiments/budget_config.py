@@ -14,7 +14,7 @@ from wcsim.agents.asynchronous import Mode
 from wcsim.agents.mpc import MPCConfig
 from wcsim.agents.planners import PlannerName
 from wcsim.cache.fidelity import FidelityConfig
-from wcsim.config import StrictConfig
+from wcsim.config import RunName, StrictConfig
 from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.policies import StateGoalConfig
 from wcsim.timing.clock import LatencyConfig
@@ -57,7 +57,7 @@ class GovernedConfig(StrictConfig):
 class BudgetConfig(StrictConfig):
     """One sweep, `episodes` starts from consecutive seeds per cell."""
 
-    name: str
+    name: RunName
     world: str
     task: TaskConfig
     episodes: int = Field(10, ge=1)

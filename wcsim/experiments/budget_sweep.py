@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from wcsim.agents.asynchronous import AsynchronousPolicy, fixed_delay
 from wcsim.agents.chunks import Effort, PlannedChunks
@@ -36,6 +35,7 @@ from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import TruthPlace
 from wcsim.rollout.sinks import Recorder, listen
 from wcsim.runs.run import Run
+from wcsim.strict_yaml import dump_yaml
 from wcsim.timing.clock import Latency, LatencyConfig, MeasuredLatency, make_clock, measure
 from wcsim.timing.governor import Governor
 from wcsim.world.world import World
@@ -114,7 +114,7 @@ def advice(run: Run, deadline_ms: float) -> str:
     spread = "" if low is None else f" ({low:.3f} to {high:.3f})"
     comment = (f"# {cell['planner']} on {cell['effort']}: plans in {cell['plan_ms']['p95']:.0f} ms at p95, covered "
             f"{cell['final_progress']:.3f}{spread} of the goal in {cell['episodes']} episodes\n")
-    return comment + yaml.safe_dump(as_run(cell, run.config, deadline_ms), sort_keys=False).rstrip()
+    return comment + dump_yaml(as_run(cell, run.config, deadline_ms)).rstrip()
 
 
 def play_cell(job: CellJob) -> list[Outcome]:

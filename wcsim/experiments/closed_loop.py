@@ -22,7 +22,7 @@ from pydantic import Field
 from wcsim.agents.reports import ActReport
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
-from wcsim.config import StrictConfig, validate
+from wcsim.config import RunName, StrictConfig, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task, make_task
 from wcsim.experiments.executor import Executor
@@ -33,7 +33,7 @@ from wcsim.experiments.summary import summarise
 from wcsim.metrics.horizon import error_rows
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, listen
+from wcsim.rollout.sinks import Recorded, Recorder, check_clipped, guarded, listen
 from wcsim.runs.run import Run
 from wcsim.world.world import World
 
@@ -64,7 +64,7 @@ class ClosedLoopConfig(StrictConfig):
     """One experiment: `episodes` episodes from consecutive seeds."""
 
     renamed: ClassVar[Mapping[str, str]] = {"agent": "policy"}
-    name: str
+    name: RunName
     world: str
     task: TaskConfig
     episodes: int = Field(4, ge=1)
@@ -78,6 +78,8 @@ class ClosedLoopConfig(StrictConfig):
     """The policy that acts."""
     deadline_ms: float = Field(1000.0, gt=0)
     """What a control step may take: planning, and imagining the next frame."""
+    max_clipped: float = Field(1.0, ge=0, le=1)
+    """Most share of an episode's actions that may be out of bounds and hence clipped; above it the run ends."""
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
     """torch threads; None leaves torch's choice."""
@@ -136,6 +138,7 @@ def play_episode(job: EpisodeJob) -> list[Outcome]:
     finally:
         for place in places.values():
             place.close()
+    check_clipped(recorder.episodes, config.max_clipped, config.policy.name)
     return [outcome_of(config, task, job, recorder.episodes[0])]
 
 
@@ -193,6 +196,7 @@ def episode_row(
         "success": {name: any(bool(estimate.success[0]) for estimate in track.scored)
                     for name, track in record.places.items()},
         "final_progress": rows[-1]["progress"], "return": sum(record.rewards), "clipped": sum(record.clipped),
+        **guarded(record.places),
     }
 
 

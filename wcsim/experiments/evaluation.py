@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
-from wcsim.config import StrictConfig, validate
+from wcsim.config import RunName, StrictConfig, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task
 from wcsim.experiments.closed_loop import TaskConfig
@@ -31,7 +31,7 @@ from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, listen
+from wcsim.rollout.sinks import Recorded, Recorder, Sink, VideoSink, check_clipped, guarded, listen
 from wcsim.runs.run import Run
 
 
@@ -39,7 +39,7 @@ class EvaluationConfig(StrictConfig):
     """One evaluation: every policy from `starts` consecutive seeds, in every place."""
 
     renamed: ClassVar[Mapping[str, str]] = {"block": "lanes"}
-    name: str
+    name: RunName
     world: str
     task: TaskConfig
     policies: tuple[PolicyConfig, ...] = Field(min_length=2)
@@ -54,6 +54,9 @@ class EvaluationConfig(StrictConfig):
     """Of the cached world; the uncached one differs in the cache alone."""
     videos: bool = False
     """Whether to write a film of every episode into the run's `videos/`."""
+    max_clipped: float = Field(1.0, ge=0, le=1)
+    """Most share of a policy's actions, in a batch of lanes, that may be out of bounds and hence clipped; above it the
+    run ends."""
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
     """torch threads per process; None leaves torch's choice."""
@@ -128,6 +131,7 @@ def play_lanes(job: LanesJob) -> list[Outcome]:
                        max_steps=config.max_steps), sinks)
     finally:
         place.close()
+    check_clipped(recorder.episodes, config.max_clipped, job.policy)
     seconds = (perf_counter() - began) / len(starts)
     return [Outcome(key, {"episode": number_of(config, job, record.episode.number), "policy": job.policy,
                           "place": job.place, "start": record.episode.number, "seed": record.episode.seed,
@@ -165,7 +169,7 @@ def row_of(record: Recorded, place: str, max_steps: int) -> dict[str, Any]:
         "estimated_progress": float(track.estimates[-1].progress[0]),
         "hit_rate": _mean([trace.hit_rate for trace in track.traces]),
         "skipped": _mean([trace.skipped for trace in track.traces]),
-        "clipped": sum(record.clipped),
+        "clipped": sum(record.clipped), **guarded(record.places),
         "progress": [round(value, 4) for value in progress],
     }
     assert set(SCORES) <= row.keys()

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 
 from wcsim.cache.fidelity import FidelityConfig
-from wcsim.config import StrictConfig, validate
+from wcsim.config import RunName, StrictConfig, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task
 from wcsim.errors import ConfigError
@@ -34,7 +34,7 @@ from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import ExpertPolicyConfig, MPCPolicyConfig, PolicyConfig, PolicyContext
 from wcsim.rollout.engine import rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
-from wcsim.rollout.sinks import Recorded, Recorder, listen
+from wcsim.rollout.sinks import Recorded, Recorder, guarded, listen
 from wcsim.runs.run import Run
 from wcsim.world.world import World
 
@@ -56,7 +56,7 @@ class GoalsConfig(StrictConfig):
         "arms": "policies, a list of policies with names", "within_px": "within.px", "within_degrees": "within.deg",
     }
     kind: Literal["goals"] = "goals"
-    name: str
+    name: RunName
     world: str
     task: TaskConfig
     episodes: int = Field(50, ge=1)
@@ -198,7 +198,7 @@ def goal_row(config: GoalsConfig, task: Task, goal: GoalStart, record: Recorded)
     plans = [report for report in reports if report.replanned]
     realised = [report.realised for report in reports if report.realised is not None]
     return {
-        "steps": len(record.actions), "reached": record.ended, "clipped": sum(record.clipped),
+        "steps": len(record.actions), "reached": record.ended, "clipped": sum(record.clipped), **guarded(record.places),
         "scene_reached": any(bool(goal_of_task.reached(task.state, seen.values, config.within)[0])
                              for seen in track.scored[1:]),
         **{metric: float(value[0]) for metric, value in errors.items()},

@@ -16,6 +16,8 @@ from wcsim.experiments.inputs import inputs_of
 from wcsim.runs.manifest import make_manifest
 from wcsim.types import WorldSpec
 from wcsim.world.checkpoints import find_world, read_description
+from wcsim.world.checks import check_device
+from wcsim.world.guardrail import guardrail_name
 
 if TYPE_CHECKING:
     from wcsim.experiments.closed_loop import TaskConfig
@@ -44,6 +46,7 @@ class Checked(Protocol):
 
 def check_setting(config: Experiment, policies: Iterable[Checked], fidelities: Iterable[FidelityConfig]) -> None:
     """ConfigError for whatever can be known to be wrong before a run is begun; loads no weights."""
+    check_device(config.device)
     task: Task = config.task.build()
     spec, _ = read_description(find_world(config.world))
     check_world(task, spec)
@@ -57,4 +60,4 @@ def manifest_of(config: Experiment, *, seeds: Mapping[str, object]) -> dict[str,
     """The manifest, with the quantities of the task and the labels that the world was trained on."""
     spec, _ = read_description(find_world(config.world))
     return {**make_manifest(device=config.device, seeds=seeds, inputs=inputs_of(config)),
-            "state": config.task.build().state.to_json(), "labels": spec.labels}
+            **guardrail_name(), "state": config.task.build().state.to_json(), "labels": spec.labels}

@@ -26,7 +26,7 @@ from wcsim.experiments.policy_context import (
     hold_of,
     observe_of,
 )
-from wcsim.registry import attribute
+from wcsim.registry import imported
 from wcsim.types import Fidelity
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def expert_of(task: Task, **options: Any) -> LanePolicy:
     """The scripted expert that a task names.  ConfigError where it names none, or the options are not the expert's."""
     if task.expert is None:
         raise ConfigError(f"task {task.name!r} has no scripted expert")
-    make = attribute(task.expert, what=f"the expert of task {task.name!r}")
+    make = imported(task.expert, what=f"the expert of task {task.name!r}")
     try:
         policy: LanePolicy = make(task, **options)
     except TypeError as error:

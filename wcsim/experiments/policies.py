@@ -233,6 +233,10 @@ class ExternalPolicyConfig(PolicySettings):
     kind: str
     options: dict[str, Any] = Field(default_factory=dict)
 
+    def check(self, task: Task, spec: WorldSpec) -> None:
+        """See `PolicySettings`."""
+        EXTERNAL.load(self.kind)
+
     def build(self, context: PolicyContext) -> Policy:
         """The policy."""
         with seeded(0):
@@ -256,9 +260,11 @@ def _known(given: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
     kind = given.get("kind")
+    if not isinstance(kind, str):
+        raise ConfigError(f"policy kind must be text, got {kind!r}; known: {', '.join(KINDS)}, or module:Class")
     if kind in OLD_KINDS:
         raise ConfigError(f"policy kind {kind!r} is now called {OLD_KINDS[kind]}")
-    if kind not in KINDS and not (isinstance(kind, str) and (":" in kind or kind in EXTERNAL.names())):
+    if kind not in KINDS and ":" not in kind and kind not in EXTERNAL.names():
         raise ConfigError(f"policy kind {kind!r} is unknown; known: {', '.join([*KINDS, *EXTERNAL.names()])}, or "
                           "module:Class")
     return given

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -23,6 +22,7 @@ from wcsim.report.evaluation import ends
 from wcsim.report.measures import spec_of
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.runs.run import Run
+from wcsim.strict_yaml import dump_yaml
 
 Row = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def write_budget(run: Run) -> Path:
     return write_page(
         run.path / "report.html", str(config["name"]), lede,
         [_deadlines(summary), _delays(summary), _governed(summary, config)],
-        sources={"Configuration": yaml.safe_dump(config, sort_keys=False), "Manifest": dumps(run.manifest, indent=2)},
+        sources={"Configuration": dump_yaml(config), "Manifest": dumps(run.manifest, indent=2)},
         also=", and episodes.csv every episode",
     )
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 
 from wcsim.errors import RunError
@@ -23,6 +22,7 @@ from wcsim.report.goals import write_goals
 from wcsim.report.page import write_report
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.runs.run import Run
+from wcsim.strict_yaml import dump_yaml
 
 HEADLINES = {
     "closed loop": ("success_rate", "final_progress", "speedup", "hit_rate", "latency_ms.p95", "deadline_attainment"),
@@ -68,7 +68,7 @@ def write_comparison(paths: Sequence[Path], out: Path) -> Path:
         Section("settings", "What was asked differently", "" if changed else "Nothing: their configurations are equal.",
                 tables=(Table("Settings that differ", ("", *names), changed),) if changed else ()),
     ]
-    sources = {name: yaml.safe_dump(run.config, sort_keys=False) for name, run in zip(names, runs, strict=True)}
+    sources = {name: dump_yaml(run.config) for name, run in zip(names, runs, strict=True)}
     lede = " ".join(f"{name}: {conditions(run)}" for name, run in zip(names, runs, strict=True))
     return write_page(out, " against ".join(names), f"{len(runs)} runs of one kind, side by side. {lede}", sections,
                       sources=sources)

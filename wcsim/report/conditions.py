@@ -15,8 +15,19 @@ Row = Mapping[str, Any]
 
 
 def conditions(run: Run) -> str:
-    """Two sentences for the page of a run."""
-    return f"{labels_of(run.manifest)} {clipped_of(run.episodes, run.config)}"
+    """Two sentences for the page of a run, and one more where a guardrail watched it."""
+    return f"{labels_of(run.manifest)} {clipped_of(run.episodes, run.config)}{guarded_of(run)}"
+
+
+def guarded_of(run: Run) -> str:
+    """Which guardrail watched the frames of a run, and what it did; empty where there was none."""
+    name, told = run.manifest.get("guardrail"), [row["guardrail"] for row in run.episodes if row.get("guardrail")]
+    if name is None:
+        return ""
+    frames, changed = (sum(row[part] for row in told) for part in ("frames", "changed"))
+    share = sum(row["pixels"] * row["frames"] for row in told) / frames if frames else 0.0
+    return (f" The guardrail {name} saw {frames:,} imagined frames and changed {changed:,} of them, {share:.1%} of all "
+            "their pixels.")
 
 
 def labels_of(source: Mapping[str, Any]) -> str:

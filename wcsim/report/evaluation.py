@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,6 +21,7 @@ from wcsim.report.measures import spec_of
 from wcsim.report.page import Tile
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.runs.run import Run
+from wcsim.strict_yaml import dump_yaml
 
 PLACES = ("truth", "uncached", "cached")
 
@@ -50,7 +50,7 @@ def write_evaluation(run: Run) -> Path:
     sections = [_agreement(summary), _caching(summary), _policies(summary), _estimator(summary), _timing(summary)]
     return write_page(
         run.path / "report.html", str(config["name"]), lede, sections, tiles=tiles(summary),
-        sources={"Configuration": yaml.safe_dump(config, sort_keys=False),
+        sources={"Configuration": dump_yaml(config),
                  "Manifest": dumps(run.manifest, indent=2)},
         also=", and episodes.csv every episode",
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 
 from wcsim.report import phrases
@@ -22,6 +21,7 @@ from wcsim.report.evaluation import ends, signed
 from wcsim.report.measures import UNITS, Measure, errors, spec_of
 from wcsim.report.sections import Section, Table, write_page
 from wcsim.runs.run import Run
+from wcsim.strict_yaml import dump_yaml
 
 Row = Mapping[str, Any]
 HUES = ("cached", "truth")
@@ -41,7 +41,7 @@ def write_goals(run: Run) -> Path:
     return write_page(
         run.path / "report.html", str(config["name"]), lede,
         [_success(summary, errors(spec_of(run.manifest))), _price(summary), _promises(summary), _audit(summary)],
-        sources={"Configuration": yaml.safe_dump(config, sort_keys=False), "Manifest": dumps(run.manifest, indent=2)},
+        sources={"Configuration": dump_yaml(config), "Manifest": dumps(run.manifest, indent=2)},
         also=", and episodes.csv every episode",
     )
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from wcsim.metrics.horizon import COMPARISONS
 from wcsim.report import phrases
@@ -26,6 +25,7 @@ from wcsim.report.template import drawn, fill
 from wcsim.report.video import Clip, compose, encode_mp4
 from wcsim.runs import files
 from wcsim.runs.run import Run
+from wcsim.strict_yaml import dump_yaml
 
 EMBEDDED = 3
 """Episodes whose video is inside the page; the others lie beside it."""
@@ -135,7 +135,7 @@ def render(
         comparisons=tuple(COMPARISONS),
         horizons=sorted(summary["error"]["cached_vs_truth"], key=int),
         fps=frames_per_second(summary),
-        config=yaml.safe_dump(run.config, sort_keys=False),
+        config=dump_yaml(run.config),
         manifest=dumps(run.manifest, indent=2),
     )
 

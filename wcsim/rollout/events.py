@@ -24,7 +24,8 @@ class Seen:
 
     frames: `[n, H, W, 3]` uint8, mosaics of all cameras.  estimate: from them.  exact: from the simulator's state,
     in the truth.  latents: `[n, C, h, w]`, None where there are none (a start in a world, a truth that is not encoded).
-    traces: what the cache did in each lane; empty where nothing was imagined.  spans_ms: time by span.
+    traces: what the cache did in each lane; empty where nothing was imagined.  changed: `[n]` share of each frame's
+    pixels that the world's guardrail changed; None where there is none.  spans_ms: time by span.
     """
 
     frames: np.ndarray
@@ -32,6 +33,7 @@ class Seen:
     exact: Estimate | None = None
     latents: Tensor | None = None
     traces: Sequence[Trace] = ()
+    changed: Sequence[float] | None = None
     spans_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -144,5 +144,6 @@ class WorldPlace:
         return Seen(
             np.stack([lane.pixels for lane in self._lanes]), Estimate.join([tick.estimate for tick in ticks]),
             latents=torch.stack(latents) if latents else None, traces=traces,
+            changed=[lane.changed for lane in self._lanes] if self._imagination.world.guardrail else None,
             spans_ms={**(traces[0].spans_ms if traces else {}), **spans_ms},
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wcsim.agents.reports import ActReport
 from wcsim.envs.tasks import Start
+from wcsim.errors import ActionError
 from wcsim.estimate import Episode, Estimate
 from wcsim.metrics.horizon import Trajectory
 from wcsim.report.video import encode_mp4
@@ -50,13 +51,14 @@ def listen(events: Iterable[Event], sinks: Sequence[Sink]) -> None:
 
 @dataclass(slots=True)
 class Track:
-    """What one lane showed in one place, start included; latents and traces without it."""
+    """What one lane showed in one place, start included; latents, traces and what a guardrail changed without it."""
 
     frames: list[np.ndarray] = field(default_factory=list)
     estimates: list[Estimate] = field(default_factory=list)
     scored: list[Estimate] = field(default_factory=list)
     latents: list[Tensor] = field(default_factory=list)
     traces: list[Trace] = field(default_factory=list)
+    changed: list[float] = field(default_factory=list)
     spans_ms: list[dict[str, float]] = field(default_factory=list)
 
     def add(self, seen: Seen, row: int, *, first: bool, frames: bool) -> None:
@@ -71,6 +73,8 @@ class Track:
             self.latents.append(seen.latents[row])
         if seen.traces:
             self.traces.append(seen.traces[row])
+        if seen.changed is not None:
+            self.changed.append(seen.changed[row])
         self.spans_ms.append(dict(seen.spans_ms))
 
     def trajectory(self) -> Trajectory:
@@ -93,6 +97,23 @@ class Recorded:
     plan_ms: list[float] = field(default_factory=list)
     reports: list[ActReport | None] = field(default_factory=list)
     ended: bool = False
+
+
+def guarded(places: Mapping[str, Track]) -> dict[str, Any]:
+    """What a guardrail did in an episode, for its row: frames that it saw, how many of them it changed, the share of
+    their pixels; nothing where there was none."""
+    changed = [share for track in places.values() for share in track.changed]
+    return {"guardrail": {"frames": len(changed), "changed": sum(share > 0 for share in changed),
+                          "pixels": float(np.mean(changed))}} if changed else {}
+
+
+def check_clipped(episodes: Sequence[Recorded], most: float, policy: str) -> None:
+    """Raise ActionError, which names the policy, where more than a share of its actions was out of bounds: it was
+    perhaps trained in other units, and a run of clipped actions says nothing of it."""
+    clipped = [flag for episode in episodes for flag in episode.clipped]
+    if sum(clipped) > most * len(clipped):
+        raise ActionError(f"policy {policy!r} asked for actions out of bounds in {sum(clipped)} of {len(clipped)} "
+                          f"steps; max_clipped allows a share of {most:g}")
 
 
 class Recorder:

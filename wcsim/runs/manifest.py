@@ -22,7 +22,7 @@ FORMAT = 2
 """Version of the run directory; another one is refused."""
 
 PACKAGES = ("torch", "diffusers", "numpy", "gymnasium", "wcsim")
-COMPARED = ("versions", "device", "inputs")
+COMPARED = ("versions", "device", "guardrail", "inputs")
 SHOWN = 4
 """Differences that a message names; it counts the others."""
 

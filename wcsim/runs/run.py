@@ -20,13 +20,13 @@ from typing import Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
-import yaml
 
 from wcsim.errors import ConfigError, RunError
 from wcsim.runs import files
 from wcsim.runs.checksums import Sums, check_arrays, digest, read_rows, seal, step_lines
 from wcsim.runs.lock import LOCK, RunLock
 from wcsim.runs.manifest import FORMAT, describe_change
+from wcsim.strict_yaml import dump_yaml, parse_yaml
 
 Measure = Callable[[], Mapping[str, Any]]
 
@@ -53,7 +53,7 @@ class Run:
         """
         _check_names(path)
         self.path, self._lock = path, lock
-        self.config: dict[str, Any] = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        self.config: dict[str, Any] = _config_of(path / "config.yaml")
         self.manifest: dict[str, Any] = files.read_object(path / "manifest.json")
         if self.manifest.get("format") != FORMAT:
             raise RunError(f"{path} has run format {self.manifest.get('format', 1)}, this wcsim reads {FORMAT}; {FORK}")
@@ -96,12 +96,12 @@ class Run:
         measure: what a new run measures before it begins, to be kept with its manifest and never compared.
         """
         if _is_half_made(path):
-            return cls._begin(path, _to_yaml(config), manifest, measure)
+            return cls._begin(path, dump_yaml(dict(config)), manifest, measure)
         return cls.open(path, config, manifest) if path.exists() else cls._create(path, config, manifest, measure)
 
     @classmethod
     def _create(cls, path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any], measure: Measure) -> Self:
-        text, _ = _to_yaml(config), files.encode(manifest)
+        text, _ = dump_yaml(dict(config)), files.encode(manifest)
         try:
             path.mkdir(parents=True)
         except FileExistsError as error:
@@ -130,7 +130,7 @@ class Run:
             raise
 
     def _check_same(self, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        differences = list(_differences(self.config, yaml.safe_load(_to_yaml(config))))
+        differences = list(_differences(self.config, parse_yaml(dump_yaml(dict(config)), what="the configuration")))
         if differences:
             raise RunError(f"{self.path} was run with another configuration: {'; '.join(differences)}; {FORK}")
         if change := describe_change(self.manifest, manifest):
@@ -254,11 +254,15 @@ def _is_half_made(path: Path) -> bool:
     return {file.name for file in path.iterdir()} <= made | {LOCK, *(f".{name}.tmp" for name in {*made, "config.yaml"})}
 
 
-def _to_yaml(config: Mapping[str, Any]) -> str:
+def _config_of(path: Path) -> dict[str, Any]:
+    """The stored configuration; RunError where it is damaged."""
     try:
-        return yaml.safe_dump(dict(config), sort_keys=False)
-    except yaml.representer.RepresenterError as error:
-        raise ConfigError(f"the configuration holds a value that YAML cannot keep: {error}") from error
+        config = parse_yaml(path.read_bytes(), what=path.name)
+    except ConfigError as error:
+        raise RunError(f"{error}; the file is damaged") from error
+    if not isinstance(config, dict):
+        raise RunError(f"{path} is not a mapping; the file is damaged")
+    return config
 
 
 def _differences(stored: object, given: object, key: str = "") -> Iterator[str]:

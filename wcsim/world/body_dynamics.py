@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from wcsim.errors import CheckpointError
 from wcsim.world.batch_invariant import BatchInvariantConv2d, make_batch_invariant
 from wcsim.world.body_poses import bump_maps, columns, difference, turn, turn_places, wrap
+from wcsim.world.limits import check_sizes
 from wcsim.world.state_model import StateModel
 
 MAP_GAIN = 3.0
@@ -292,6 +293,8 @@ class BodyDynamics(StateModel):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `StateModel`."""
-        dynamics = cls(TypeAdapter(BodyDynamicsConfig).validate_json((folder / "config.json").read_text()))
+        config = TypeAdapter(BodyDynamicsConfig).validate_json((folder / "config.json").read_text())
+        check_sizes(folder, lambda: cls(config))
+        dynamics = cls(config)
         dynamics.load_state_dict(load_file(folder / "model.safetensors"))
         return dynamics.eval()

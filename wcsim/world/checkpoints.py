@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, fields
@@ -28,8 +30,9 @@ from torch import Tensor
 
 from wcsim.backbones.backbone import BACKBONES, Backbone, releases
 from wcsim.errors import CheckpointError
-from wcsim.types import WorldSpec
+from wcsim.types import ActionSpec, WorldSpec
 from wcsim.world.codec import ClipCodec, Codec, WanCodec
+from wcsim.world.limits import check_ranges, check_sizes, read_json
 from wcsim.world.state_model import StateModel, load_state_model
 
 FORMAT = 1
@@ -45,18 +48,24 @@ def shipped_worlds() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(root.glob("*/world.json"))}
 
 
-def find_world(name: str) -> Path:
-    """The folder of a world given by path, by name, or as a released model."""
-    if (Path(name) / "world.json").is_file():
-        return Path(name)
-    worlds, released = shipped_worlds(), releases()
+def find_world(name: str | Path) -> Path:
+    """The folder of a world.  A Path, or a text with a separator, is a folder; a bare name is a shipped world first.
+
+    Where a folder here has the name of a shipped world, the shipped one is taken, and a warning says so.
+    """
+    folder, is_path = Path(name), isinstance(name, Path) or os.path.basename(name) != name
+    name, worlds, found = str(name), shipped_worlds(), (folder / "world.json").is_file()
+    if name in worlds and not is_path:
+        if found:
+            warnings.warn(f"world {name!r} is the shipped one; for the folder here write ./{name}", stacklevel=2)
+        return worlds[name]
+    if found:
+        return folder
+    released = releases()
     if name in released:
         return released[name].find(name)
-    if name not in worlds:
-        known = ", ".join(worlds) or "none"
-        raise CheckpointError(f"world {name!r} is neither a folder with a world.json nor shipped; shipped: {known}; "
-                              f"released elsewhere: {', '.join(released)}")
-    return worlds[name]
+    raise CheckpointError(f"world {name!r} is neither a folder with a world.json nor shipped; shipped: "
+                          f"{', '.join(worlds) or 'none'}; released elsewhere: {', '.join(released)}")
 
 
 def save_world(
@@ -105,10 +114,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 def read_description(folder: Path) -> tuple[WorldSpec, dict[str, str]]:
     """The spec and the recorded hashes of a world folder."""
-    try:
-        description: dict[str, Any] = json.loads((folder / "world.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder / 'world.json'} cannot be read: {error}") from error
+    description = read_json(folder / "world.json")
     if description.get("format") != FORMAT:
         raise CheckpointError(f"{folder} has world format {description.get('format')!r}; this wcsim reads {FORMAT}")
     try:
@@ -117,12 +123,21 @@ def read_description(folder: Path) -> tuple[WorldSpec, dict[str, str]]:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"{folder / 'world.json'}: spec.{place}: {first['msg']}") from error
-    known = {"": ("format", "spec", "sha256", "source"), "spec.": [field.name for field in fields(WorldSpec)]}
-    for place, part in (("", description), ("spec.", description["spec"])):
+    known = {"": ("format", "spec", "sha256", "source"), "spec.": [field.name for field in fields(WorldSpec)],
+             "spec.action.": [field.name for field in fields(ActionSpec)]}
+    for place, part in (("", description), ("spec.", description["spec"]),
+                        ("spec.action.", description["spec"]["action"])):
         if unknown := sorted(part.keys() - set(known[place])):
             raise CheckpointError(f"{folder / 'world.json'}: {place}{unknown[0]} is unknown; known: "
                                   f"{', '.join(known[place])}")
-    return spec, dict(description.get("sha256", {}))
+    hashes = description.get("sha256", {})
+    if not isinstance(hashes, dict) or not all(isinstance(digest, str) for digest in hashes.values()):
+        raise CheckpointError(f"{folder / 'world.json'}: sha256 must be an object of texts")
+    try:
+        check_ranges(spec)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'world.json'}: {error}") from None
+    return spec, hashes
 
 
 def verify_hashes(folder: Path) -> None:
@@ -146,7 +161,7 @@ def load_parts(folder: Path) -> tuple[WorldSpec, Backbone, WanCodec]:
         transformer = load_strictly(backbone_of(folder / "transformer"), folder / "transformer")
         vae = load_strictly(WanCodec.autoencoder, folder / "vae")
         codec = Codec(vae, spec.refine_steps) if spec.frames_per_latent == 1 else ClipCodec(vae)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(f"{folder} does not load: {error}") from error
     check_spec(spec, transformer, codec)
     return spec, transformer.eval(), codec.eval()
@@ -155,7 +170,7 @@ def load_parts(folder: Path) -> tuple[WorldSpec, Backbone, WanCodec]:
 def backbone_of(folder: Path) -> type[Backbone]:
     """The class that wrote the weights in a folder.  CheckpointError for an unknown one: a world may come from
     anywhere, so its files name no module to import."""
-    name, known = json.loads((folder / "config.json").read_text()).get("_class_name"), BACKBONES.names()
+    name, known = read_json(folder / "config.json").get("_class_name"), BACKBONES.names()
     if name not in known:
         raise CheckpointError(f"{folder}: _class_name is {name!r}; known backbones: {', '.join(known)}")
     family: type[Backbone] = BACKBONES.load(name)
@@ -195,6 +210,8 @@ def load_state(folder: Path, spec: WorldSpec, transformer: Backbone) -> StateMod
 
 def load_strictly(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, **config: Any) -> Any:
     """A diffusers model whose weights are exactly those that its config asks for.  config: what to set differently."""
+    described = {**read_json(folder / "config.json"), **config}
+    check_sizes(folder, lambda: kind.from_config(described))
     model, report = kind.from_pretrained(
         folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True, **config
     )

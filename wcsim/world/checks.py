@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from wcsim.errors import ConfigError, WcsimError
+from wcsim.errors import ConfigError, NotFiniteError, WcsimError
 from wcsim.types import Fidelity, WorldSpec
 from wcsim.world.sampler import check_solver
 
@@ -21,7 +23,11 @@ def check_start(spec: WorldSpec, frames: np.ndarray, actions: np.ndarray, seeds:
 
 
 def check_frames(spec: WorldSpec, frames: np.ndarray) -> None:
-    """Raise WcsimError unless frames `[..., H, W, 3]` have the size of the world's."""
+    """Raise WcsimError unless frames are uint8 `[..., H, W, 3]` of the world's size.  Floats in [0, 1], signed bytes,
+    and four channels would all turn into other pictures."""
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
+        given = f"{frames.dtype} {list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise ConfigError(f"frames must be uint8 [..., {spec.frame_size[0]}, {spec.frame_size[1]}, 3], got {given}")
     if frames.shape[-3:-1] != spec.frame_size:
         raise WcsimError(f"frames are {list(frames.shape[-3:-1])} pixels; world {spec.name!r} takes "
                          f"{list(spec.frame_size)}")
@@ -44,3 +50,36 @@ def check_fidelity(spec: WorldSpec, fidelity: Fidelity) -> tuple[int, int]:
     if spec.frames_per_latent > 1 and fidelity.chunk not in (None, spec.max_chunk):
         raise ConfigError(f"fidelity.chunk is {fidelity.chunk}; world {spec.name!r} makes chunks of {spec.max_chunk}")
     return fidelity.context or spec.max_context, fidelity.chunk or spec.max_chunk
+
+
+def check_finite(spec: WorldSpec, values: Tensor, what: str) -> None:
+    """Raise NotFiniteError, which names the world and `what` it was at, where a value is NaN or infinite."""
+    if not torch.isfinite(values).all():
+        raise NotFiniteError(f"world {spec.name!r} {what} values that are not finite; its weights may be damaged")
+
+
+def check_imagined(spec: WorldSpec, latents: Tensor, frame: Tensor, fidelity: Fidelity) -> None:
+    """Raise NotFiniteError where new latents `[N, k, ...]` are not finite.  frame: `[N]`, index of the one before."""
+    if torch.isfinite(latents).all():
+        return
+    lane, offset = (~torch.isfinite(latents)).flatten(2).any(2).nonzero()[0].tolist()
+    raise NotFiniteError(f"world {spec.name!r} imagined values that are not finite in frame "
+                         f"{int(frame[lane]) + 1 + offset} of lane {lane}, {told(fidelity)}")
+
+
+def told(fidelity: Fidelity) -> str:
+    """A fidelity in the words of an error."""
+    return (f"at fidelity steps={fidelity.steps}, solver={fidelity.solver}, context={fidelity.context}, "
+            f"cache={type(fidelity.cache).__name__}")
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError unless torch has this device here; costs nothing for the CPU."""
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"device {device!r} is unknown; give cpu, cuda or cuda:N") from error
+    count = torch.cuda.device_count() if found.type == "cuda" else 0
+    if found.type not in ("cpu", "cuda") or (found.type == "cuda" and (found.index or 0) >= count):
+        here = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+        raise ConfigError(f"device {device!r} is not on this machine; here are: {here}")

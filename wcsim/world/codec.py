@@ -18,6 +18,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 from torch import Tensor
 
+from wcsim.errors import NotFiniteError
 from wcsim.world.batch_invariant import BatchInvariantConv2d, convolve
 
 FRAMES_PER_BATCH, FRAMES_PER_CPU_BATCH = 256, 16
@@ -188,5 +189,7 @@ def to_pixels(frames_BHWC: Tensor) -> Tensor:
 
 
 def to_frames(pixels_BCHW: Tensor) -> Tensor:
-    """Float `[B, 3, H, W]` in [-1, 1] to uint8 `[B, H, W, 3]`, rounded and clamped."""
+    """Float `[B, 3, H, W]` in [-1, 1] to uint8 `[B, H, W, 3]`, rounded and clamped; NotFiniteError for NaN."""
+    if not torch.isfinite(pixels_BCHW).all():
+        raise NotFiniteError("decoded pixels that are not finite")
     return ((pixels_BCHW + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

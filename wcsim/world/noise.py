@@ -12,6 +12,8 @@ from torch import Tensor
 
 SAMPLING = 0
 """Stream of the noise that a denoise loop starts from."""
+PLANNING = 1
+"""Stream of those who plan inside an environment, which must not know its noise."""
 
 
 def frame_noise(seeds_N: Tensor, frames_N: Tensor, shape: tuple[int, ...], stream: int = SAMPLING) -> Tensor:
@@ -26,3 +28,12 @@ def frame_noise(seeds_N: Tensor, frames_N: Tensor, shape: tuple[int, ...], strea
 def chunk_noise(seeds_N: Tensor, first_N: Tensor, count: int, shape: tuple[int, ...]) -> Tensor:
     """Noise `[N, count, *shape]` of `count` frames from index `first` on."""
     return torch.stack([frame_noise(seeds_N, first_N + offset, shape) for offset in range(count)], dim=1)
+
+
+def stream_seeds(seeds_N: Tensor, stream: int) -> Tensor:
+    """Seeds `[N]` of another stream: what is drawn by them has nothing to do with what is drawn by `seeds`.
+
+    Not the seeds plus a number, since those belong to other episodes: numpy's `SeedSequence` mixes the two.
+    """
+    mixed = (np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64) for seed in seeds_N.tolist())
+    return torch.tensor([int(words[0]) >> 1 for words in mixed], dtype=torch.int64)

@@ -9,7 +9,6 @@ labels a model was trained on decides what a result may claim, so each says its 
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from wcsim.errors import CheckpointError
 from wcsim.registry import Registry
+from wcsim.world.limits import read_json
 
 STATE_MODELS = Registry("state model", "wcsim.state_models", {
     "body_dynamics": "wcsim.world.body_dynamics:BodyDynamics",
@@ -79,8 +79,7 @@ class StateModel(nn.Module, ABC):
 def load_state_model(folder: Path) -> StateModel:
     """The state model in a folder, by the kind in its configuration.  CheckpointError for an unknown kind; a world may
     come from anywhere, so its files cannot name a module to import."""
-    config = json.loads((folder / "config.json").read_text())
-    kind, known = config.get("kind"), STATE_MODELS.names()
+    kind, known = read_json(folder / "config.json").get("kind"), STATE_MODELS.names()
     if kind not in known:
         raise CheckpointError(f"{folder}: kind of state model is {kind!r}; known: {', '.join(known)}")
     model: StateModel = STATE_MODELS.load(kind).load(folder)

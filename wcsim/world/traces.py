@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,3 +71,21 @@ def join_traces(traces: Sequence[Trace]) -> Trace:
     branches = {name: np.concatenate([trace.by_branch[name] for trace in traces], axis=-1)
                 for name in traces[0].by_branch}
     return Trace(**tables, depth=traces[0].depth, spans_ms=spans_ms, by_branch=branches)
+
+
+def lane_of(trace: Trace, lane: int) -> Trace:
+    """The part of a trace that is about one lane; times are those of the whole batch."""
+    return part_of(trace, np.s_[..., lane : lane + 1])
+
+
+def part_of(trace: Trace, part: Any) -> Trace:
+    """A part of the tables `[K, S, N]` of a trace, read-only."""
+    hit, drift, threshold, gain, blocks = (
+        _frozen(table[part]) for table in (trace.hit, trace.drift, trace.threshold, trace.gain, trace.blocks))
+    return replace(trace, hit=hit, drift=drift, threshold=threshold, gain=gain, blocks=blocks,
+                   by_branch={name: _frozen(hit[part]) for name, hit in trace.by_branch.items()})
+
+
+def _frozen(table: np.ndarray) -> np.ndarray:
+    table.setflags(write=False)
+    return table

@@ -43,7 +43,7 @@ def verify_world(
     """Load a world (hashes, shapes, spec), imagine one chunk under opposite actions, and compare; once under `cache`,
     once under `plain`, which skips nothing.
 
-    CheckpointError where it does not load, where a value is not finite, or where actions change nothing.
+    CheckpointError where it does not load, or where actions change nothing; NotFiniteError where a value is not.
     """
     world = World.load(folder, device=device)
     _, hashes = read_description(folder)
@@ -68,8 +68,6 @@ def _try(world: World, fidelity: Fidelity, folder: Path) -> tuple[float, float, 
         chunks.append(latents.float())
         skipped.append(trace.skipped)
     both = torch.stack(chunks)
-    if not torch.isfinite(both).all():
-        raise CheckpointError(f"{folder} imagines values that are not finite")
     spread = float(both.std())
     sensitivity = float((both[0] - both[1]).abs().mean()) / max(spread, 1e-12)
     if sensitivity == 0.0:

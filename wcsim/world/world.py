@@ -18,12 +18,12 @@ from torch import Tensor
 
 from wcsim.actions import check_action, features
 from wcsim.backbones.backbone import Backbone
-from wcsim.errors import ConfigError, WcsimError
+from wcsim.errors import ConfigError, NotFiniteError, WcsimError
 from wcsim.spans import Spans
 from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.batch_invariant import make_batch_invariant
 from wcsim.world.checkpoints import find_world, load_parts, load_state, load_texts
-from wcsim.world.checks import check_fidelity
+from wcsim.world.checks import check_device, check_fidelity, check_finite, check_imagined, told
 from wcsim.world.clip_rollout import ClipRollout
 from wcsim.world.codec import WanCodec
 from wcsim.world.compiled import compile_world
@@ -73,7 +73,8 @@ class World:
     ) -> World:
         """A shipped world by name, or any world folder by path; verified first (CheckpointError).  compiled: see
         `wcsim.world.compiled.compile_world`."""
-        folder = find_world(str(name))
+        check_device(device)
+        folder = find_world(name)
         spec, transformer, codec = load_parts(folder)
         transformer.set_precision(dtype)
         state_model = load_state(folder, spec, transformer)
@@ -94,20 +95,44 @@ class World:
     def encode(self, frames: np.ndarray, refine_steps: int | None = None) -> Tensor:
         """Latents `[..., C, h, w]` of uint8 frames `[..., H, W, 3]`.  refine_steps: how often
         the codec refines them (`wcsim.world.codec.Codec`), a decoding and an encoding each; None: its own number."""
-        return self._rollout.encode(frames, refine_steps)
+        latents = self._rollout.encode(frames, refine_steps)
+        check_finite(self.spec, latents, "encodes frames to")
+        return latents
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Frames uint8 `[..., H, W, 3]` of latents `[..., C, h, w]`; GuardrailError where they may not be shown."""
-        frames = self._rollout.decode(latents)
-        return frames if self._guardrail is None else self._guardrail.check_frames(frames)
+        return self.decode_guarded(latents)[0]
+
+    @property
+    def guardrail(self) -> str | None:
+        """What the guardrail is called, None where there is none."""
+        return None if self._guardrail is None else self._guardrail.name
+
+    def decode_guarded(self, latents: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """`decode`, and what the guardrail did: the share `[...]` of each frame's pixels that it changed."""
+        check_finite(self.spec, latents, "is to decode")
+        try:
+            frames = self._rollout.decode(latents)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"world {self.spec.name!r} {error}") from None
+        shown = frames if self._guardrail is None else self._guardrail.check_frames(frames)
+        return shown, (shown != frames).any(-1).mean((-2, -1)) if shown is not frames else np.zeros(frames.shape[:-3])
 
     def init(self, frames: np.ndarray, actions: np.ndarray, seeds: list[int] | np.ndarray) -> WorldState:
         """Begin rollouts.  frames: `[N, T, H, W, 3]` uint8, T >= 1.  actions: `[N, T-1, A]`, the t-th leading to frame
         t+1, in the units of the spec.  seeds: `[N]` non-negative."""
-        return self._rollout.init(frames, actions, seeds)
+        state = self._rollout.init(frames, actions, seeds)
+        check_finite(self.spec, state.latents, "encodes frames to")
+        return state
+
+    def empty_state(self) -> WorldState:
+        """One lane that has seen nothing: the shapes and types of every state of this world."""
+        spec = self.spec
+        return self.parts.empty([0], spec.max_context if spec.frames_per_latent == 1 else spec.max_chunk)
 
     def observe(self, state: WorldState, latents: Tensor, actions: np.ndarray) -> WorldState:
         """Append one real frame per lane: latents `[N, C, h, w]` and the actions `[N, A]` that led to it."""
+        check_finite(self.spec, latents, "is to observe")
         return self._rollout.observe(state, latents, actions)
 
     @torch.no_grad()
@@ -157,7 +182,13 @@ class World:
         spans = Spans(self.device)
         latents, decisions, blocks = [], [], []
         for part in self._rollout.split(state, actions, chunk):
-            state, new, decided, ran = self._rollout.chunk(state, part, fidelity, context, spans)
+            before = state.frame
+            try:
+                state, new, decided, ran = self._rollout.chunk(state, part, fidelity, context, spans)
+            except NotFiniteError as error:  # of a world of clips, which decodes as it goes
+                raise NotFiniteError(f"world {self.spec.name!r} {error} after frame {int(before.min())}, "
+                                     f"{told(fidelity)}") from None
+            check_imagined(self.spec, new, before, fidelity)
             latents.append(new)
             decisions.append(decided)
             blocks.append(ran)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from rich.table import Table
 
 from wcsim.cache import parse_cache
@@ -27,6 +26,7 @@ from wcsim.envs.wrappers import chunk_difference, noise_difference
 from wcsim.errors import RunError
 from wcsim.metrics.stats import bootstrap
 from wcsim.runs import files
+from wcsim.strict_yaml import parse_yaml
 from wcsim.world.checkpoints import find_world, read_description
 
 INSIDE = ("state_model", "embed", "probe", "deep", "policy", "head", "solver", "decode", "estimate")
@@ -81,10 +81,11 @@ def bench_env(
     well the blocks use the machine is then not said, since how many tokens they run on differs from step to step.
     """
     spec, _ = read_description(find_world(world))
-    known = {name: fidelity.model_copy(update={"cache": parse_cache(yaml.safe_load(name))}) for name in caches}
+    parsed = {name: parse_yaml(name, what=f"cache {name!r}") for name in caches}
+    known = {name: fidelity.model_copy(update={"cache": parse_cache(cache)}) for name, cache in parsed.items()}
     settings: dict[str, Any] = {"task": spec.task, "world": world, "device": device, "compiled": compiled}
     peak, steps = matrix_peak(device), fidelity.steps or spec.default_steps
-    every = [(yaml.safe_load(name),
+    every = [(parsed[name],
               {**settings, "compiled": graphs, "fidelity": one.model_copy(update={"steps": number, REFRESH: hold})})
              for number in (steps, fewer_steps) for name, one in known.items() for graphs in sorted({False, compiled})
              for hold in sorted({0.0, getattr(fidelity, REFRESH)})]

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from wcsim.cache import parse_cache
 from wcsim.errors import ConfigError
 from wcsim.experiments.bench.cache import run_cache_benchmark, setting_of
 from wcsim.experiments.bench.cache_measurements import Progress
 from wcsim.experiments.bench.cache_settings import CacheBenchConfig, settings_of
+from wcsim.strict_yaml import dump_yaml
 
 Row = Mapping[str, Any]
 
@@ -56,4 +55,4 @@ def tune_world(
             f"(95% interval {low:.2f} to {high:.2f}) the official setting.\n"
             f"# Distance from the finely integrated frame {row['reference_error']:.4f}; from the uncached rollout "
             f"{row['latent_error']:.4f}.\n"
-            + yaml.safe_dump(settings, sort_keys=False))
+            + dump_yaml(settings))
