@@ -145,9 +145,9 @@ class Footage(BaseTask):
 
     def _read(self, path: Path) -> Recording:
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 frames, actions = arrays["frames"], arrays["actions"]
-        except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
             raise ConfigError(f"{path} is no recording: {error}; it needs `frames` and `actions`") from error
         if frames.dtype != np.uint8 or frames.shape[1:] != (*self.frame_size, 3) or len(frames) != len(actions) + 1:
             raise ConfigError(f"{path.name} has frames {frames.dtype} {list(frames.shape)} and actions "
