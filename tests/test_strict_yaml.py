@@ -85,9 +85,8 @@ def test_the_bounds_themselves_are_allowed() -> None:
     assert parse("\ufeffa: 1") == {"a": 1}
 
 
-SCALARS: st.SearchStrategy[Any] = (
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False))
-SCALARS |= st.text(max_size=20)
+SCALARS: st.SearchStrategy[Any] = st.none() | st.booleans() | st.floats(allow_nan=False)
+SCALARS |= st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20)
 TRICKY = st.sampled_from(["1e-4", "1:30", "yes", "010", "0o7", "~", "", "<<", "=", "1_0", "2026-01-02", "null",
                            ".5", "-"])
 VALUES = st.recursive(SCALARS | TRICKY, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(

@@ -59,6 +59,11 @@ def empty_npz(path: Path) -> None:
     np.savez(path, pictures=np.zeros(3))
 
 
+def array_npz(path: Path) -> None:
+    np.save(path.with_suffix(".npy"), np.zeros(3))
+    path.with_suffix(".npy").rename(path)
+
+
 def text_npz(path: Path) -> None:
     path.write_text("no")
 
@@ -68,7 +73,7 @@ def cut_npz(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
 
 
-@pytest.mark.parametrize("write", [empty_npz, text_npz, cut_npz])
+@pytest.mark.parametrize("write", [empty_npz, array_npz, text_npz, cut_npz])
 def test_a_file_that_is_no_recording_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
     write(tmp_path / "a.npz")
     with pytest.raises(DataError, match=r"a\.npz (is no whole \.npz file|has no frames)"):
