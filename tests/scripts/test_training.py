@@ -51,7 +51,7 @@ def test_a_world_from_nothing(tmp_path):
 
     run("evaluate_world.py", tmp_path, RECIPE, "--steps", "2")
     summary = json.loads((tmp_path / "tiny" / "out" / "evaluation" / "summary.json").read_text())
-    assert {"codec_psnr_db", "codec_agent_px", "horizon", "valid_horizon", "action_sensitivity"} <= summary.keys()
+    assert {"codec_psnr_db", "codec_p99", "horizon", "valid_horizon", "action_sensitivity"} <= summary.keys()
     assert set(summary["horizon"]) == {"1", "2", "4", "8", "16", "32"}
 
 
