@@ -30,7 +30,7 @@ from wcsim.types import Trace, WorldState
 
 __all__ = ["EnvSnapshot", "ImaginedEnv", "Observation", "load_world"]
 
-StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
+StepResult = tuple[Any, float, bool, bool, dict[str, Any]]
 
 CAPTIONS = {True: "uncached", False: "cached"}
 """What a recorder writes over the frames, by whether the cache is off."""
@@ -94,7 +94,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode at the start that belongs to `seed` (drawn where None).
 
         options: `{"start": Start}` begins at frames of your own instead; the seed then numbers the noise alone.  What
@@ -165,7 +165,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         generator = deepcopy(self.np_random.bit_generator.state)
         return EnvSnapshot(self.world.spec.name, self._fingerprint, self._lane, self.elapsed, self.over, generator)
 
-    def restore(self, snapshot: EnvSnapshot) -> Observation:
+    def restore(self, snapshot: EnvSnapshot) -> Any:
         """Return to a snapshot of this world, from this environment or another; the observation at that point."""
         self.check_snapshot(snapshot)
         self._lane, self.elapsed, self.over = snapshot.lane, snapshot.elapsed, snapshot.over
@@ -249,7 +249,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         if self.render_mode == "rgb_array_list":
             self._shown.append(tick.lane.pixels)
 
-    def _observation(self) -> Observation:
+    def _observation(self) -> Any:
         return self.interface.observe(self.lane.pixels, self.lane.robot, lambda: self.last_estimate)
 
     def _take_shown(self) -> list[np.ndarray]:

@@ -55,7 +55,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         first.spec = lane_spec(settings, first.horizon)
         self.envs = [first, *(first.sibling() for _ in range(num_envs - 1))]
         self.lanes = [wrap(env.as_lane(number), lane_wrappers) for number, env in enumerate(self.envs)]
-        self._action_shape = check_actions(self.lanes[0].action_space, first.action_space)
+        self._action_shape = check_actions(self.lanes[0].action_space, first.interface.action_space())
         self._seen: list[Any] = [None] * num_envs
         self.num_envs = num_envs
         self.render_mode = first.render_mode
