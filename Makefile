@@ -17,7 +17,7 @@ DOCS_PINS := constraints/docs.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo play test test-slow bench lint types docs wheel installed smoke check clean
+.PHONY: help setup demo play test test-slow lower bench lint types docs wheel installed smoke check clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -47,6 +47,19 @@ test: setup  ## the fast tests
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/pytest -m slow
+
+LOWER := build/lower
+LOWER_PINS := constraints/lower.txt
+
+$(LOWER)/.ready: pyproject.toml $(LOWER_PINS)
+	$(PYTHON) -m venv $(LOWER)
+	$(LOWER)/bin/pip install $(PIP_ARGS) -c $(LOWER_PINS) "$$(grep '^torch==' $(LOWER_PINS))"
+	$(LOWER)/bin/pip install $(PIP_ARGS) -c $(LOWER_PINS) -e . pytest pytest-timeout hypothesis
+	@touch $@
+
+# Old releases warn of deprecations that nobody will mend in them.
+lower: $(LOWER)/.ready  ## the tests of environments at the lowest versions of what wcsim needs
+	$(LOWER)/bin/python -m pytest -W default tests/envs tests/contracts/test_environments.py
 
 bench: setup  ## ratios of timings; no part of `check`
 	$(BIN)/pytest -m bench

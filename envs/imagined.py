@@ -18,8 +18,10 @@ from torch import Tensor
 
 from wcsim.cache.fidelity import FidelityConfig, parse_fidelity
 from wcsim.envs.inputs import Inputs
+from wcsim.envs.interface import Interface
 from wcsim.envs.lanes import Imagination, Lane, Tick, check_world, fingerprint, load_world
-from wcsim.envs.observations import Observation, observation
+from wcsim.envs.observations import Observation
+from wcsim.envs.rates import rate
 from wcsim.envs.resets import check_options, check_seed
 from wcsim.envs.snapshots import EnvSnapshot, check_whole, own_state
 from wcsim.envs.tasks import Start, make_task
@@ -31,7 +33,7 @@ from wcsim.world.noise import PLANNING, stream_seeds
 
 __all__ = ["EnvSnapshot", "ImaginedEnv", "Observation", "load_world"]
 
-StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
+StepResult = tuple[Any, float, bool, bool, dict[str, Any]]
 
 CAPTIONS = {True: "uncached", False: "cached"}
 """What a recorder writes over the frames, by whether the cache is off."""
@@ -44,8 +46,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     well to imagine, a mapping with any fields of `wcsim.types.Fidelity`; the cache is a preset's name or its settings,
     `wcsim` where none is named.  compiled: whether `torch.compile` makes graphs of what every step runs; the first
     steps wait for them, and they round otherwise.  truncate: end an episode after the task's `max_episode_steps`;
-    otherwise that is left to a wrapper.  The attribute `task` is the task's name, as LeRobot wants it; the task itself
-    is `played`.
+    otherwise that is left to a wrapper.  action_space, obs_type: see `wcsim.envs.interface.Interface`.  The attribute
+    `task` is the task's name, as LeRobot wants it; the task itself is `played`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}  # noqa: RUF012
@@ -74,10 +76,13 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         compiled: bool = False,
         truncate: bool = False,
         render_mode: str | None = None,
+        action_space: str = "task",
+        obs_type: str = "pixels_agent_pos",
     ) -> None:
         check_render_mode(render_mode)
         config = parse_fidelity(fidelity, cache="wcsim")
         self.played = make_task(task, **(task_options or {}))
+        self.interface = Interface(self.played, action_space=action_space, obs_type=obs_type)
         self.task = self.played.name
         self._max_episode_steps = self.played.max_episode_steps
         self.horizon = self._max_episode_steps if truncate else None
@@ -87,15 +92,14 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         self.inputs = self.imagination = Imagination(self.played, self.world, self.fidelity)
         self.caption = CAPTIONS[config.cache.kind == "none"]
         self._world_name, self._fingerprint = self.world.spec.name, fingerprint(world)
-        self.metadata = {**self.metadata, "render_fps": whole(self.world.spec.fps)}
+        self.metadata = {**self.metadata, "render_fps": rate(self.world.spec.fps)}
         self.render_mode = render_mode
-        self.action_space = self.played.action_space
-        self.observation_space = self.played.observation_space
+        self.action_space, self.observation_space = self.interface.action_space(), self.interface.observation_space()
         self._forget()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode at the start that belongs to `seed` (drawn where None).
 
         options: `{"start": Start}` begins at frames of your own instead; the seed then numbers the noise alone.  What
@@ -116,7 +120,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     def step(self, action: np.ndarray) -> StepResult:
         """Imagine one control tick under `action` `[A]`."""
         lane = self.lane
-        actions = self.inputs.check(action, ())[None]
+        actions = self.inputs.check(self.interface.to_task(action), ())[None]
         spans = Spans(self.world.device)
         (tick,) = self.imagination.step([lane], actions, spans)
         return self.take(tick, spans.ms())
@@ -137,7 +141,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         announced gives up the rest and goes on from the frame on show.
         """
         lane, spans = self.lane, Spans(self.world.device)
-        checked = self.imagination.check(actions, (len(actions),))[None]
+        checked = self.imagination.check(self.interface.to_task(actions), (len(actions),))[None]
         (self._lane,) = self.imagination.expect([lane], checked, spans, together=together)
 
     def anchor(self, frames: np.ndarray, actions: np.ndarray) -> None:
@@ -166,12 +170,14 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         generator = deepcopy(self.np_random.bit_generator.state)
         return EnvSnapshot(self._world_name, self._fingerprint, self._lane, self.elapsed, self.over, generator)
 
-    def restore(self, snapshot: EnvSnapshot) -> Observation:
+    def restore(self, snapshot: EnvSnapshot) -> Any:
         """Return to a snapshot of this world, from this environment or another; the observation at that point."""
         self.check_snapshot(snapshot)
         self._lane, self.elapsed, self.over = snapshot.lane, snapshot.elapsed, snapshot.over
         self.np_random.bit_generator.state = deepcopy(snapshot.generator)
         self._shown = [snapshot.lane.pixels]
+        if self.interface.obs_type == "state":
+            self.last_estimate = self.played.estimate(snapshot.lane.pixels[None])
         return self._observation()
 
     def check_snapshot(self, snapshot: EnvSnapshot) -> None:
@@ -191,7 +197,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         other.__dict__.update(self.__dict__)
         other.__dict__.pop("last_estimate", None)
         other._np_random = other._np_random_seed = None
-        other.action_space, other.observation_space = self.played.action_space, self.played.observation_space
+        other.action_space, other.observation_space = self.interface.action_space(), self.interface.observation_space()
         other._forget()
         return other
 
@@ -264,8 +270,8 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         if self.render_mode == "rgb_array_list":
             self._shown.append(tick.lane.pixels)
 
-    def _observation(self) -> Observation:
-        return observation(self.played, self.lane.pixels, self.lane.robot)
+    def _observation(self) -> Any:
+        return self.interface.observe(self.lane.pixels, self.lane.robot, lambda: self.last_estimate)
 
     def _take_shown(self) -> list[np.ndarray]:
         """The frames that no `render` has returned yet, as copies."""
@@ -278,8 +284,3 @@ def check_render_mode(mode: str | None) -> None:
     known = ImaginedEnv.metadata["render_modes"]
     if mode is not None and mode not in known:
         raise ConfigError(f"render_mode {mode!r} is unknown; known: {', '.join(known)}")
-
-
-def whole(fps: float) -> float:
-    """A rate as an integer where it is whole, which writers of videos ask for."""
-    return int(fps) if float(fps).is_integer() else fps

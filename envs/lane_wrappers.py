@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from wcsim.errors import ConfigError
 from wcsim.registry import attribute
@@ -40,3 +41,17 @@ def check_actions(space: gym.Space[Any], single: gym.spaces.Box) -> tuple[int, .
             return space.shape
     raise ConfigError(f"lane_wrappers make the action space {space}; a lane takes {single} or chunks of it; transform "
                       "actions outside, with gymnasium.wrappers.vector.TransformAction")
+
+
+def number(reward: Any) -> float:
+    """A wrapper's reward, which may be an array of one number.  Raises TypeError, which shows it, where it is none."""
+    array = np.asarray(reward)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise TypeError(f"a wrapper must give one number as the reward, got {reward!r}")
+    return float(array.reshape(()))
+
+
+def lane_spec(settings: Mapping[str, Any], max_episode_steps: int | None) -> EnvSpec:
+    """What a lane says of itself, as `gym.make` would have told it; wrappers look up the limit of steps in it."""
+    return EnvSpec("wcsim/World-v0", entry_point="wcsim.envs.imagined:ImaginedEnv", kwargs=dict(settings),
+                   max_episode_steps=max_episode_steps)

@@ -125,7 +125,8 @@ class PairedTruth(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Play `action` in both; what is returned is the imagined side's."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self.true_frame = self.truth.step(np.asarray(action))
+        action = np.asarray(self._base.interface.to_task(action))
+        self.true_frame = self.truth.step(action)
         self._frames.append(read_only(self.true_frame.pixels.copy()))
         self._actions.append(read_only(np.array(action, dtype=np.float32)))
         self._since += 1

@@ -20,8 +20,9 @@ from torch import Tensor
 from wcsim.cache.fidelity import parse_fidelity
 from wcsim.envs.imagined import CAPTIONS, ImaginedEnv, StepResult
 from wcsim.envs.inputs import Inputs
+from wcsim.envs.interface import Interface
 from wcsim.envs.lanes import Lane, Tick, read_only
-from wcsim.envs.observations import Observation
+from wcsim.envs.rates import rate
 from wcsim.envs.remote_line import Line
 from wcsim.envs.remote_messages import ELSEWHERE, pack_start, unpack_tick
 from wcsim.envs.remote_session import RemoteSession
@@ -37,8 +38,8 @@ class RemoteEnv(ImaginedEnv):
     """A task played inside a world that a server has (`wcsim serve`).
 
     address: `ws://host:port`.  token: where the server wants one; None: the environment variable `WCSIM_TOKEN`.  task:
-    None takes the server's, if it is one that ships.  task_options, fidelity, truncate, render_mode: as of
-    `ImaginedEnv`.  timeout_s: for every answer.  retry_s: how long to try again after a broken connection; the episode
+    None takes the server's, if it is one that ships.  task_options, fidelity, truncate, render_mode,
+    action_space, obs_type: as of `ImaginedEnv`.  timeout_s: for every answer.  retry_s: how long to try again after a broken connection; the episode
     then goes on where it was.  snapshot_every: steps between the snapshots that this starts from.  `last_timing` has
     the spans `network`, `queue` and `step` beside the world's own.
     """
@@ -47,7 +48,7 @@ class RemoteEnv(ImaginedEnv):
         self, address: str, *, token: str | None = None, task: str | None = None,
         task_options: Mapping[str, Any] | None = None, fidelity: Mapping[str, Any] | None = None,
         truncate: bool = False, render_mode: str | None = None, timeout_s: float = 60.0, retry_s: float = 30.0,
-        snapshot_every: int = 32,
+        snapshot_every: int = 32, action_space: str = "task", obs_type: str = "pixels_agent_pos",
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = ", ".join(self.metadata["render_modes"])
@@ -59,9 +60,11 @@ class RemoteEnv(ImaginedEnv):
         line = Line(address, token=token, timeout_s=timeout_s)
         try:
             self._take_task(line.hello, task, task_options or {})
+            self.interface = Interface(self.played, action_space=action_space, obs_type=obs_type)
         except BaseException:
             line.close()
             raise
+        self.action_space, self.observation_space = self.interface.action_space(), self.interface.observation_space()
         self.horizon = self._max_episode_steps if truncate else None
         self.caption = CAPTIONS[config.cache.kind == "none"]
         self.render_mode = render_mode
@@ -80,10 +83,8 @@ class RemoteEnv(ImaginedEnv):
         check_task(self.played, hello)
         self._max_episode_steps = self.played.max_episode_steps
         self._world_name, self._fingerprint = hello["world"], hello["fingerprint"]
-        fps = float(hello["fps"])
-        self.metadata = {**self.metadata, "render_fps": int(fps) if fps.is_integer() else fps}
+        self.metadata = {**self.metadata, "render_fps": rate(float(hello["fps"]))}
         self.inputs = Inputs(self.played)
-        self.action_space, self.observation_space = self.played.action_space, self.played.observation_space
 
     @property
     def reconnects(self) -> int:
@@ -93,7 +94,7 @@ class RemoteEnv(ImaginedEnv):
     def step(self, action: np.ndarray) -> StepResult:
         """One control tick under `action` `[A]`; no request where it was announced by `expect`."""
         _ = self.lane
-        actions = self.inputs.check(action, ())
+        actions = self.inputs.check(self.interface.to_task(action), ())
         spans = Spans()
         self.session.timing = {}
         with spans("remote"):
@@ -103,7 +104,7 @@ class RemoteEnv(ImaginedEnv):
     def expect(self, actions: np.ndarray, *, together: bool = True) -> None:
         """Have the frames of the next actions `[k, A]` imagined now, in one request; see `ImaginedEnv.expect`."""
         _ = self.lane
-        checked = self.inputs.check(actions, (len(actions),))
+        checked = self.inputs.check(self.interface.to_task(actions), (len(actions),))
         self.session.announced(self.session.announce(checked, together=together))
 
     def anchor(self, frames: np.ndarray, actions: np.ndarray) -> None:
@@ -120,7 +121,7 @@ class RemoteEnv(ImaginedEnv):
         mine = super().snapshot()
         return replace(snapshot, elapsed=mine.elapsed, over=mine.over, generator=mine.generator)
 
-    def restore(self, snapshot: EnvSnapshot) -> Observation:
+    def restore(self, snapshot: EnvSnapshot) -> Any:
         """Return to a snapshot of this world, from this environment or another, remote or local."""
         self.check_snapshot(snapshot)
         tensors, description = pack_snapshots([snapshot])
@@ -187,15 +188,17 @@ class RemoteVectorEnv(ImaginedVectorEnv):
     def expect(self, actions: Any) -> None:
         """Have the frames of the next actions `[N, k, A]` of all lanes imagined together."""
         array = self._array(actions, axes=3)
-        self._announce(list(range(self.num_envs)), self.envs[0].inputs.check(array, array.shape[:2]), together=True)
+        checked = self.envs[0].inputs.check(self.envs[0].interface.to_task(array), array.shape[:2])
+        self._announce(list(range(self.num_envs)), checked, together=True)
 
     def _imagine(self, going: list[int], actions: np.ndarray) -> Spans:
         """Ask for the frames of the lanes `going` at once; their steps find them here."""
         spans = Spans()
         if not going:
             return spans
-        inputs, outer = self.envs[0].inputs, self.lanes[0]
-        checked = inputs.check(actions[going], (len(going), *self._action_shape[:-1]))
+        first, outer = self.envs[0], self.lanes[0]
+        asked = first.interface.to_task(actions[going])
+        checked = first.inputs.check(asked, (len(going), *self._action_shape[:-1]))
         together = bool(outer.get_wrapper_attr("together")) if outer.has_wrapper_attr("together") else True
         with spans("remote"):
             self._announce(going, checked.reshape(len(going), -1, checked.shape[-1]), together=together)

@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from wcsim.envs.imagined import ImaginedEnv
-from wcsim.envs.lane_wrappers import Wrapping, check_actions, wrap
+from wcsim.envs.lane_wrappers import Wrapping, check_actions, lane_spec, number, wrap
 from wcsim.envs.resets import Seeds, check_options, check_seeds
 from wcsim.errors import ActionError, ConfigError, SnapshotError
 from wcsim.spans import Spans
@@ -55,9 +55,10 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         first = self.single(**settings)
         first._max_episode_steps = first.horizon = max_episode_steps or first._max_episode_steps
+        first.spec = lane_spec(settings, first.horizon)
         self.envs = [first, *(first.sibling() for _ in range(num_envs - 1))]
         self.lanes = [wrap(env.as_lane(number), lane_wrappers) for number, env in enumerate(self.envs)]
-        self._action_shape = check_actions(self.lanes[0].action_space, first.played.action_space)
+        self._action_shape = check_actions(self.lanes[0].action_space, first.interface.action_space())
         self._seen: list[Any] = [None] * num_envs
         self.num_envs = num_envs
         self.render_mode = first.render_mode
@@ -104,7 +105,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
                 self._seen[n], info = lane.reset()
             else:
                 with spans("lanes"):
-                    self._seen[n], rewards[n], terminated[n], truncated[n], info = lane.step(array[n])
+                    self._seen[n], reward, terminated[n], truncated[n], info = lane.step(array[n])
+                rewards[n] = number(reward)
                 self.envs[n].over = bool(terminated[n] or truncated[n])
                 if self.envs[n].over and mode is AutoresetMode.SAME_STEP:
                     infos = self._add_info(infos, {"final_obs": self._seen[n], "final_info": info}, n)
@@ -112,7 +114,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             infos = self._add_info(infos, info, n)
         if going:
             self.last_timing |= spans.ms()
-        return self._observations(), *map(self._out, (rewards, terminated, truncated)), self._infos(infos)
+        # Learners on tensors, as TorchRL, take single precision; Gymnasium's own reward is a double.
+        given = rewards.astype(np.float32) if self.metadata["torch"] else rewards
+        return self._observations(), *map(self._out, (given, terminated, truncated)), self._infos(infos)
 
     def _imagine(self, going: list[int], actions: np.ndarray) -> Spans:
         """Put the frames under checked actions ahead of the lanes `going`, all in one batch; the time that it took."""
@@ -120,7 +124,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         if not going:
             return spans
         lanes, imagination = [env.lane for env in envs], envs[0].imagination
-        checked = imagination.check(actions[going], (len(going), *self._action_shape[:-1]))
+        asked = envs[0].interface.to_task(actions[going])
+        checked = imagination.check(asked, (len(going), *self._action_shape[:-1]))
         checked = checked.reshape(len(going), -1, checked.shape[-1])
         outer = self.lanes[0]
         together = bool(outer.get_wrapper_attr("together")) if outer.has_wrapper_attr("together") else True
@@ -136,7 +141,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         """Imagine the frames of the next actions `[N, k, A]` of all lanes together; see `ImaginedEnv.expect`."""
         array, imagination = self._array(actions, axes=3), self.envs[0].imagination
         lanes = [env.lane for env in self.envs]
-        checked = imagination.check(array, array.shape[:2])
+        checked = imagination.check(self.envs[0].interface.to_task(array), array.shape[:2])
         for env, lane in zip(self.envs, imagination.expect(lanes, checked, Spans(self.envs[0].world.device)),
                              strict=True):
             env._lane = lane

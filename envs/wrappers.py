@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
 from wcsim.envs.imagined import ImaginedEnv
+from wcsim.envs.lane_wrappers import number
 from wcsim.errors import ConfigError
 from wcsim.estimate import Estimate
 from wcsim.metrics.images import psnr_db
@@ -45,12 +46,12 @@ class ChunkAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play a chunk `[ticks, A]`; the observation is that of the last tick played."""
         base = base_of(self.env)
-        actions = base.inputs.check(action, (self.ticks,))
-        base.expect(actions, together=self.together)
+        base.inputs.check(base.interface.to_task(action), (self.ticks,))
+        base.expect(action, together=self.together)
         rewards = np.zeros(self.ticks)
-        for tick, single in enumerate(actions):
+        for tick, single in enumerate(np.asarray(action, dtype=np.float32)):
             observation, reward, terminated, truncated, info = self.env.step(single)
-            rewards[tick] = reward
+            rewards[tick] = number(reward)
             if terminated or truncated:
                 break
         played = {"rewards": rewards, "ticks": tick + 1}

@@ -5,6 +5,7 @@ import pytest
 
 from wcsim.actions import check_action, features, normalise
 from wcsim.errors import ActionError
+from wcsim.rollout.engine import within
 from wcsim.types import ActionSpec
 
 SPEC = ActionSpec(low=(0.0, -1.0), high=(512.0, 3.0), names=("x", "y"), units="px", fourier_octaves=2)
@@ -51,3 +52,25 @@ def test_features_are_coordinates_then_sines_and_cosines_octave_by_octave():
 def test_no_octaves_leave_the_bare_coordinates():
     bare = ActionSpec(low=(0.0,), high=(2.0,), names=("x",), units="m")
     np.testing.assert_array_equal(features(bare, np.zeros((4, 5, 1))), -np.ones((4, 5, 1)))
+
+
+UNEVEN = ActionSpec(low=(0.7, 0.1), high=(1.1, 0.3), names=("x", "y"), units="m")
+"""Bounds that float32 has a little below or above."""
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_bounds_are_allowed_in_either_precision(kind):
+    for bound in (UNEVEN.low, UNEVEN.high):
+        np.testing.assert_array_equal(check_action(UNEVEN, np.array(bound, kind)), np.array(bound, np.float32))
+    for bound, beyond in ((UNEVEN.low, -1), (UNEVEN.high, 1)):
+        with pytest.raises(ActionError, match="out of range"):
+            check_action(UNEVEN, np.nextafter(np.array(bound, np.float32), np.float32(beyond * 9)).astype(kind))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_an_action_at_its_bounds_is_not_clipped(kind):
+    wishes = np.array([UNEVEN.low, UNEVEN.high], kind)
+    actions, clipped = within(UNEVEN, wishes)
+    np.testing.assert_array_equal(actions, wishes)
+    assert not clipped.any()
+    assert within(UNEVEN, wishes + kind(0.01))[1].tolist() == [False, True]

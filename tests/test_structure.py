@@ -168,7 +168,8 @@ def test_what_is_imported_is_declared() -> None:
     serving = runtime | {distribution(line) for line in project["optional-dependencies"]["serve"]}
     tools = runtime | {distribution(line) for line in project["optional-dependencies"]["dev"]}
     owners = packages_distributions()
-    local = {"wcsim"} | {path.stem for path in sources("examples", "scripts", "tests")}
+    plugin = {"lerobot", "lerobot_env_wcsim"}  # LeRobot's, which declares its own dependencies
+    local = {"wcsim"} | plugin | {path.stem for path in sources("examples", "scripts", "tests")}
     missing = set()
     for path in EVERY:
         for top in {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names) - local:
@@ -271,3 +272,12 @@ def test_the_map_names_what_exists() -> None:
     assert [name for name in re.findall(r"`(\w+/[\w./]+\.\w+)`", text) if not (ROOT / name).exists()] == []
     rooms = text.split("```")[1]
     assert [name for name in re.findall(r"\b(\w+\.py)\b", rooms) if not list((ROOT / "wcsim").rglob(name))] == []
+
+
+def test_the_lower_versions_are_the_lowest_that_are_allowed() -> None:
+    """But torch, whose older releases have no CPU build on PyPI."""
+    pins = dict(line.split("==") for line in (ROOT / "constraints/lower.txt").read_text("utf-8").splitlines()
+                if line[0] != "#")
+    low = {distribution(line): line.partition(">=")[2].partition(",")[0] for line in PROJECT["project"]["dependencies"]}
+    assert set(pins) == set(low)
+    assert {name for name, pin in pins.items() if not f"{pin}.0".startswith(f"{low[name]}.")} == {"torch"}

@@ -27,10 +27,18 @@ def check_action(spec: ActionSpec, actions: Any) -> np.ndarray:
         raise ActionError(f"actions have shape {array.shape}; the last axis must be {spec.dim}: {_ranges(spec)}")
     if not np.isfinite(array).all():
         raise ActionError(f"{_first(spec, array, ~np.isfinite(array))} is not finite; allowed: {_ranges(spec)}")
-    outside = (array < np.asarray(spec.low)) | (array > np.asarray(spec.high))
+    low, high = bounds(spec)
+    outside = (array < low) | (array > high)
     if outside.any():
         raise ActionError(f"{_first(spec, array, outside)} is out of range; allowed: {_ranges(spec)}")
     return array.astype(np.float32)
+
+
+def bounds(spec: ActionSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Least and most of each number of an action, float64 `[A]`, as written or as float32 has them, whichever is wider:
+    the action space is float32, and 1.1 in it is a little more than 1.1."""
+    low, high = np.asarray(spec.low, np.float64), np.asarray(spec.high, np.float64)
+    return np.minimum(low, low.astype(np.float32)), np.maximum(high, high.astype(np.float32))
 
 
 def normalise(spec: ActionSpec, actions: np.ndarray) -> np.ndarray:

@@ -182,3 +182,42 @@ def test_misuse_is_named(folder):
     with pytest.raises(ActionError, match=r"takes \(3, 2, 2\)"):
         env.step(actions(LANES))
     assert all(single.lane is lane for single, lane in zip(env.envs, lanes, strict=True))
+
+
+def test_lanes_say_what_they_are(folder):
+    env = make(folder, ["gymnasium.wrappers:TimeAwareObservation", {"flatten": False, "normalize_time": False}])
+    observation, _ = env.reset(seed=0)
+    assert observation["time"].tolist() == [[0]] * LANES
+    assert env.step(actions(LANES))[0]["time"].tolist() == [[1]] * LANES
+    assert env.single_observation_space["time"].high == SETTINGS["max_episode_steps"]
+    single = gym.make(env.envs[1].spec)
+    assert_same(single.reset(seed=1)[0]["pixels"], observation["pixels"][1])
+    assert single.spec.max_episode_steps == SETTINGS["max_episode_steps"]
+
+
+def test_tensors_are_what_learners_on_tensors_take(folder):
+    env = make(folder, output="torch")
+    env.reset(seed=0)
+    _, reward, terminated, truncated, _ = env.step(torch.from_numpy(actions(LANES)))
+    assert (reward.dtype, terminated.dtype, truncated.dtype) == (torch.float32, torch.bool, torch.bool)
+
+
+def rewarding(reward):
+    return lambda single: gym.wrappers.TransformReward(single, reward)
+
+
+def test_a_wrappers_reward_may_be_an_array_of_one_number(folder):
+    moves = actions(LANES)
+    env, plain = make(folder, rewarding(lambda value: np.array([2 * value], np.float32)), CHUNK), make(folder, CHUNK)
+    env.reset(seed=0)
+    plain.reset(seed=0)
+    chunk = actions(LANES, TICKS)
+    np.testing.assert_allclose(env.step(chunk)[1], 2 * plain.step(chunk)[1], rtol=1e-6)
+    env, plain = make(folder, rewarding(lambda value: np.array([2 * value]))), make(folder)
+    env.reset(seed=0)
+    plain.reset(seed=0)
+    assert_same(env.step(moves)[1], 2 * plain.step(moves)[1])
+    env = make(folder, rewarding(lambda value: np.zeros(2)))
+    env.reset(seed=0)
+    with pytest.raises(TypeError, match=r"a wrapper must give one number as the reward, got array\(\[0., 0.\]\)"):
+        env.step(moves)

@@ -168,6 +168,15 @@ def test_gymnasiums_own_wrappers(folder):
     assert env.observation_space.contains(observation)
 
 
+def test_wrappers_of_one_array_take_frames_alone(folder):
+    env = gym.wrappers.GrayscaleObservation(make(folder, obs_type="pixels"))
+    env = gym.wrappers.ResizeObservation(env, (48, 48))
+    assert env.reset(seed=0)[0].shape == (48, 48)
+    assert env.observation_space.contains(env.step(actions(1)[0])[0])
+    with pytest.raises((AssertionError, TypeError)):  # by the release of Gymnasium
+        gym.wrappers.ResizeObservation(make(folder), (48, 48))
+
+
 def test_gymnasiums_vector_wrappers(folder):
     env = gym.make_vec("wcsim/PushT-v0", num_envs=2, world=folder, fidelity=FIDELITY, max_episode_steps=2)
     env = gym.wrappers.vector.RecordEpisodeStatistics(env)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from wcsim.actions import bounds
 from wcsim.agents.policies import Policy, announced
 from wcsim.envs.observations import Observations, no_robot_state, observations, robot_state
 from wcsim.envs.tasks import Start, Task
@@ -83,7 +84,7 @@ def within(action: ActionSpec, wishes: np.ndarray) -> tuple[np.ndarray, np.ndarr
     finite."""
     if not np.isfinite(wishes).all():
         raise ActionError(f"a policy's actions must be finite, got {wishes.tolist()}")
-    actions = np.clip(wishes, action.low, action.high)
+    actions = np.clip(wishes, *bounds(action))
     return actions, (actions != wishes).any(axis=1)
 
 

@@ -6,7 +6,7 @@ per episode keeps it by lane number.  Shapes: T steps, H W frame, C h w latent, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from wcsim.metrics.horizon import Trajectory
 from wcsim.report.video import encode_mp4
 from wcsim.rollout.events import EpisodeBegin, EpisodeEnd, Event, Seen, Step
 from wcsim.runs import files
+from wcsim.spec import StateSpec
 from wcsim.types import Trace
 
 
@@ -181,3 +182,56 @@ class VideoSink:
     def close(self) -> None:
         """An episode that did not end leaves no film."""
         self._frames = {}
+
+
+class RowSink:
+    """Calls `callback` with a flat row of numbers for every step of every lane, and for every episode's end.
+
+    Made for trackers: keys are `step/...` and `episode/...`, values floats; what is unknown is left out.  `row` counts
+    the rows, so it rises through a rollout, and from one to the next; `episode` is the episode's number.  A step has
+    `step/number`, `step/reward`, `step/clipped`, `step/plan_ms`, and of each place `step/PLACE/progress`, its times
+    and the share of blocks that the cache skipped; an end has `episode/steps`, `episode/return`, `episode/success`.
+    state: of the task; with it, and with a place called `truth`, steps have the errors of the other places.
+    """
+
+    def __init__(self, callback: Callable[[dict[str, float]], object], *, state: StateSpec | None = None) -> None:
+        self._callback, self._state = callback, state
+        self._rows = 0
+        self._numbers: dict[int, int] = {}
+        self._returns: dict[int, float] = {}
+
+    def on(self, event: Event) -> None:
+        """See `Sink`."""
+        if isinstance(event, EpisodeBegin):
+            self._numbers = dict(zip(event.lanes.tolist(), (one.number for one in event.episodes), strict=True))
+            self._returns = dict.fromkeys(self._numbers, 0.0)
+        elif isinstance(event, Step):
+            for row, lane in enumerate(event.lanes.tolist()):
+                self._returns[lane] += float(event.rewards[row])
+                self._tell(lane, {"step/number": event.step, "step/reward": event.rewards[row],
+                                  "step/clipped": event.clipped[row], "step/plan_ms": event.plan_ms,
+                                  **self._places(event.seen, row)})
+        else:
+            self._tell(event.lane, {"episode/steps": event.steps, "episode/return": self._returns[event.lane],
+                                    "episode/success": event.ended})
+
+    def close(self) -> None:
+        """Nothing is held open; the tracker is the caller's."""
+
+    def _places(self, seen: Mapping[str, Seen], row: int) -> dict[str, float]:
+        """What one lane shows in every place."""
+        told: dict[str, float] = {}
+        for place, what in seen.items():
+            told[f"step/{place}/progress"] = what.scored.progress[row]
+            told |= {f"step/{place}/{span}_ms": ms for span, ms in what.spans_ms.items()}
+            if what.traces:
+                told[f"step/{place}/skipped"] = what.traces[row].skipped
+            if self._state is not None and place != "truth" and "truth" in seen:
+                errors = self._state.errors(what.scored.values, seen["truth"].scored.values)
+                told |= {f"step/{place}/{metric}": error[row] for metric, error in errors.items()}
+        return told
+
+    def _tell(self, lane: int, told: Mapping[str, float]) -> None:
+        known = {name: float(value) for name, value in told.items() if np.isfinite(value)}
+        self._callback({"row": float(self._rows), "episode": float(self._numbers[lane]), **known})
+        self._rows += 1

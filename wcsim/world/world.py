@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import wcsim.world.forked  # noqa: F401  registers what a forked child does first
 from wcsim.actions import check_action, features
 from wcsim.backbones.backbone import Backbone
 from wcsim.errors import ConfigError, NotFiniteError, WcsimError
