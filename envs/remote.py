@@ -38,10 +38,10 @@ class RemoteEnv(ImaginedEnv):
     """A task played inside a world that a server has (`wcsim serve`).
 
     address: `ws://host:port`.  token: where the server wants one; None: the environment variable `WCSIM_TOKEN`.  task:
-    None takes the server's, if it is one that ships.  task_options, fidelity, truncate, render_mode,
-    action_space, obs_type: as of `ImaginedEnv`.  timeout_s: for every answer.  retry_s: how long to try again after a broken connection; the episode
-    then goes on where it was.  snapshot_every: steps between the snapshots that this starts from.  `last_timing` has
-    the spans `network`, `queue` and `step` beside the world's own.
+    None takes the server's, if it is one that ships.  task_options, fidelity, truncate, render_mode, action_space,
+    obs_type: as of `ImaginedEnv`.  timeout_s: for every answer.  retry_s: how long to try again after a broken
+    connection; the episode then goes on where it was.  snapshot_every: steps between the snapshots that this starts
+    from.  `last_timing` has the spans `network`, `queue` and `step` beside the world's own.
     """
 
     def __init__(
