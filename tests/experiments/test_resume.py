@@ -32,7 +32,7 @@ from wcsim.world.checkpoints import hash_files, save_world
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
     """An evaluation of three steps, whose world and policies may be changed."""
-    save_world(tmp_path / "world", *tiny_parts())
+    save_world(tmp_path / "world", *tiny_parts(task="pusht"))
     np.save(tmp_path / "actions.npy", np.full((1, 2), 100.0))
     shutil.copy(next(iter(shipped_policies().values())), tmp_path / "learned.safetensors")
     return {
