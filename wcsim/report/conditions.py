@@ -60,5 +60,5 @@ def policy_of(row: Row, config: Mapping[str, Any]) -> str:
     """Who acted in an episode: the row's own policy, the planner of a sweep's cell, or the one policy of the run."""
     if "planner" in row:
         return f"{row['planner']} on {row['effort']}"
-    policy = config.get("policy") or {}
+    policy = found if isinstance(found := config.get("policy"), Mapping) else {}
     return str(row.get("policy") or policy.get("name") or policy.get("kind") or "the policy")
