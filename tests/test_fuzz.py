@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import yaml
 
-from wcsim.config import override, read_yaml, validate
+from wcsim.config import StrictConfig, override, read_yaml, validate
 from wcsim.errors import WcsimError
 from wcsim.experiments.bench.cache_settings import CacheBenchConfig
 from wcsim.experiments.budget_config import BudgetConfig
@@ -126,7 +126,7 @@ def some_yaml(rng: np.random.Generator) -> None:
     override({}, [f"a.b={content[:200].decode(errors='replace')}"])
 
 
-EXPERIMENTS: list[tuple[str, type, Callable[[Any], object] | None]] = [
+EXPERIMENTS: list[tuple[str, type[StrictConfig], Callable[[Any], object] | None]] = [
     ("pusht_mpc", ClosedLoopConfig, ClosedLoop), ("pusht_evaluate", EvaluationConfig, Evaluation),
     ("pusht_goals", GoalsConfig, GoalRuns), ("pusht_budget", BudgetConfig, BudgetSweep),
     ("bench_cache_quick", CacheBenchConfig, None)]

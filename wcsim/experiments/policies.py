@@ -260,11 +260,9 @@ def _known(given: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
     kind = given.get("kind")
-    if not isinstance(kind, str):
-        raise ConfigError(f"policy kind must be text, got {kind!r}; known: {', '.join(KINDS)}, or module:Class")
-    if kind in OLD_KINDS:
+    if isinstance(kind, str) and kind in OLD_KINDS:
         raise ConfigError(f"policy kind {kind!r} is now called {OLD_KINDS[kind]}")
-    if kind not in KINDS and ":" not in kind and kind not in EXTERNAL.names():
+    if not isinstance(kind, str) or (kind not in KINDS and ":" not in kind and kind not in EXTERNAL.names()):
         raise ConfigError(f"policy kind {kind!r} is unknown; known: {', '.join([*KINDS, *EXTERNAL.names()])}, or "
                           "module:Class")
     return given

@@ -61,5 +61,5 @@ def policy_of(row: Row, config: Mapping[str, Any]) -> str:
     the run."""
     if "planner" in row:
         return f"{row['planner']} on {row['effort']}"
-    policy = config.get("policy") or {}
+    policy = found if isinstance(found := config.get("policy"), Mapping) else {}
     return str(row.get("policy") or policy.get("name") or policy.get("kind") or "the policy")

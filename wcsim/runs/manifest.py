@@ -82,7 +82,7 @@ def _changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
         was, now_is = then.get((kind, name), "nothing"), present.get((kind, name), "nothing")
         if was == now_is:
             continue
-        yield (f"{name} differs (stored {was[:12]}, now {now_is[:12]})" if kind == "inputs"
+        yield (f"{name} differs (stored {str(was)[:12]}, now {str(now_is)[:12]})" if kind == "inputs"
                else f"{name} {was} then, {now_is} now")
 
 
@@ -92,5 +92,5 @@ def _flat(manifest: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     for kind in COMPARED:
         values = manifest.get(kind, {})
         for name, value in (values if isinstance(values, Mapping) else {kind: values}).items():
-            found[kind, name] = ".".join(value.split(".")[:2]) if (kind, name) == ("versions", "python") else value
+            found[kind, name] = ".".join(str(value).split(".")[:2]) if (kind, name) == ("versions", "python") else value
     return found
