@@ -35,6 +35,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     rewards, flags and the numbers of `info` as tensors.
     """
 
+    lanes: Sequence[gym.Env[Any, Any]] = ()
+    """The environments in their wrappers; none where making them failed, which a destructor still closes."""
+
     def __init__(
         self,
         num_envs: int = 1,

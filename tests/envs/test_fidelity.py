@@ -26,7 +26,7 @@ class Watched(World):
     """A tiny world that remembers at what fidelity it was asked to imagine, and then does so unguided."""
 
     def __init__(self):
-        super().__init__(*tiny_parts())
+        super().__init__(*tiny_parts(task="pusht"))
         self.asked = []
 
     def advance(self, state, actions, fidelity):
