@@ -57,9 +57,8 @@ $(LOWER)/.ready: pyproject.toml $(LOWER_PINS)
 	$(LOWER)/bin/pip install $(PIP_ARGS) -c $(LOWER_PINS) -e . pytest pytest-timeout hypothesis
 	@touch $@
 
-# Old releases warn of deprecations that nobody will mend in them.
 lower: $(LOWER)/.ready  ## the tests of environments at the lowest versions of what wcsim needs
-	$(LOWER)/bin/python -m pytest -W default tests/envs tests/contracts/test_environments.py
+	$(LOWER)/bin/python -m pytest tests/envs tests/contracts/test_environments.py
 
 bench: setup  ## ratios of timings; no part of `check`
 	$(BIN)/pytest -m bench

@@ -189,7 +189,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         if snapshot.fingerprint != self._fingerprint:
             raise SnapshotError(f"the snapshot is of another version of world {snapshot.world!r}: "
                                 f"{str(snapshot.fingerprint)[:12]}, this one is {self._fingerprint[:12]}")
-        check_whole(snapshot, self.world.empty_state(), self.played.frame_size)
+        self._check_whole(snapshot)
 
     def sibling(self) -> Self:
         """Another environment with the same task, world and fidelity, not yet reset; they share all of these."""
@@ -252,6 +252,9 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     def begun(self) -> bool:
         """Whether it has ever been reset."""
         return self._lane is not None
+
+    def _check_whole(self, snapshot: EnvSnapshot) -> None:
+        check_whole(snapshot, self.world.empty_state(), self.played.frame_size)
 
     def _begin(self, start: Start, seed: int) -> Tick:
         """A lane at a checked start."""

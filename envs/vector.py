@@ -37,6 +37,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
 
     single: type[ImaginedEnv] = ImaginedEnv
     """What a lane is."""
+    lanes: Sequence[gym.Env[Any, Any]] = ()
+    """The environments in their wrappers; none where making them failed, which a destructor still closes."""
 
     def __init__(
         self,
