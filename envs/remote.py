@@ -32,6 +32,7 @@ from wcsim.envs.vector import ImaginedVectorEnv
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
 from wcsim.types import WorldState
+from wcsim.world.noise import PLANNING, stream_seeds
 
 
 class RemoteEnv(ImaginedEnv):
@@ -153,9 +154,10 @@ class RemoteEnv(ImaginedEnv):
 
     @property
     def state(self) -> WorldState:
-        """The rollout's state, one lane, fetched from the server."""
+        """The rollout's state, one lane, fetched from the server; its noise is of a stream of its own."""
         told = self.session.ask("look", state=True)
-        return WorldState(**{name: torch.from_numpy(np.array(value)) for name, value in told["state"].items()})
+        state = WorldState(**{name: torch.from_numpy(np.array(value)) for name, value in told["state"].items()})
+        return replace(state, seed=stream_seeds(state.seed, PLANNING))
 
     @property
     def last_latents(self) -> Tensor:

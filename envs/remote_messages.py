@@ -36,7 +36,8 @@ Message = Mapping[str, Any]
 
 def pack_tick(tick: Tick, *, show: bool = True) -> dict[str, Any]:
     """A tick as a message.  show: with the frame."""
-    told: dict[str, Any] = {"robot": tick.lane.robot, "reward": tick.reward, "estimate": pack_estimate(tick.estimate)}
+    told: dict[str, Any] = {"robot": tick.lane.robot, "reward": tick.reward, "estimate": pack_estimate(tick.estimate),
+                            "guardrail": tick.guardrail, "changed": tick.lane.changed}
     if show:
         told["pixels"] = tick.lane.pixels
     if tick.trace is not None:
@@ -48,12 +49,13 @@ def pack_tick(tick: Tick, *, show: bool = True) -> dict[str, Any]:
 
 def unpack_tick(told: Message) -> Tick:
     """What `pack_tick` made, of a lane whose state is elsewhere."""
-    lane = Lane(ELSEWHERE, read_only(np.array(told["pixels"])), read_only(np.array(told["robot"])))
+    lane = Lane(ELSEWHERE, read_only(np.array(told["pixels"])), read_only(np.array(told["robot"])),
+                changed=told["changed"])
     trace = told.get("trace")
     if trace is not None:
         tables: dict[str, Any] = {name: trace[name] for name in TABLES}
         trace = Trace(**tables, depth=trace["depth"], spans_ms=trace["spans_ms"], by_branch=trace["by_branch"])
-    return Tick(lane, unpack_estimate(told["estimate"]), told["reward"], trace)
+    return Tick(lane, unpack_estimate(told["estimate"]), told["reward"], trace, told["guardrail"])
 
 
 def pack_estimate(estimate: Estimate) -> dict[str, Any]:
