@@ -74,7 +74,7 @@ def test_a_run_plays_it(folder: str, tmp_path: Path, kind: str, request: pytest.
         "name": "tiny", "world": folder, "task": {"name": "pusht", "options": {"start": "near"}}, "episodes": 1,
         "max_steps": 2, "fidelity": {"steps": 2}, "policy": settings}))
     result = CliRunner().invoke(app, ["run", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run"),
-                                      "--allow", __name__])
+                                      "--allow", "test_kinds_of_policy"])
     if kind == "recorded":  # nobody recorded anything for this task's starts
         assert result.exit_code == 2
         assert "record" in result.stderr
