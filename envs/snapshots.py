@@ -135,7 +135,7 @@ def check_whole(snapshot: EnvSnapshot, like: WorldState, frame_size: tuple[int, 
     if type(snapshot.elapsed) is not int or snapshot.elapsed < 0 or type(snapshot.over) is not bool:
         raise SnapshotError(f"the snapshot is {snapshot.elapsed!r} steps old and over: {snapshot.over!r}")
     try:
-        np.random.PCG64().state = dict(snapshot.generator)
+        np.random.PCG64().state = dict(snapshot.generator)  # type: ignore[assignment]  # numpy checks what it is given
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         raise SnapshotError(f"the snapshot's generator is damaged: {error!r}") from error
 

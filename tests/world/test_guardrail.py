@@ -13,7 +13,7 @@ from wcsim.config import validate
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.lanes import load_world
 from wcsim.errors import ConfigError, GuardrailError, RunError
-from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig, stage
+from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig, parts_of
 from wcsim.report.conditions import conditions
 from wcsim.world.guardrail import VARIABLE, Guardrail
 from wcsim.world.world import World
@@ -127,7 +127,7 @@ def test_a_run_names_it_in_manifest_page_and_rows(folder: str, tmp_path: Path, m
     name = f"{__name__}:make_half"
     monkeypatch.setenv(VARIABLE, name)
     load_world.cache_clear()
-    stage.cache_clear()
+    parts_of.cache_clear()
     try:
         settings = {"name": "x", "world": folder, "task": {"name": "pusht"}, "episodes": 1, "max_steps": 3,
                     "policy": {"kind": "random"}, "fidelity": {"steps": 2}}
@@ -148,4 +148,4 @@ def test_a_run_names_it_in_manifest_page_and_rows(folder: str, tmp_path: Path, m
             ClosedLoop(config).run(tmp_path / "run")
     finally:
         load_world.cache_clear()
-        stage.cache_clear()
+        parts_of.cache_clear()
