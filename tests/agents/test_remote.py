@@ -220,7 +220,7 @@ def test_silence_is_an_error_and_the_next_call_connects_again() -> None:
 
 def test_packages_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "msgpack", None)
-    with pytest.raises(ConfigError, match="needs the extra openpi"):
+    with pytest.raises(ConfigError, match="needs the extra serve or openpi"):
         RemoteSource("ws://localhost:1")(SEEN)
 
 

@@ -46,9 +46,9 @@ class Checked(Protocol):
 
 def check_setting(config: Experiment, policies: Iterable[Checked], fidelities: Iterable[FidelityConfig]) -> None:
     """ConfigError for whatever can be known to be wrong before a run is begun; loads no weights."""
+    spec, _ = read_description(find_world(config.world))
     check_device(config.device)
     task: Task = config.task.build()
-    spec, _ = read_description(find_world(config.world))
     check_world(task, spec)
     for fidelity in fidelities:
         fidelity.build(spec)
