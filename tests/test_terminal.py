@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import redirect_stdout
 from io import StringIO
 
 import pytest
@@ -53,12 +54,12 @@ def test_what_was_given_is_repeated_whole(arguments: list[str]) -> None:
     assert result.stderr.startswith("error: ")
 
 
-def test_paths_and_tables_are_printed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_and_tables_are_printed_as_they_are() -> None:
     screen = StringIO()
-    monkeypatch.setattr(terminal.console, "file", screen)
     table = Table("[red]name", title="[bold]world[/]")
     table.add_row(SAID)
-    terminal.console.print(table)
-    terminal.console.print("report: runs/[red]x/report.html", soft_wrap=True)
+    with redirect_stdout(screen):
+        terminal.console.print(table)
+        terminal.console.print("report: runs/[red]x/report.html", soft_wrap=True)
     for said in ("[red]name", "[bold]world[/]", SAID, "report: runs/[red]x/report.html"):
         assert said in screen.getvalue()
