@@ -11,6 +11,8 @@ from hypothesis import settings
 
 # Read when matplotlib, SDL and huggingface_hub are first imported, hence before any test module is.
 os.environ.update(MPLBACKEND="Agg", SDL_VIDEODRIVER="dummy", HF_HUB_OFFLINE="1")
+# The worlds of tests are tiny: a second thread spins more than it helps.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Scripts import each other by their bare names, and so do tests the helpers beside them.
 TESTS = Path(__file__).parent
