@@ -33,12 +33,7 @@ Hold = Callable[[Observation], np.ndarray]
 
 class Policy(Protocol):
     """Acts in N lanes.  Everything random in a lane follows from the policy's own seed, the number of the lane's
-    episode and the step."""
-
-    @property
-    def reports(self) -> Sequence[ActReport | None]:
-        """What planners say of the last `act`, per lane; None for other policies and for lanes that did not act."""
-        ...
+    episode and the step.  A policy that plans may have `reports`, too; see `reports_of`."""
 
     def reset(self, mask: np.ndarray, episodes: Sequence[Episode]) -> None:
         """Episodes begin in the lanes of `mask` `[N]` bool.  episodes: one per lane; the others' are not read."""
@@ -48,6 +43,12 @@ class Policy(Protocol):
         """The next actions `[N, A]` float64; rows of lanes that are not active are zero and mean nothing.  steps_left:
         ticks until the episodes end at the latest, the next one included; None: not known."""
         ...
+
+
+def reports_of(policy: Policy, lanes: Sequence[int]) -> list[ActReport | None]:
+    """What `policy.reports` says of the last `act` in these lanes; None where the policy says nothing."""
+    reports: Sequence[ActReport | None] | None = getattr(policy, "reports", None)
+    return [None if reports is None else reports[lane] for lane in lanes]
 
 
 class LanePolicy(Protocol):

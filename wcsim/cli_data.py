@@ -80,7 +80,8 @@ def check_command(
             table.add_row(fault.kind, fault.episode or "all", fault.detail)
         if faults:
             console.print(table)
-        console.print(f"{len(faults)} faults: {written}" if faults else f"no faults: {written}", soft_wrap=True)
+        count = "1 fault" if len(faults) == 1 else f"{len(faults) or 'no'} faults"
+        console.print(f"{count}: {written}", soft_wrap=True)
     if faults:
         raise typer.Exit(1)
 

@@ -101,5 +101,8 @@ def imported(path: str, *, what: str) -> Any:
     module, _, name = path.partition(":")
     try:
         return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        hint = "; install its package, or add its folder to PYTHONPATH" if error.name == module.split(".")[0] else ""
+        raise ConfigError(f"{what} cannot be loaded from {path!r}, given as module:Class: {error}{hint}") from error
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{what} cannot be loaded from {path!r}, given as module:Class: {error}") from error

@@ -240,6 +240,9 @@ def test_what_the_task_or_place_lacks_is_said(tmp_path: Path) -> None:
         (parsed(kind="replay", path=str(tmp_path / "none.npy")), nowhere, "cannot read actions from"),
         (parsed(kind="function", function="third_party:nothing"), nowhere, "the function of policy 'function'"),
         (parsed(kind="third_party:Nobody"), nowhere, "policy 'third_party:Nobody' cannot be loaded"),
+        (parsed(kind="nowhere_to_be_found:Mine"), nowhere, "install its package, or add its folder to PYTHONPATH"),
+        (parsed(kind="third_party:Drifter"), nowhere, "a PolicyContext and options {}: missing .*'step'"),
+        (parsed(kind="function", function="third_party:make_source", options={"rich": 1}), nowhere, "called .*rich"),
     ):
         with pytest.raises(ConfigError, match=message):
             config.build(context)

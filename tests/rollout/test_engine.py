@@ -90,6 +90,22 @@ class Wishing:
         return np.repeat(self.wishes[min(len(self.seen), len(self.wishes)) - 1][None], lanes, axis=0)
 
 
+class TwoFunctions:
+    """What the guide asks of a policy, and no more."""
+
+    def reset(self, mask: np.ndarray, episodes: Sequence[Episode]) -> None:
+        """Nothing to forget."""
+
+    def act(self, observations: Any, steps_left: int | None = None) -> np.ndarray:
+        """Stay."""
+        return np.asarray(observations["agent_pos"], np.float64)
+
+
+def test_a_policy_needs_two_functions_alone(task: Task) -> None:
+    recorder = play(task, {"truth": TruthPlace(task)}, TwoFunctions(), acts_in="truth")
+    assert [record.reports for record in recorder.episodes] == [[None] * 3] * 3
+
+
 def test_lanes_that_end_leave_the_batch_and_the_others_go_on(task: Task) -> None:
     def second_ends_first(estimate: Estimate, lanes: np.ndarray) -> np.ndarray:
         return lanes == 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from wcsim.agents.adapters import ChunkedPolicy, Units
+from wcsim.agents.adapters import ChunkedPolicy, Source, Units
 from wcsim.agents.learned import LearnedPolicy, find_policy, load_policy
 from wcsim.agents.lerobot import DEFAULT_NAMES as LEROBOT_NAMES
 from wcsim.agents.lerobot import LeRobotPolicy, load_lerobot
@@ -30,7 +30,7 @@ from wcsim.experiments.planning import (
     StateGoalConfig,
     expert_of,
 )
-from wcsim.experiments.policy_context import PolicyContext, PolicySettings, hold_of, source_files
+from wcsim.experiments.policy_context import PolicyContext, PolicySettings, called, hold_of, source_files
 from wcsim.registry import Registry, attribute
 
 if TYPE_CHECKING:
@@ -223,8 +223,17 @@ class FunctionPolicyConfig(ChunkSettings):
 
     def build(self, context: PolicyContext) -> Policy:
         """The policy."""
-        make = attribute(self.function, what=f"the function of policy {self.name!r}")
-        return self.chunked(context, lambda: make(**self.options))
+        what = f"the function of policy {self.name!r}"
+        make = attribute(self.function, what=what)
+
+        def source() -> Source:
+            made: Source = called(make, what=what, options=self.options)
+            if not callable(made):
+                raise ConfigError(f"{what} must return a function of an observation, got {type(made).__name__}; "
+                                  f"a class with reset and act is named by kind: {self.function!r}")
+            return made
+
+        return self.chunked(context, source)
 
 
 class ExternalPolicyConfig(PolicySettings):
@@ -240,7 +249,8 @@ class ExternalPolicyConfig(PolicySettings):
     def build(self, context: PolicyContext) -> Policy:
         """The policy."""
         with seeded(0):
-            policy: Policy = EXTERNAL.load(self.kind)(context, **self.options)
+            policy: Policy = called(EXTERNAL.load(self.kind), context, what=f"policy {self.name!r}",
+                                    options=self.options)
         return policy
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from inspect import getmodule
+from inspect import getmodule, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,3 +101,15 @@ def observe_of(task: Task) -> Callable[[np.ndarray, Observations], Observations]
         return observations(task, frames, robot, estimate, instructions=before.get("task"))
 
     return observe
+
+
+def called(make: Callable[..., Any], *arguments: Any, what: str, options: Mapping[str, Any]) -> Any:
+    """What `make` returns for these.  ConfigError, which begins with `what`, where it does not take them."""
+    try:
+        signature(make).bind(*arguments, **options)
+    except ValueError:  # some functions written in C do not say what they take
+        pass
+    except TypeError as error:
+        first = "a PolicyContext and " if arguments else ""
+        raise ConfigError(f"{what} is called with {first}options {dict(options)}: {error}") from error
+    return make(*arguments, **options)

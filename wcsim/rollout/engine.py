@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from wcsim.actions import bounds
-from wcsim.agents.policies import Policy, announced
+from wcsim.agents.policies import Policy, announced, reports_of
 from wcsim.envs.observations import Observations, no_robot_state, observations, robot_state
 from wcsim.envs.tasks import Start, Task
 from wcsim.errors import ActionError
@@ -66,7 +66,7 @@ def rollout(
         ended = np.asarray(ends(seen[acts_in].scored, lanes))
         yield Step(step, lanes, actions, clipped, {name: seen[name] for name in places},
                    task.reward(seen[acts_in].scored), ended, spans.ms()["plan"],
-                   [policy.reports[lane] for lane in lanes.tolist()])
+                   reports_of(policy, lanes.tolist()))
         view.look(lanes, seen[acts_in])
         last = step + 1 == max_steps
         for lane in lanes[ended] if not last else lanes:
