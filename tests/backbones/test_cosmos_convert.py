@@ -77,7 +77,7 @@ def test_both_action_forms_load_strictly_and_give_the_same_frames_after_the_roun
         "text_NSE": torch.randn(1, 5, 32, generator=generator), "clean_T": torch.tensor([1.0, 0.0, 0.0, 0.0]),
     }
     with torch.no_grad():
-        assert torch.equal(transformer(**given), torch.nn.Module.float(world.transformer)(**given))
+        torch.testing.assert_close(transformer(**given), torch.nn.Module.float(world.transformer)(**given))
     eager = parse_cache({"preset": "worldcache", "threshold": 9.0}).build()
     verdict = verify_world(tmp_path / "world", eager, NoCache(), steps=6)
     assert verdict.sensitivity > 0
