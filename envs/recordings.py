@@ -125,12 +125,12 @@ class RecordingsTask(BaseTask):
         return Cameras(tuple(Camera(name, *self._size) for name in self._names or ("pixels",)))
 
     @cached_property
-    def fps(self) -> float:  # type: ignore[override]
+    def fps(self) -> float:  # type: ignore[override]  # read when first needed
         """Frames per second."""
         return self._wanted_fps if self._wanted_fps is not None else self.recordings.spec.rate
 
     @cached_property
-    def action(self) -> ActionSpec:  # type: ignore[override]
+    def action(self) -> ActionSpec:  # type: ignore[override]  # read when first needed
         """The convention's, or what the recordings say."""
         return self._convention if self._convention is not None else action_spec(self.recordings)
 

@@ -188,7 +188,7 @@ class RemoteVectorEnv(ImaginedVectorEnv):
     imagines them in one batch."""
 
     single = RemoteEnv
-    envs: list[RemoteEnv]  # type: ignore[assignment]
+    envs: list[RemoteEnv]  # type: ignore[assignment]  # lanes are `single`
 
     def expect(self, actions: Any) -> None:
         """Have the frames of the next actions `[N, k, A]` of all lanes imagined together."""

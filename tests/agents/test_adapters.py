@@ -199,7 +199,7 @@ def test_one_lerobot_model_serves_lanes_that_begin_and_end_at_different_times(op
     policy, episodes = robot(3, **options), [Episode(number, 0) for number in (4, 5, 6)]
     policy.reset(np.ones(3, bool), episodes)
     acted = [policy.act(robot_seen(step, [0, 1, 2])) for step in (0, 1)]
-    assert len(policy._source.policy.calls) == 2 * calls  # type: ignore[attr-defined]
+    assert len(policy._source.policy.calls) == 2 * calls  # type: ignore[attr-defined]  # of a fake in this file
     policy.reset(np.array([False, True, False]), [Episode(9, 0)] * 3)
     acted += [policy.act(robot_seen(step, [0, 1, 2], [True, True, False])) for step in (2, 3)]
     whole = np.array(acted)

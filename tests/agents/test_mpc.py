@@ -122,12 +122,12 @@ def test_an_estimator_adds_errors_of_the_state() -> None:
     agent.reset(Episode(0, 0))
     imagined = np.round(agent.act({"pixels": frame_at(50, 50)}) + 50)
     agent.act({"pixels": frame_at(50, 53)})
-    error = agent.report.error  # type: ignore[union-attr]
+    error = agent.report.error  # type: ignore[union-attr]  # replanned just now
     assert error is not None
     assert error.errors["agent_px"] == error.errors["block_px"] == pytest.approx(np.linalg.norm(imagined - [50, 53]))
     assert error.errors["turn_deg"] == pytest.approx(0.0, abs=1e-9)
     agent.act({"pixels": frame_at(120, 50)})
-    error = agent.report.error  # type: ignore[union-attr]
+    error = agent.report.error  # type: ignore[union-attr]  # replanned just now
     assert error is not None
     assert (error.errors["block_px"], error.errors["turn_deg"]) == (None, None)
     assert error.errors["agent_px"] is not None

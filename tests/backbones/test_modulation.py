@@ -56,7 +56,7 @@ def test_lanes_are_picked_and_repeated():
         torch.testing.assert_close(modulation.repeat(2).of_last(model.norm_out), torch.cat([last, last]))
 
 
-def test_steps_foreseen_are_made_together_and_others_by_themselves():
+def test_steps_of_a_static_schedule_are_made_together_and_others_by_themselves():
     model = transformer()
     sigma, constants = pieces(model, steps=20)
     whole, some = model.modulations(sigma, constants), model.modulations(sigma, constants, [0, 3, 17])

@@ -144,7 +144,7 @@ def test_tensors_are_found_wherever_a_state_keeps_them():
     assert len(list(tensors_in((one, [one, None], {"no": 1})))) == 2
 
 
-def test_a_policy_that_is_weighed_is_still_foreseen(folder):
+def test_a_policy_that_is_weighed_keeps_its_static_schedule(folder):
     """Whether it is decides at which steps the context is read."""
     sweep = {"policy": "wcsim", "context_refresh": 0.2, "knob": "threshold", "values": [0.2]}
     bench = CacheBenchmark(validate(CacheBenchConfig, {**SMALL, "world": str(folder), "sweeps": [sweep]}))

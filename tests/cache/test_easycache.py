@@ -32,7 +32,7 @@ def test_the_rate_spans_from_full_pass_to_full_pass():
     torch.testing.assert_close(decisions[4].drift, torch.tensor([0.15]))
 
 
-def test_before_two_full_passes_nothing_is_foretold():
+def test_before_two_full_passes_nothing_is_predicted():
     still = scalars([1.0] * 6)
     cache = parse_cache({"kind": "easycache", "threshold": 9.0, "min_warmup": 2}).build()
     _, decisions, _ = play(cache, still * torch.arange(1.0, 7.0).view(6, 1, 1, 1), still, still)

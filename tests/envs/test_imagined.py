@@ -150,10 +150,10 @@ def test_a_planner_does_not_share_the_noise_of_the_environment(folder):
     shared, own = env.snapshot().state, env.state
     assert torch.equal(own.latents, shared.latents)
     assert torch.equal(own.frame, shared.frame)
-    (_, foreseen, _), (_, guessed, _) = (
+    (_, same_noise, _), (_, guessed, _) = (
         env.world.advance(state, action[None, None], env.fidelity) for state in (shared, own))
     again = env.world.advance(env.state, action[None, None], env.fidelity)[1]
     env.step(action)
-    assert torch.equal(foreseen[0, 0], env.last_latents)
+    assert torch.equal(same_noise[0, 0], env.last_latents)
     assert not torch.allclose(guessed[0, 0], env.last_latents, atol=1e-2)
     assert torch.equal(guessed, again), "the same guess every time"

@@ -77,7 +77,7 @@ def test_statistics_work_on_stacks() -> None:
         assert together[1, 2] == pytest.approx(float(statistic(real[1, 2], simulated[1, 2])))
 
 
-def test_a_perfect_simulator_agrees_for_certain_and_twins_do_not_differ() -> None:
+def test_a_perfect_simulator_agrees_for_certain_and_equal_policies_do_not_differ() -> None:
     real = rng().random((6, 20)) + np.arange(6)[:, None]
     told = compare(pearson, real, real, real, generator=rng())
     assert (told.first.low, told.first.value, told.first.high) == pytest.approx((1.0, 1.0, 1.0))

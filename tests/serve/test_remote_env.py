@@ -93,14 +93,14 @@ def test_branches_and_anchors(pair):
         env.reset(seed=1)
         env.expect(moves(3))
         env.step(moves(1)[0])
-    twins = list(zip(remote.branch(2), local.branch(2), strict=True))
-    for number, (one, other) in enumerate(twins):
+    branches = list(zip(remote.branch(2), local.branch(2), strict=True))
+    for number, (one, other) in enumerate(branches):
         same_steps(one, other, [*moves(3)[1:], *moves(2, seed=number)])
     frames = np.stack([local.lane.pixels] * 2)
     for env in pair:
         env.anchor(frames, moves(1, seed=7))
     same_steps(remote, local, moves(2, seed=8))
-    for one, _ in twins:
+    for one, _ in branches:
         one.close()
 
 

@@ -73,4 +73,4 @@ def test_state_model_and_decoder_are_a_graph_each_and_the_numbers_stay():
         torch.testing.assert_close(again, latents, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(compiled.model_memory, after.model_memory, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(world.decode(latents).astype(int), pictures, atol=1)
-        assert counter.frame_count == 5, "all blocks; their modulation; what is foretold; what is read; the decoder"
+        assert counter.frame_count == 5, "all blocks; their modulation; the predicted state; what is read; the decoder"
