@@ -227,8 +227,10 @@ class Imagination(Inputs):
 
 
 def check_world(task: Task, spec: WorldSpec) -> None:
-    """ConfigError unless a world imagines this task's frames under this task's actions."""
-    if spec.task != task.name or spec.frame_size != task.frame_size:
+    """ConfigError unless a world imagines this task's frames under this task's actions.  The world names the task, or,
+    where it was trained by `module:Class`, its class."""
+    names = (task.name, f"{type(task).__module__}:{type(task).__qualname__}")
+    if spec.task not in names or spec.frame_size != task.frame_size:
         raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
                           f"{task.name!r} at {list(task.frame_size)}")
     if spec.fps != task.fps:

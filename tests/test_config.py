@@ -84,3 +84,8 @@ def test_the_name_of_a_run_stays_below_runs(name: str) -> None:
 def test_a_name_is_kept(name: str) -> None:
     settings = {"name": name, "world": "w", "task": {"name": "t"}, "policy": {"kind": "hold"}}
     assert validate(ClosedLoopConfig, settings).name == name
+
+
+def test_a_misspelt_name_is_told_its_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean pusht_mpc"):
+        read_yaml("pusht_mcp")

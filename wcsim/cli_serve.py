@@ -28,7 +28,7 @@ def serve(
     compiled: Annotated[bool, typer.Option("--compiled", help="Compile the world with torch.compile.")] = False,
 ) -> None:
     """Serve a world to remote environments, and a page to drive it by hand."""
-    with one_line_errors():
+    with one_line_errors([task.partition(":")[0]] if task and ":" in task else None):
         _check_extra()
         from wcsim.serve.access import access_of
         from wcsim.serve.app import Service, make_server

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
@@ -64,7 +65,8 @@ def read_yaml(name: str) -> dict[str, Any]:
     else:
         known = sorted(file.name.removesuffix(".yaml") for file in files("wcsim.configs").iterdir()
                        if file.name.endswith(".yaml"))
-        raise ConfigError(f"config {name!r} is neither a file nor packaged; packaged: {', '.join(known)}")
+        near = "".join(f"did you mean {match}? " for match in get_close_matches(name, known, n=1))
+        raise ConfigError(f"config {name!r} is neither a file nor packaged; {near}packaged: {', '.join(known)}")
     loaded = parse_yaml(content, what=f"config {name!r}")
     if not isinstance(loaded, dict):
         raise ConfigError(f"config {name!r} holds {type(loaded).__name__}, not a mapping")

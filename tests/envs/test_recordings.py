@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,9 @@ def test_a_world_that_disagrees_is_refused(folder: str, change: dict[str, Any], 
                      4, 4, 1.0, 0.0, 4)
     if words is None:
         check_world(task, spec)
+        check_world(task, replace(spec, task="wcsim.envs.recordings:RecordingsTask"))  # trained by module:Class
+        with pytest.raises(ConfigError, match="imagines task 'other'"):
+            check_world(task, replace(spec, task="other"))
     else:
         with pytest.raises(ConfigError, match=words):
             check_world(task, spec)
