@@ -86,6 +86,11 @@ def test_a_name_is_kept(name: str) -> None:
     assert validate(ClosedLoopConfig, settings).name == name
 
 
+def test_a_misspelt_key_is_told_its_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"polices is unknown; known: .*; did you mean policy\?"):
+        validate(ClosedLoopConfig, {"polices": []})
+
+
 def test_a_misspelt_name_is_told_its_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean pusht_mpc"):
         read_yaml("pusht_mcp")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -14,6 +14,9 @@ from wcsim.cli_data import data
 from wcsim.cli_serve import serve
 from wcsim.progress import progress
 from wcsim.terminal import Allow, Fork, Overrides, console, one_line_errors, run_directory
+
+if TYPE_CHECKING:
+    from wcsim.config import StrictConfig
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(bench, name="bench")
@@ -40,6 +43,26 @@ Out = Annotated[Path | None, typer.Option(help="Run directory, new or to go on w
 Workers = Annotated[int, typer.Option(min=1, help="Processes to share the work.")]
 
 
+def typed_config(name: str, settings: list[str] | None, command: str) -> StrictConfig:
+    """The typed configuration of a command; ConfigError names the command that it is for, where it is for another."""
+    from wcsim.config import override, read_yaml, validate
+    from wcsim.errors import ConfigError
+    from wcsim.experiments.budget_config import BudgetConfig
+    from wcsim.experiments.closed_loop import ClosedLoopConfig
+    from wcsim.experiments.evaluation import EvaluationConfig
+    from wcsim.experiments.goals import GoalsConfig
+
+    given = override(read_yaml(name), settings or [])
+    models = {"run": GoalsConfig if given.get("kind") == "goals" else ClosedLoopConfig,
+              "evaluate": EvaluationConfig, "budget": BudgetConfig}
+    known = {other: set(given) <= set(model.model_fields) for other, model in models.items()}
+    if not known[command] and any(known.values()):
+        fitting = next(other for other, fits in known.items() if fits)
+        raise ConfigError(f"{name} is a configuration of `wcsim {fitting}`, not of `wcsim {command}`")
+    model: type[StrictConfig] = models[command]
+    return validate(model, given)
+
+
 @app.command()
 def run(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged configuration.")],
@@ -48,17 +71,17 @@ def run(
 ) -> None:
     """Run a closed loop, or goals, and write its report; goes on where it was interrupted."""
     with one_line_errors(allow):
-        from wcsim.config import override, read_yaml, validate
         from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
         from wcsim.experiments.executor import local
         from wcsim.experiments.goals import GoalRuns, GoalsConfig
 
-        given = override(read_yaml(config), settings or [])
+        typed = typed_config(config, settings, "run")
         experiment: ClosedLoop | GoalRuns
-        if given.get("kind") == "goals":
-            experiment = GoalRuns(validate(GoalsConfig, given))
+        if isinstance(typed, GoalsConfig):
+            experiment = GoalRuns(typed)
         else:
-            experiment = ClosedLoop(validate(ClosedLoopConfig, given))
+            assert isinstance(typed, ClosedLoopConfig)
+            experiment = ClosedLoop(typed)
         path = run_directory(out, experiment.config.name, fork=fork)
         with progress("episodes") as shown:
             experiment.run(path, executor=local(workers), progress=shown.count)
@@ -73,11 +96,11 @@ def evaluate(
 ) -> None:
     """Rank policies in the truth, in a world and in the cached world; goes on where it was interrupted."""
     with one_line_errors(allow):
-        from wcsim.config import override, read_yaml, validate
         from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
         from wcsim.experiments.executor import local
 
-        typed = validate(EvaluationConfig, override(read_yaml(config), settings or []))
+        typed = typed_config(config, settings, "evaluate")
+        assert isinstance(typed, EvaluationConfig)
         path = run_directory(out, typed.name, fork=fork)
         with progress("batches") as shown:
             Evaluation(typed).run(path, executor=local(workers), progress=shown.count)
@@ -95,12 +118,12 @@ def budget(
 ) -> None:
     """Sweep a planner's deadline and delay; goes on where it was interrupted."""
     with one_line_errors(allow):
-        from wcsim.config import override, read_yaml, validate
         from wcsim.experiments.budget_config import BudgetConfig
         from wcsim.experiments.budget_sweep import BudgetSweep, advice
         from wcsim.experiments.executor import local
 
-        typed = validate(BudgetConfig, override(read_yaml(config), settings or []))
+        typed = typed_config(config, settings, "budget")
+        assert isinstance(typed, BudgetConfig)
         path = run_directory(out, typed.name, fork=fork)
         with progress("episodes") as shown:
             run = BudgetSweep(typed).run(path, executor=local(workers), progress=shown.count)

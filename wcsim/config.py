@@ -115,7 +115,11 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         owner = _model_at(model, item["loc"][:-1])
-        return f"{path} is unknown; known: {', '.join(owner.model_fields)}" if owner else f"{path} is unknown"
+        if owner is None:
+            return f"{path} is unknown"
+        close = get_close_matches(str(item["loc"][-1]), owner.model_fields, n=1)
+        near = "".join(f"; did you mean {match}?" for match in close)
+        return f"{path} is unknown; known: {', '.join(owner.model_fields)}{near}"
     if item["type"] == "missing":
         return f"{path} is required"
     message = item["msg"].removeprefix("Value error, ")

@@ -49,3 +49,15 @@ def test_bad_settings_are_one_line_and_write_nothing(command: str, tmp_path: Pat
     assert result.exit_code == 2
     assert "startz is unknown" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("command", "config", "right"), [
+    ("run", "pusht_evaluate", "evaluate"), ("run", "pusht_budget", "budget"), ("evaluate", "pusht_mpc", "run"),
+    ("budget", "pusht_goals", "run"),
+])
+def test_a_configuration_of_another_command_is_named(command: str, config: str, right: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [command, config, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert f"{config} is a configuration of `wcsim {right}`, not of `wcsim {command}`" in said
+    assert not (tmp_path / "run").exists()
