@@ -7,6 +7,7 @@ so a failure is repeated by that number alone.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -34,8 +35,8 @@ from wcsim.strict_yaml import parse_yaml
 from wcsim.world.checkpoints import hash_files, load_parts, load_state, load_texts
 from wcsim.world.world import World
 
-FAST, SLOW, SECONDS = 500, 20_000, 20
-"""Inputs of a kind in a quick round, inputs of all kinds in a slow one, and what one input may take."""
+FAST, SLOW, SECONDS = 500, int(os.environ.get("WCSIM_FUZZ", "6000")), 20
+"""Inputs of a kind in a quick round, inputs of all kinds in a slow one (more by `WCSIM_FUZZ`), and seconds for one."""
 
 STRANGE: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63 - 1, -(2**63), 0.5, -1.5, 1e308,
