@@ -74,8 +74,8 @@ class World:
     ) -> World:
         """A shipped world by name, or any world folder by path; verified first (CheckpointError).  compiled: see
         `wcsim.world.compiled.compile_world`."""
-        folder = find_world(name)
         check_device(device)
+        folder = find_world(name)
         spec, transformer, codec = load_parts(folder)
         transformer.set_precision(dtype)
         state_model = load_state(folder, spec, transformer)
