@@ -15,7 +15,7 @@ from arm_recordings import SPEC, taken, write
 from wcsim.cameras import Cameras
 from wcsim.data.faults import KINDS
 from wcsim.data.recordings import RECORDINGS, open_recordings
-from wcsim.experiments.closed_loop import TaskConfig
+from wcsim.experiments.task_config import TaskConfig
 
 PAGE = (Path(__file__).parents[2] / "docs/data.md").read_text("utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.DOTALL)

@@ -15,8 +15,8 @@ from wcsim.agents.mpc import MPCConfig
 from wcsim.agents.planners import PlannerName
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import RunName, StrictConfig
-from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.policies import StateGoalConfig
+from wcsim.experiments.task_config import TaskConfig
 from wcsim.timing.clock import LatencyConfig
 
 

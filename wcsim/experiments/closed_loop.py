@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from inspect import getmodule
 from json import dumps, loads
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,12 +23,13 @@ from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.none import NoCache
 from wcsim.config import RunName, StrictConfig, validate
 from wcsim.envs.lanes import load_world
-from wcsim.envs.tasks import Task, make_task
+from wcsim.envs.tasks import Task
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
 from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.experiments.summary import summarise
+from wcsim.experiments.task_config import TaskConfig
 from wcsim.metrics.horizon import error_rows
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
@@ -39,25 +39,6 @@ from wcsim.world.world import World
 
 WORLDS = ("cached", "uncached")
 PLACES = ("truth", *WORLDS)
-
-
-class TaskConfig(StrictConfig):
-    """A task by its name or `module:Class`, and its options."""
-
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    def build(self) -> Task:
-        """The task."""
-        return make_task(self.name, **self.options)
-
-    def files(self) -> dict[str, Path]:
-        """What the task reads, such as recordings, by file name; of a task from outside its module, too."""
-        task = self.build()
-        module = getmodule(type(task))
-        source = None if module is None or module.__name__.startswith("wcsim.") else module.__file__
-        own = {} if source is None else {"module": Path(source)}
-        return own | {path.name: path for path in task.files()}
 
 
 class ClosedLoopConfig(StrictConfig):

@@ -24,7 +24,6 @@ from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task
 from wcsim.errors import ConfigError
 from wcsim.estimate import Estimate, Goal
-from wcsim.experiments.closed_loop import TaskConfig
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.goal_audit import DrawConfig, Scoring, audit
 from wcsim.experiments.goal_starts import GoalStart, goal_start
@@ -32,6 +31,7 @@ from wcsim.experiments.goals_summary import COLUMNS, summarise
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
 from wcsim.experiments.manifests import check_setting, manifest_of
 from wcsim.experiments.policies import ExpertPolicyConfig, MPCPolicyConfig, PolicyConfig, PolicyContext
+from wcsim.experiments.task_config import TaskConfig
 from wcsim.rollout.engine import rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
 from wcsim.rollout.sinks import Recorded, Recorder, guarded, listen

@@ -7,20 +7,18 @@ compared: it follows from what is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.envs.lanes import check_world
 from wcsim.envs.tasks import Task
 from wcsim.experiments.inputs import inputs_of
+from wcsim.experiments.task_config import TaskConfig
 from wcsim.runs.manifest import make_manifest
 from wcsim.types import WorldSpec
 from wcsim.world.checkpoints import find_world, read_description
 from wcsim.world.checks import check_device
 from wcsim.world.guardrail import guardrail_name
-
-if TYPE_CHECKING:
-    from wcsim.experiments.closed_loop import TaskConfig
 
 
 class Experiment(Protocol):
