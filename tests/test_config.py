@@ -86,6 +86,12 @@ def test_a_name_is_kept(name: str) -> None:
     assert validate(ClosedLoopConfig, settings).name == name
 
 
+def test_a_long_value_is_cut_in_its_error() -> None:
+    with pytest.raises(ConfigError) as told:
+        validate(ClosedLoopConfig, {"episodes": "x" * 10_000})
+    assert len(str(told.value)) < 2_000
+
+
 def test_a_misspelt_key_is_told_its_nearest() -> None:
     with pytest.raises(ConfigError, match=r"polices is unknown; known: .*; did you mean policy\?"):
         validate(ClosedLoopConfig, {"polices": []})

@@ -125,7 +125,12 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     # A nested parser has named its own path and values already.
     return message if isinstance(item.get("ctx", {}).get("error"), ConfigError) else (
-        f"{path}: {message}, given {item['input']!r}")
+        f"{path}: {_short(message)}, given {_short(repr(item['input']))}")
+
+
+def _short(text: str, most: int = 500) -> str:
+    """A text that may hold a whole document, for one line."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} letters)"
 
 
 def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] | None:
