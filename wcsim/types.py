@@ -142,16 +142,18 @@ class BlockStack(Protocol):
     """The transformer at one denoise step, opened for a cache policy: tokens in, blocks in any range, velocity out.
 
     lanes: number of lanes N.  depth: number of blocks.  grid: latent frames, token rows, token columns; tokens are
-    ordered so.  branches: how many guided branches share the tokens: of every frame first the one, then the next, so
-    that `grid[0]` counts each frame once per branch.  context: how many of those leading frames are clean history,
-    constant over the denoise steps; 0 where its keys and values are cached (`Fidelity.context_refresh`), since the
-    tokens are then those of the other frames alone.
+    ordered so.  tail: tokens behind the grid, which are no place of any frame (actions, where they are tokens).
+    branches: how many guided branches share the tokens: of every frame first the one, then the next, so that `grid[0]`
+    counts each frame once per branch, and the tail has that of each branch.  context: how many of those leading frames
+    are clean history, constant over the denoise steps; 0 where its keys and values are cached
+    (`Fidelity.context_refresh`), since the tokens are then those of the other frames alone.
     sigma, next_sigma: noise level of the other frames at this step and after it, in [0, 1].
     """
 
     lanes: int
     depth: int
     grid: tuple[int, int, int]
+    tail: int
     branches: int
     context: int
     sigma: float

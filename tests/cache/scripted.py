@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,9 +16,9 @@ class ScriptedStack:
 
     def __init__(
         self, tokens: Tensor, amounts: list[Tensor], grid: tuple[int, int, int] = (1, 1, 1), context: int = 0,
-        sigma: float = 1.0, next_sigma: float = 0.0, branches: int = 1,
+        sigma: float = 1.0, next_sigma: float = 0.0, branches: int = 1, tail: int = 0,
     ) -> None:  # fmt: skip
-        self.depth, self.grid, self.context = len(amounts), grid, context
+        self.depth, self.grid, self.context, self.tail = len(amounts), grid, context, tail
         self.sigma, self.next_sigma, self.branches = sigma, next_sigma, branches
         self.lanes, self.amounts, self._tokens = len(tokens), amounts, tokens
         self.block_lanes = self.embedded = 0
@@ -42,7 +44,7 @@ class ScriptedStack:
 
 
 def play(
-    policy: CachePolicy, tokens_SNLD: Tensor, probe_SNLD: Tensor, output_SNLD: Tensor, **stack: object
+    policy: CachePolicy, tokens_SNLD: Tensor, probe_SNLD: Tensor, output_SNLD: Tensor, **stack: Any
 ) -> tuple[Tensor, list[Decision], list[ScriptedStack]]:
     """A denoise loop over a stack of two blocks, tokens to probe to output; returns the outputs `[S, N, L, D]`.  The
     noise level falls in equal steps from 1 to 0."""
@@ -50,8 +52,8 @@ def play(
     steps = len(tokens_SNLD)
     state = policy.init(tokens_SNLD.shape[1], steps)
     for step, (z, p, o) in enumerate(zip(tokens_SNLD, probe_SNLD, output_SNLD, strict=True)):
-        sigma = {"sigma": 1 - step / steps, "next_sigma": 1 - (step + 1) / steps}
-        stacks.append(ScriptedStack(z, [p - z, o - p], **sigma, **stack))
+        stacks.append(ScriptedStack(z, [p - z, o - p], sigma=1 - step / steps, next_sigma=1 - (step + 1) / steps,
+                                    **stack))
         output, state, decision = policy.forward(stacks[-1], step, state)
         outputs.append(output)
         decisions.append(decision)

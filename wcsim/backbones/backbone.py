@@ -5,7 +5,8 @@ and no model is implemented twice.  What is constant is made once: texts per wor
 `modulations` for all its steps.  Conventions that every backbone keeps:
 
 - Latents are `[N, C, T, h, w]`.  Clean context frames come first, noisy ones behind them; `clean` says which is which.
-- Tokens are `[N, L, D]`, ordered by frame, row and column; every frame has equally many.
+- Tokens are `[N, L, D]`, ordered by frame, row and column; every frame has equally many.  Behind them a backbone may
+  have tokens of no frame, its `tail`.
 - Noise is rectified flow's: x = (1 - s) clean + s noise, s in [0, 1] per frame.  The head gives the velocity
   noise - clean.
 - Actions are `[N, T, F]` features (`wcsim.actions`), one vector per latent frame; `known` says where there is one.
@@ -80,6 +81,11 @@ class Constants(Protocol):
         """The `Text`."""
         ...
 
+    @property
+    def tail(self) -> int:
+        """Tokens behind those of the frames."""
+        ...
+
 
 class Conditioning(Protocol):
     """What every block reads beside the tokens at one denoise step."""
@@ -89,7 +95,7 @@ class Conditioning(Protocol):
         ...
 
     def since(self, frame: int) -> Self:
-        """That of the frames from number `frame` on."""
+        """That of the frames from number `frame` on, and of the tail."""
         ...
 
     def branch(self, text: Any, count: int) -> Self:

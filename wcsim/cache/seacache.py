@@ -9,8 +9,8 @@ after the other, by
 the optimal filter for content of power |f|^-p up to a factor, which drops out as the whole filter is scaled to mean 1.
 It differs in that steps of the warm-up are filtered too (there, the first comparison is with an unfiltered one), and
 that context frames, which are clean, are filtered as if they were noisy.  Guided branches are filtered each by itself,
-though their frames alternate.  The form that Cosmos 3 runs continues the
-residual in a straight line and skips at most twice: `{preset: seacache, threshold: 0.25, order: 1, max_skips: 2,
+though their frames alternate; tokens that belong to no frame are not watched.  The form that Cosmos 3 runs continues
+the residual in a straight line and skips at most twice: `{preset: seacache, threshold: 0.25, order: 1, max_skips: 2,
 min_warmup: 2}`.  Easy to get wrong: at s = 1 nothing but the mean is left.
 """
 
@@ -59,7 +59,8 @@ class SeaCache(InputGate):
 
     def _watch(self, stack: BlockStack, tokens: Tensor, probe: Tensor) -> Tensor:
         frames, rows, columns = stack.grid[0] // stack.branches, *stack.grid[1:]
-        places = stack.modulated(tokens).float().unflatten(1, (frames, stack.branches, rows, columns))
+        read = stack.modulated(tokens).float()
+        places = read[:, : read.shape[1] - stack.tail].unflatten(1, (frames, stack.branches, rows, columns))
         response = wiener_filter((frames, rows, columns), stack.sigma, self.config.power, tokens.device)
         spectrum = torch.fft.fftn(places, dim=(1, 3, 4)) * response[:, None, :, :, None]
         tokens_NLD: Tensor = torch.fft.ifftn(spectrum, dim=(1, 3, 4)).real.flatten(1, 4)

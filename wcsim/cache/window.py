@@ -21,8 +21,8 @@ from wcsim.cache.reuse import Split
 class Window:
     """Residuals of the last (1) and second-last (2) full computation of every lane.
 
-    r: output minus embedded tokens, `[N, L, D]`.  q: probe minus embedded tokens, without the leading ones that `push`
-    leaves out.  After only one computation both entries are it.
+    r: output minus embedded tokens, `[N, L, D]`.  q: probe minus embedded tokens, of the tokens that `push`
+    is told to read.  After only one computation both entries are it.
     """
 
     r1: Tensor
@@ -32,15 +32,16 @@ class Window:
 
 
 def push(
-    window: Window | None, split: Split, tokens: Tensor, probe: Tensor, output: Tensor, *, unread: int = 0
+    window: Window | None, split: Split, tokens: Tensor, probe: Tensor, output: Tensor, *,
+    read: slice = slice(None),
 ) -> Window:
     """The window after a step: lanes that computed add their residuals (eq. 7), lanes that reused keep theirs.
 
-    unread: leading tokens whose probe residual is never read.
+    read: the tokens whose probe residual is read.
     """
     if window is not None and not split.any_miss:
         return window
-    r, q = output - tokens, probe[:, unread:] - tokens[:, unread:]
+    r, q = output - tokens, probe[:, read] - tokens[:, read]
     if window is None:
         return Window(r, r, q, q)
     return Window(

@@ -112,15 +112,16 @@ class WorldCache(Gated[Memory]):
 
     def _decide(self, now: Moment, state: State[Memory], memory: Memory) -> tuple[Decision, Predict]:
         config, window, skip = self.config, memory.window, self.config.unmeasured(now.stack)
-        unread = config.unread(now.stack)
-        residuals = (now.probe[:, unread:] - now.tokens[:, unread:], window.q1, window.q2)
+        unread, end = config.unread(now.stack), now.tokens.shape[1] - now.stack.tail
+        residuals = (now.probe[:, unread:end] - now.tokens[:, unread:end], window.q1, window.q2)
         q, q1, q2 = (x[:, skip - unread :] for x in residuals)
         if config.gain == "lane":
             gain = measured = self._gain(q, q1, q2)[:, None]
         else:
-            parts = now.stack.grid[0] if config.gain == "frame" else now.tokens.shape[1]
+            parts = now.stack.grid[0] if config.gain == "frame" else end
             gain = self._gain(*(x.unflatten(1, (parts, -1)) for x in residuals))
-            measured = gain[:, skip * parts // now.tokens.shape[1] :]
+            measured = gain[:, skip * parts // end :]
+            gain = with_tail(gain, end // parts, now.stack.tail)
         if config.error is None:
             decision = self._by_drift(now, state, memory, measured.mean(1))
         else:
@@ -142,10 +143,11 @@ class WorldCache(Gated[Memory]):
         if config.beta_s > 0:
             places = p_ref.unflatten(1, (-1, stack.grid[1] * stack.grid[2]))
             weights = saliency_weights(places, config.beta_s, config.saliency, normalise=config.normalise_weights)
-        drift = relative_drift(now.probe[:, skip:], p_ref, weights)
+        end = now.tokens.shape[1] - stack.tail
+        drift = relative_drift(now.probe[:, skip:end], p_ref, weights)
         change = torch.zeros_like(drift)
         if config.alpha > 0 and memory.z_ref is not None:
-            change = relative_drift(now.tokens[:, skip:], memory.z_ref)
+            change = relative_drift(now.tokens[:, skip:end], memory.z_ref)
         drift, change, gain = torch.stack([drift, change, gain]).cpu()  # the only host read of a denoise step
         motion = velocity(change, now.elapsed if config.velocity == "anchor" else 1)
         threshold = adaptive_threshold(config.threshold, config.alpha, motion, config.growth(now.step, state.num_steps))
@@ -172,19 +174,28 @@ class WorldCache(Gated[Memory]):
     def _remember(self, now: Moment, memory: Memory | None, split: Split, output: Tensor) -> Memory:
         config, skip = self.config, self.config.unmeasured(now.stack)
         before = memory.window if memory else None
-        window = push(before, split, now.tokens, now.probe, output, unread=config.unread(now.stack))
+        end = now.tokens.shape[1] - now.stack.tail
+        read = slice(config.unread(now.stack), end)
+        window = push(before, split, now.tokens, now.probe, output, read=read)
         measures, z_ref, p_ref = config.error is None, None, None
         if measures and config.alpha > 0:
-            z_ref = _from(now.tokens, skip)
+            z_ref = _part(now.tokens, skip, end)
             if memory and memory.z_ref is not None and config.velocity == "anchor":
                 z_ref = split.update(memory.z_ref, z_ref)
         if measures:
-            p_ref = _from(now.probe, skip)
+            p_ref = _part(now.probe, skip, end)
             if memory and memory.p_ref is not None and config.drift == "anchor":
                 p_ref = split.update(memory.p_ref, p_ref)
         return Memory(window, z_ref, p_ref)
 
 
-def _from(tokens_NLD: Tensor, first: int) -> Tensor:
-    """The tokens from `first` on, without holding on to the others."""
-    return tokens_NLD[:, first:].clone() if first else tokens_NLD
+def with_tail(gain_NG: Tensor, places: int, tail: int) -> Tensor:
+    """Gains of so many places each, and behind them one for each of `tail` tokens, their mean; as they are without."""
+    if not tail:
+        return gain_NG
+    return torch.cat([gain_NG.repeat_interleave(places, 1), gain_NG.mean(1, keepdim=True).expand(-1, tail)], dim=1)
+
+
+def _part(tokens_NLD: Tensor, first: int, end: int) -> Tensor:
+    """The tokens from `first` to `end`, without holding on to the others."""
+    return tokens_NLD if not first and end == tokens_NLD.shape[1] else tokens_NLD[:, first:end].clone()

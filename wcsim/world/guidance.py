@@ -92,15 +92,22 @@ def alone(decision: Decision) -> Decision:
     return replace(decision, by_branch=by_branch)
 
 
-def beside(tokens_bNLD: Sequence[Tensor], frames: int) -> Tensor:
-    """Branches `[N, L, D]` as `[N, b L, D]`: of each frame first the one, then the other."""
+def beside(tokens_bNLD: Sequence[Tensor], frames: int, tail: int = 0) -> Tensor:
+    """Branches `[N, L, D]` as `[N, b L, D]`: of each frame first the one, then the other; so, too, of their last `tail`
+    tokens, which belong to no frame."""
     if len(tokens_bNLD) == 1:
         return tokens_bNLD[0]
-    return torch.stack([tokens.unflatten(1, (frames, -1)) for tokens in tokens_bNLD], dim=2).flatten(1, 3)
+    size = tokens_bNLD[0].shape[1] - tail
+    grids = torch.stack([tokens[:, :size].unflatten(1, (frames, -1)) for tokens in tokens_bNLD], dim=2).flatten(1, 3)
+    return torch.cat([grids, *(tokens[:, size:] for tokens in tokens_bNLD)], dim=1) if tail else grids
 
 
-def apart(tokens: Tensor, frames: int, branches: int) -> Sequence[Tensor]:
+def apart(tokens: Tensor, frames: int, branches: int, tail: int = 0) -> Sequence[Tensor]:
     """Undo `beside`."""
     if branches == 1:
         return (tokens,)
-    return tuple(branch.flatten(1, 2) for branch in tokens.unflatten(1, (frames, branches, -1)).unbind(2))
+    size = tokens.shape[1] - branches * tail
+    grids = [branch.flatten(1, 2) for branch in tokens[:, :size].unflatten(1, (frames, branches, -1)).unbind(2)]
+    if not tail:
+        return tuple(grids)
+    return tuple(torch.cat(both, dim=1) for both in zip(grids, tokens[:, size:].chunk(branches, dim=1), strict=True))

@@ -45,10 +45,10 @@ class DenoiseStep:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Frames, rows and columns of tokens."""
+        """Frames, rows and columns of tokens; a patch that reaches over the edge counts."""
         frames, height, width = self.latents_NCThw.shape[2:]
         patch_h, patch_w = self.transformer.geometry.patch
-        return frames, height // patch_h, width // patch_w
+        return frames, -(-height // patch_h), -(-width // patch_w)
 
     @cached_property
     def embedded(self) -> tuple[Tensor, Conditioning]:
@@ -86,6 +86,8 @@ class TransformerStack:
         self._hidden = 0 if cache is None else step.context
         self._frames, self._places = frames - self._hidden, rows * columns
         self.grid = (self._frames * self.branches, rows, columns)
+        self._tail = step.constants.tail
+        self.tail = self._tail * self.branches
         self.context = (step.context - self._hidden) * self.branches
         self.sigma, self.next_sigma = step.sigmas
         self.blocks = torch.zeros(self.lanes, dtype=torch.int64, device=step.latents_NCThw.device)
@@ -94,7 +96,8 @@ class TransformerStack:
     @property
     def tokens(self) -> Tensor:
         """See `wcsim.types.BlockStack`."""
-        return beside([self._step.embedded[0][:, self._hidden * self._places :]] * self.branches, self._frames)
+        own = self._step.embedded[0][:, self._hidden * self._places :]
+        return beside([own] * self.branches, self._frames, self._tail)
 
     def run(self, tokens: Tensor, first: int, last: int, lanes: Tensor | None = None) -> Tensor:
         """See `wcsim.types.BlockStack`."""
@@ -119,7 +122,7 @@ class TransformerStack:
 
     def velocity(self, tokens: Tensor) -> Tensor:
         """See `wcsim.types.BlockStack`."""
-        branches = apart(tokens, self._frames, self.branches)
+        branches = apart(tokens, self._frames, self.branches, self._tail)
         return torch.stack([self._step.velocity(branch, self._hidden) for branch in branches], dim=1)
 
     def _run(self, first: int, last: int, tokens: Tensor, given: Conditioning, rows: Rows) -> Tensor:
@@ -152,7 +155,7 @@ class TransformerStack:
     ) -> Tensor:
         """`act` on every pass: its branches as one batch, branch after branch; it is given tokens, what blocks read
         beside those of all frames, and the rows."""
-        branches, done, before = list(apart(tokens, self._frames, self.branches)), list[Tensor](), 0
+        branches, done, before = list(apart(tokens, self._frames, self.branches, self._tail)), list[Tensor](), 0
         for given, count in self._passes:
             if lanes is not None:
                 given = given.select(repeated(lanes, 0, count, self.lanes))
@@ -160,4 +163,4 @@ class TransformerStack:
             done += act(some, given, rows_of(lanes, before, count, self.lanes)).chunk(count)
             before += count
             del branches[:count]
-        return beside(done, self._frames)
+        return beside(done, self._frames, self._tail)

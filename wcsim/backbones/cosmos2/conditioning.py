@@ -25,6 +25,11 @@ class Constants:
     position: Position
     control: Tensor | None = None
 
+    @property
+    def tail(self) -> int:
+        """No tokens but those of the frames."""
+        return 0
+
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
