@@ -8,17 +8,18 @@ Shapes: k actions of a chunk, A action.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from wcsim.agents.policies import Hold, Observation, PerLane
-from wcsim.agents.randomness import seeded
+from wcsim.agents.policies import Hold, Observation, Observations, Policy, active_of, masked
+from wcsim.agents.randomness import SeededPolicy, seeded
 from wcsim.errors import ActionError, ConfigError
 from wcsim.estimate import Episode
 
 if TYPE_CHECKING:
+    from wcsim.agents.reports import ActReport
     from wcsim.types import ActionSpec
 
 Source = Callable[[Observation], np.ndarray]
@@ -111,36 +112,51 @@ class Predictor(Protocol):
     ) -> tuple[np.ndarray, Any]: ...
 
 
-class Predicting:
-    """A `Source` of an object with Stable-Baselines3's `predict`, recurrent or not.
+def reading(model: Predictor) -> Callable[[Observations], Any]:
+    """What of the observations a model with a space of named entries was trained on.  ConfigError for another space."""
+    names = list(getattr(getattr(model, "observation_space", None), "spaces", None) or ())
+    if not names:
+        raise ConfigError("the model was trained on observations without names; give read, a function of the "
+                          "observations that returns what it was trained on")
+    return lambda seen: {name: part(seen, name) for name in names}
 
-    read: the part of the observation that it was trained on.
-    """
 
-    def __init__(self, model: Predictor, *, read: Callable[[Observation], Any] = dict, deterministic: bool = True
-                 ) -> None:
+class PredictingPolicy:
+    """A `Policy` of an object with Stable-Baselines3's `predict`, recurrent or not: one call for all lanes."""
+
+    def __init__(self, model: Predictor, action: ActionSpec, num_lanes: int, *, read: Callable[[Observations], Any],
+                 deterministic: bool = True) -> None:
         self._model, self._read, self._deterministic = model, read, deterministic
-        self.restart()
+        self._dim, self._state, self._begins = action.dim, None, np.ones(num_lanes, bool)
+        self.reports: Sequence[ActReport | None] = [None] * num_lanes
 
-    def restart(self) -> None:
-        """An episode begins."""
-        self._state: Any = None
-        self._begins = True
+    def reset(self, mask: np.ndarray, episodes: Sequence[Episode]) -> None:
+        """See `Policy`."""
+        self._begins[masked(mask, episodes, len(self._begins))] = True
 
-    def __call__(self, observation: Observation) -> np.ndarray:
-        """Its action `[A]`."""
-        action, self._state = self._model.predict(
-            self._read(observation), state=self._state, episode_start=np.array([self._begins]),
-            deterministic=self._deterministic)
-        self._begins = False
-        return np.asarray(action)
+    def act(self, observations: Observations, steps_left: int | None = None) -> np.ndarray:
+        """See `Policy`."""
+        lanes = len(self._begins)
+        active = active_of(observations, lanes)
+        seen = self._read({key: value for key, value in observations.items() if key != "active"})
+        answer, self._state = self._model.predict(
+            seen, state=self._state, episode_start=self._begins.copy(), deterministic=self._deterministic)
+        self._begins[:] = False
+        actions = np.asarray(answer, np.float64)
+        if actions.shape != (lanes, self._dim) or not np.isfinite(actions).all():
+            raise ActionError(f"predict must return finite [{lanes}, {self._dim}], got {list(actions.shape)}")
+        return np.where(active[:, None], actions, 0.0)
 
 
 def sb3_policy(
-    model: Predictor, action: ActionSpec, *, num_lanes: int = 1, read: Callable[[Observation], Any] = dict,
+    model: Predictor, action: ActionSpec, *, num_lanes: int = 1, read: Callable[[Observations], Any] | None = None,
     deterministic: bool = True, seed: int = 0,
-) -> PerLane:
-    """A Stable-Baselines3 model as a policy of `num_lanes` lanes, each with its own recurrent state; its `predict`
-    already speaks the environment's units."""
-    sources = [Predicting(model, read=read, deterministic=deterministic) for _ in range(num_lanes)]
-    return PerLane([ChunkedPolicy(source, action, restart=source.restart, seed=seed) for source in sources])
+) -> Policy:
+    """A Stable-Baselines3 model as a policy of `num_lanes` lanes, which share each call; its `predict` already speaks
+    the environment's units.
+
+    read: observations of N lanes to what the model was trained on; None: the entries that its space names.  What it
+    draws follows from `seed`, and in each lane from its episode's number and step.
+    """
+    policy = PredictingPolicy(model, action, num_lanes, read=read or reading(model), deterministic=deterministic)
+    return SeededPolicy(policy, num_lanes, seed=seed)

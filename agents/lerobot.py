@@ -2,7 +2,8 @@
 
 LeRobot's policies keep queues of observations and actions of a whole batch in themselves, and forget all of them
 together.  Easy to get wrong: lanes whose episodes began at different times therefore need what the policy remembered
-of each, which is put aside and back here; and a policy that draws (diffusion, flow) draws for its whole batch at once.
+of each, which is put aside and back here; and a policy that draws (diffusion, flow) draws for its whole batch at once,
+here as for each lane alone (`lane_draws`).
 Shapes: n lanes of a group, N all lanes, A action.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from wcsim.agents.adapters import part
 from wcsim.agents.policies import Observations, active_of, masked, stack
-from wcsim.agents.randomness import seeded
+from wcsim.agents.randomness import seeded, seeded_lanes
 from wcsim.errors import ActionError, ConfigError
 from wcsim.estimate import Episode
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from wcsim.agents.reports import ActReport
     from wcsim.types import ActionSpec
 
-DEFAULT_NAMES = {"observation.image": "pixels", "observation.state": "agent_pos"}
-"""Inputs of LeRobot's published PushT policies, and what they are called in an observation."""
+CONVENTION = {"pixels": "observation.image", "agent_pos": "observation.state",
+              "environment_state": "observation.environment_state", "task": "task"}
+"""Entries of an observation, and what LeRobot calls them; its name for one of several cameras is
+`observation.images.NAME`."""
 
 
 class Selecting(Protocol):
@@ -42,32 +45,49 @@ class Selecting(Protocol):
 class LeRobotSource:
     """A LeRobot policy's `select_action` on observations of n lanes.
 
-    names: LeRobot's input to the observation's entry (`pixels/front` for one of several cameras), images as float32
-    `[n, C, H, W]` in [0, 1], the rest `[n, k]`; the instructions go along as `task`.  before, after: its processors,
-    which normalise and undo that (lerobot >= 0.4 keeps them beside the weights).
+    Everything in an observation goes along: images as float32 `[n, C, H, W]` in [0, 1], numbers as float32 `[n, k]`,
+    texts as lists.  names: LeRobot's input to the observation's entry (`pixels/front` for one of several cameras),
+    where that is not by `CONVENTION`.  before, after: its processors, which normalise and undo that (lerobot >= 0.4
+    keeps them beside the weights).
     """
 
     def __init__(
-        self, policy: Selecting, *, names: Mapping[str, str] = DEFAULT_NAMES,
+        self, policy: Selecting, *, names: Mapping[str, str] | None = None,
         before: Callable[[Any], Any] = lambda batch: batch, after: Callable[[Any], Any] = lambda action: action,
         device: str = "cpu",
     ) -> None:
-        self.policy, self._names, self._before, self._after, self._device = policy, names, before, after, device
+        self.policy, self._names, self._before, self._after, self._device = policy, names or {}, before, after, device
 
     def __call__(self, observations: Observations) -> np.ndarray:
         """Its actions `[n, A]`, in its own units."""
         import torch
 
-        batch: dict[str, Any] = {}
-        for name, key in self._names.items():
-            value = torch.from_numpy(np.ascontiguousarray(part(observations, key)))
-            image = value.ndim == 4
-            batch[name] = (value.permute(0, 3, 1, 2).float() / 255 if image else value.float()).to(self._device)
-        if "task" in observations:
-            batch["task"] = list(observations["task"])
+        batch = {name: self._tensor(part(observations, key)) for name, key in self.inputs(observations).items()}
+        self._check(batch)
         with torch.inference_mode():
             action = self._after(self.policy.select_action(self._before(batch)))
         return np.asarray(action.cpu().numpy(), np.float64)
+
+    def inputs(self, observations: Observations) -> dict[str, str]:
+        """LeRobot's inputs to entries of the observations: all of them, by convention or as `names` says."""
+        told = set(self._names.values())
+        return {name: key for name, key in conventional(observations).items() if key not in told} | dict(self._names)
+
+    def _tensor(self, value: Any) -> Any:
+        """An entry as LeRobot takes it; texts as they are."""
+        import torch
+
+        if not isinstance(value, np.ndarray):
+            return list(value)
+        tensor = torch.from_numpy(np.ascontiguousarray(value)).to(self._device)
+        return tensor.permute(0, 3, 1, 2).float() / 255 if tensor.ndim == 4 else tensor.float()
+
+    def _check(self, batch: Mapping[str, Any]) -> None:
+        """ConfigError where the policy's configuration names inputs that the batch lacks."""
+        wanted = getattr(getattr(self.policy, "config", None), "input_features", None) or {}
+        if missing := [name for name in wanted if name not in batch]:
+            raise ConfigError(f"the LeRobot policy reads {', '.join(missing)}; the observation offers "
+                              f"{', '.join(batch)}; rename by names: {{{missing[0]}: KEY}}")
 
     def remember(self) -> dict[str, Any]:
         """A copy of what the policy keeps from step to step: its attributes, networks and settings apart."""
@@ -81,6 +101,17 @@ class LeRobotSource:
         """Put back what `remember` copied."""
         for name, value in remembered.items():
             setattr(self.policy, name, value)
+
+
+def conventional(observations: Observations) -> dict[str, str]:
+    """LeRobot's own names for all entries of an observation, each to the entry."""
+    named: dict[str, str] = {}
+    for key, value in observations.items():
+        if isinstance(value, Mapping):
+            named |= {f"observation.images.{camera}": f"{key}/{camera}" for camera in value}
+        elif key != "active":
+            named[CONVENTION.get(key, f"observation.{key}")] = key
+    return named
 
 
 @dataclass(slots=True, eq=False)
@@ -98,9 +129,9 @@ class Group:
 class LeRobotPolicy:
     """A `Policy` of one LeRobot policy.
 
-    together: lanes whose episodes began together share one call; where the policy draws, its draws then depend on which
-    lanes they are, and without, on each lane alone.  A lane that is not active any more stays in its group's call, as
-    the queues need; what it then shows changes no other lane.  seed: numbers the draws, with episodes and step.
+    together: lanes whose episodes began together share one call, and what torch draws in it belongs to each lane alone;
+    without, everything does, whatever draws.  A lane that is not active any more stays in its group's call, as the
+    queues need; what it then shows changes no other lane.  seed: numbers the draws, with episodes and step.
     """
 
     def __init__(
@@ -140,7 +171,7 @@ class LeRobotPolicy:
     def _ask(self, group: Group, observations: Observations) -> np.ndarray:
         """Actions `[n, A]` of a group."""
         self._serve(group)
-        with seeded(self._seed, *group.numbers, group.step):
+        with seeded_lanes(self._seed, [(number, group.step) for number in group.numbers]):
             actions = self._source(rows_of(observations, group.lanes))
         group.step += 1
         if actions.shape != (len(group.lanes), self._dim) or not np.isfinite(actions).all():
@@ -170,7 +201,7 @@ def rows_of(observations: Observations, lanes: Sequence[int]) -> dict[str, Any]:
 
 
 def load_lerobot(
-    folder: str | Path, *, names: Mapping[str, str] = DEFAULT_NAMES, device: str = "cpu"
+    folder: str | Path, *, names: Mapping[str, str] | None = None, device: str = "cpu"
 ) -> LeRobotSource:
     """A LeRobot policy directory.  ConfigError where the folder is none or lerobot is not installed."""
     if not (Path(folder) / "config.json").is_file():

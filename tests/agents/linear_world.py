@@ -106,7 +106,7 @@ class PointTask:
         return self.estimate_state({"agent": point, "block": block, "turn": np.where(found, 0.0, np.nan)})
 
     def estimate_state(self, values: Values) -> Estimate:
-        found = {name: np.isfinite(value).all(-1) for name, value in values.items()}
+        found = {name: np.asarray(np.isfinite(value).all(-1)) for name, value in values.items()}
         none = np.zeros(len(values["block"]))
         return Estimate(dict(values), found, none, none > 1, none < 1)
 
@@ -117,7 +117,7 @@ TASK = PointTask()
 def estimated(agent: Any, block: Any, turn: float = 0.0, progress: float = 0.0) -> Estimate:
     """One frame's estimate; what was not found is NaN."""
     values = {"agent": np.array([agent], float), "block": np.array([block], float), "turn": np.array([[turn]])}
-    found = {name: np.isfinite(value).all(-1) for name, value in values.items()}
+    found = {name: np.asarray(np.isfinite(value).all(-1)) for name, value in values.items()}
     return Estimate(values, found, np.array([progress]), np.zeros(1, bool), np.ones(1, bool))
 
 

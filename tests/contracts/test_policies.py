@@ -16,14 +16,14 @@ from websockets.sync.server import serve
 from third_party import TinyRobot
 from wcsim.agents.lerobot import LeRobotPolicy, LeRobotSource
 from wcsim.agents.policies import Policy
-from wcsim.agents.randomness import seeded
-from wcsim.agents.remote import pack, unpack
+from wcsim.agents.randomness import SeededPolicy, seeded
 from wcsim.config import StrictConfig, validate
 from wcsim.envs.observations import no_robot_state, observations, robot_state
 from wcsim.envs.tasks import make_task
 from wcsim.errors import ActionError, ConfigError
 from wcsim.estimate import Episode
 from wcsim.experiments.policies import KINDS, PolicyConfig, PolicyContext
+from wcsim.messages import pack, unpack
 from wcsim.world.world import World
 
 TASK = make_task("pusht", start="near")
@@ -48,6 +48,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hold": {},
     "third_party:Drifter": {"options": {"step": 2.0}},
 }
+
+
+def numpy_state() -> list[int]:
+    """The state of numpy's old global generator."""
+    state: Any = np.random.get_state()
+    found: list[int] = state[1].tolist()
+    return found
 
 
 class Holder(StrictConfig):
@@ -82,7 +89,7 @@ def server() -> Iterator[str]:
     def handle(connection: Any) -> None:
         connection.send(pack({"name": "local"}))
         for message in connection:
-            seen = unpack(message)
+            seen: Any = unpack(message)
             chunk = seen["observation/state"] + np.arange(2, dtype=np.float32)[:, None] * len(seen["prompt"])
             connection.send(pack({"actions": chunk}))
 
@@ -126,7 +133,8 @@ def build(server: str, world: World, tmp_path: Path) -> Build:
 def close(policy: Policy) -> None:
     """A connection is a thread, which a test must end."""
     for lane in getattr(policy, "lanes", ()):
-        if hasattr(source := getattr(lane, "_source", None), "close"):
+        source: Any = getattr(lane, "_source", None)
+        if hasattr(source, "close"):
             source.close()
 
 
@@ -165,10 +173,11 @@ def test_every_kind_is_tried() -> None:
 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_lanes_act_as_if_alone(kind: str, build: Build, shown: list[dict[str, Any]]) -> None:
-    policy = build(kind, LANES)
+    policy: Any = build(kind, LANES)
     whole = together(policy, shown)
     close(policy)
-    assert (whole.shape, whole.dtype) == ((TICKS, LANES, 2), np.float64)
+    assert whole.shape == (TICKS, LANES, 2)
+    assert whole.dtype == np.float64
     assert np.isfinite(whole).all()
     assert len(policy.reports) == LANES
     assert any(report is not None for report in policy.reports) == (kind == "mpc")
@@ -185,12 +194,12 @@ def test_lanes_act_as_if_alone(kind: str, build: Build, shown: list[dict[str, An
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_equal_seeds_act_equally_and_global_generators_stay(kind: str, build: Build, shown: list[dict[str, Any]]
                                                             ) -> None:
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    before = torch.get_rng_state(), numpy_state(), random.getstate()
     policy = build(kind, LANES)
     first = together(policy, shown)
     close(policy)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
+    assert (numpy_state(), random.getstate()) == before[1:]
     torch.rand(7)
     again = build(kind, LANES)
     assert np.array_equal(together(again, shown), first)
@@ -258,6 +267,7 @@ def test_installed_packages_offer_policies_by_name(tmp_path: Path, monkeypatch: 
     (place / "entry_points.txt").write_text("[wcsim.policies]\ndrifter = third_party:Drifter\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     policy = parsed(kind="drifter", options={"step": 1.0}).build(PolicyContext(TASK, None, 2))
-    assert type(policy).__name__ == "Drifter"
+    assert isinstance(policy, SeededPolicy)
+    assert type(policy.policy).__name__ == "Drifter"
     with pytest.raises(ConfigError, match="known: mpc, .*hold, drifter, or module:Class"):
         parsed(kind="nobody")

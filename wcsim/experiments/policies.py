@@ -16,10 +16,9 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from wcsim.agents.adapters import ChunkedPolicy, Source, Units
 from wcsim.agents.learned import LearnedPolicy, find_policy, load_policy
-from wcsim.agents.lerobot import DEFAULT_NAMES as LEROBOT_NAMES
 from wcsim.agents.lerobot import LeRobotPolicy, load_lerobot
 from wcsim.agents.policies import HoldPolicy, LanePolicy, NoisyPolicy, PerLane, Policy, RandomPolicy, ReplayPolicy
-from wcsim.agents.randomness import seeded
+from wcsim.agents.randomness import seeded, seeded_policy
 from wcsim.agents.remote import DEFAULT_NAMES as OPENPI_NAMES
 from wcsim.agents.remote import MAX_MB, MAX_TIMEOUT_S, RemoteSource
 from wcsim.errors import ConfigError
@@ -151,8 +150,9 @@ class LeRobotPolicyConfig(PolicySettings):
 
     kind: Literal["lerobot"] = "lerobot"
     path: str
-    names: dict[str, str] = Field(default_factory=lambda: dict(LEROBOT_NAMES))
-    """LeRobot's name for an input to the observation's: pixels, pixels/camera, agent_pos, environment_state."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """LeRobot's name for an input to the observation's (pixels, pixels/camera, agent_pos, environment_state, task),
+    where that is not LeRobot's convention."""
     together: bool = True
     """Whether lanes share a call; see `wcsim.agents.lerobot.LeRobotPolicy`."""
     device: str = "cpu"
@@ -251,7 +251,7 @@ class ExternalPolicyConfig(PolicySettings):
         with seeded(0):
             policy: Policy = called(EXTERNAL.load(self.kind), context, what=f"policy {self.name!r}",
                                     options=self.options)
-        return policy
+        return seeded_policy(policy, context.num_lanes)
 
 
 KINDS: dict[str, type[PolicySettings]] = {
