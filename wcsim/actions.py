@@ -42,13 +42,21 @@ def bounds(spec: ActionSpec) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalise(spec: ActionSpec, actions: np.ndarray) -> np.ndarray:
-    """Actions `[..., A]` in the units of `spec` to float32 in [-1, 1]: `low` to -1, `high` to 1; or times its scale."""
+    """Actions `[..., A]` in the units of `spec` to float32 in [-1, 1]: `low` to -1, `high` to 1; or times its scale,
+    plus its offset, which may reach further unless the spec clamps."""
+    given = np.asarray(actions, dtype=np.float64)
     if spec.scale:
-        seen: np.ndarray = (np.asarray(actions, dtype=np.float64) * np.asarray(spec.scale)).astype(np.float32)
-        return seen
-    low, high = np.asarray(spec.low, dtype=np.float64), np.asarray(spec.high, dtype=np.float64)
-    scaled: np.ndarray = (2.0 * (np.asarray(actions, dtype=np.float64) - low) / (high - low) - 1.0).astype(np.float32)
-    return scaled
+        seen = given * np.asarray(spec.scale) + (np.asarray(spec.offset) if spec.offset else 0.0)
+    else:
+        low, high = np.asarray(spec.low, dtype=np.float64), np.asarray(spec.high, dtype=np.float64)
+        seen = 2.0 * (given - low) / (high - low) - 1.0
+    kept: np.ndarray = np.clip(seen, -1.0, 1.0) if spec.clamp else seen
+    return kept.astype(np.float32)
+
+
+def rest_of(spec: ActionSpec) -> np.ndarray:
+    """Features `[F]` of an action that changes nothing; where a dimension is absolute, they mean nothing."""
+    return features(spec, np.asarray(spec.rest or (0.0,) * spec.dim))
 
 
 def features(spec: ActionSpec, actions: np.ndarray) -> np.ndarray:

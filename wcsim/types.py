@@ -16,6 +16,7 @@ from torch import Tensor
 
 Decide = Literal["together", "apart"]
 """How the guided branches of a lane come to a cache decision."""
+Timesteps = Literal["exact", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,9 @@ class ActionSpec:
 
     fourier_octaves: the transformer sees each normalised coordinate `a` in [-1, 1] and sin, cos of `pi 2^o a` for
     `o` below this number (0: the bare coordinates, as in the official robot checkpoints).  scale: factors by which the
-    transformer sees the coordinates instead of normalised; empty: normalised.  absolute: names of the dimensions that
-    are a value to hold; the others are changes, and zero stands for none.
+    transformer sees the coordinates instead of normalised, and offset what it adds to them; empty: normalised, and
+    nothing added.  clamp: whether what it sees is kept within [-1, 1].  absolute: names of the dimensions that are a
+    value to hold; the others are changes, of which `rest` (empty: zeros) stands for none.
     """
 
     low: tuple[float, ...]
@@ -35,6 +37,9 @@ class ActionSpec:
     fourier_octaves: int = 0
     scale: tuple[float, ...] = ()
     absolute: tuple[str, ...] = ()
+    offset: tuple[float, ...] = ()
+    clamp: bool = False
+    rest: tuple[float, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -58,8 +63,10 @@ class WorldSpec:
     frames_per_latent: 1, or how many frames share a latent after the first of a clip; then max_context counts latents,
     and every pass generates a whole chunk.  carry: what one chunk hands to the next, its last `latents`, or `pixels`,
     its last frame as a decoder shows it.  reads: whose actions a latent frame sees, those of its own `frames` or those
-    of the whole `chunk`.  refine_steps: how often the latents of an encoded frame are refined
-    (`wcsim.world.codec.Codec`).
+    of the whole `chunk`, or whether actions are `tokens` beside it.  walk: whether the solver walks noise to the given
+    frames of a clip, or leaves these as they are.  timesteps: whether the transformer is told noise levels as they are
+    or in `whole` thousandths, rounded down.  canvas: H, W that clips are padded to before they are encoded, None for
+    theirs.  refine_steps: how often the latents of an encoded frame are refined (`wcsim.world.codec.Codec`).
 
     labels: which labels, beside frames and actions, any part of the world was trained on: `none`, `robot state`, or
     `privileged: ...` with what only a simulator knows.  cameras: name, height and width of each camera; the frame is
@@ -80,7 +87,10 @@ class WorldSpec:
     default_steps: int
     frames_per_latent: int = 1
     carry: Literal["latents", "pixels"] = "latents"
-    reads: Literal["frames", "chunk"] = "frames"
+    reads: Literal["frames", "chunk", "tokens"] = "frames"
+    walk: bool = True
+    timesteps: Timesteps = "exact"
+    canvas: tuple[int, int] | None = None
     refine_steps: int = 0
     labels: str = "none"
     cameras: tuple[tuple[str, int, int], ...] = ()

@@ -9,7 +9,8 @@ and no model is implemented twice.  What is constant is made once: texts per wor
   have tokens of no frame, its `tail`.
 - Noise is rectified flow's: x = (1 - s) clean + s noise, s in [0, 1] per frame.  The head gives the velocity
   noise - clean.
-- Actions are `[N, T, F]` features (`wcsim.actions`), one vector per latent frame; `known` says where there is one.
+- Actions are `[N, T, F]` features (`wcsim.actions`), one vector per latent frame; `known` says where there is one.  Or
+  they are tokens, `[N, A, F]`, one vector for each of the A actions.
 
 A family is found by `_class_name` in a world's `transformer/config.json`, as diffusers writes it; the class has
 diffusers' `from_pretrained` and `save_pretrained`.  Easy to get wrong: the output of a range of blocks must not depend
@@ -40,9 +41,10 @@ class Geometry:
     """Sizes of a backbone.
 
     depth: blocks.  width: channels of a token.  patch: latent pixels per token, rows and columns.  latent_channels:
-    that it reads and predicts.  action_features: numbers per latent frame that it reads, 0 for none.  control_channels:
-    maps that it reads beside the latents.  feed_forward: hidden width of a block's MLP over `width`.  step_bytes: of
-    what `modulations` makes ahead, at most.
+    that it reads and predicts.  action_features: numbers per latent frame that it reads, 0 for none; where actions are
+    tokens, the most per token.  control_channels: maps that it reads beside the latents.  feed_forward: hidden width of
+    a block's MLP over `width`, half as much again where a gate has one, too.  step_bytes: of what `modulations` makes
+    ahead, at most.  action_tokens: whether actions are tokens.  pads: whether latents may end within a patch.
     """
 
     depth: int
@@ -53,6 +55,8 @@ class Geometry:
     control_channels: int
     feed_forward: float
     step_bytes: int = 0
+    action_tokens: bool = False
+    pads: bool = False
 
 
 class Text(Protocol):
@@ -207,6 +211,7 @@ class Release(Protocol):
 
 BACKBONES = Registry("backbone", "wcsim.backbones", {
     "ActionCosmosTransformer": "wcsim.backbones.cosmos2.transformer:ActionCosmosTransformer",
+    "Cosmos3Generator": "wcsim.backbones.cosmos3.transformer:Cosmos3Generator",
 })
 """Classes by the `_class_name` that they write: shipped ones, and those of installed packages."""
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from wcsim.backbones.backbone import BACKBONES, Backbone, releases
 from wcsim.errors import CheckpointError
 from wcsim.types import ActionSpec, WorldSpec
+from wcsim.world.canvas import fitted_size
 from wcsim.world.codec import ClipCodec, Codec, WanCodec
 from wcsim.world.limits import check_ranges, check_sizes, read_json
 from wcsim.world.state_model import StateModel, load_state_model
@@ -160,7 +161,7 @@ def load_parts(folder: Path) -> tuple[WorldSpec, Backbone, WanCodec]:
     try:
         transformer = load_strictly(backbone_of(folder / "transformer"), folder / "transformer")
         vae = load_strictly(WanCodec.autoencoder, folder / "vae")
-        codec = Codec(vae, spec.refine_steps) if spec.frames_per_latent == 1 else ClipCodec(vae)
+        codec = Codec(vae, spec.refine_steps) if spec.frames_per_latent == 1 else ClipCodec(vae, spec.canvas)
     except (OSError, ValueError, RuntimeError, SafetensorError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(f"{folder} does not load: {error}") from error
     check_spec(spec, transformer, codec)
@@ -222,8 +223,8 @@ def load_strictly(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, *
 
 
 def actions_read(spec: WorldSpec) -> int:
-    """Actions that the embedders read at once: those of a latent frame, or those of a chunk."""
-    return spec.max_chunk if spec.reads == "chunk" else spec.frames_per_latent
+    """Actions that the embedders read at once: those of a latent frame, those of a chunk, or one."""
+    return {"frames": spec.frames_per_latent, "chunk": spec.max_chunk, "tokens": 1}[spec.reads]
 
 
 def check_spec(spec: WorldSpec, transformer: Backbone, codec: WanCodec) -> None:
@@ -231,18 +232,25 @@ def check_spec(spec: WorldSpec, transformer: Backbone, codec: WanCodec) -> None:
     check_cameras(spec)
     channels, height, width = spec.latent_shape
     geometry, clips = transformer.geometry, spec.frames_per_latent > 1
+    features, rows, columns = actions_read(spec) * spec.action.num_features, *(
+        (1, 1) if geometry.pads else geometry.patch)
+    if spec.reads == "tokens":  # narrower ones are filled up with zeros
+        features = max(features, geometry.action_features)
     expected = {
         "latent channels of the codec": (codec.latent_channels, channels),
         "latent channels of the transformer": (geometry.latent_channels, channels),
-        "action features": (geometry.action_features, actions_read(spec) * spec.action.num_features),
+        "action features": (geometry.action_features, features),
+        "actions as tokens": (geometry.action_tokens, spec.reads == "tokens"),
+        "canvas": (getattr(codec, "canvas", None), spec.canvas),
+        "frame on its canvas": (fitted_size(spec.frame_size, spec.canvas or spec.frame_size), spec.frame_size),
         "frames per latent": (codec.frames_per_latent, spec.frames_per_latent),
         "frames of a chunk left over by latents": (spec.max_chunk % spec.frames_per_latent, 0),
         "refinements by an encoder of clips": (spec.refine_steps if clips else 0, 0),
         "octaves of an action, in a world of clips": (spec.action.fourier_octaves if clips else 0, 0),
         "frame height": (height * codec.compression, spec.frame_size[0]),
         "frame width": (width * codec.compression, spec.frame_size[1]),
-        "latent height left over by patches": (height % geometry.patch[0], 0),
-        "latent width left over by patches": (width % geometry.patch[1], 0),
+        "latent height left over by patches": (height % rows, 0),
+        "latent width left over by patches": (width % columns, 0),
     }
     for what, (found, wanted) in expected.items():
         if found != wanted:

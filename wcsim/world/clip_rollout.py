@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wcsim.actions import check_action
+from wcsim.actions import check_action, rest_of
 from wcsim.errors import WcsimError
 from wcsim.spans import Spans
 from wcsim.types import Fidelity, WorldState
@@ -120,7 +120,7 @@ class ClipRollout:
         first = state.frame - (taken + count)
         noise = chunk_noise(state.seed, first, length + spec.max_chunk // spec.frames_per_latent, spec.latent_shape)
         sampling = Sampling(fidelity.steps, fidelity.solver, spec.flow_shift, spec.context_sigma,
-                            self.parts.guidance(fidelity), fidelity.context_refresh)
+                            self.parts.guidance(fidelity), fidelity.context_refresh, spec.walk, spec.timesteps)
         latents, decisions, blocks = sample_clip(
             self.parts.transformer, state.latents[:, -length:], noise.to(state.latents), self.parts.texts[CONDITIONAL],
             sampling, fidelity.cache, actions=read, known=known, spans=spans,
@@ -134,15 +134,19 @@ class ClipRollout:
         return state, shown, decisions, blocks
 
     def _reads(self, actions: Tensor, taken: int, length: int) -> tuple[Tensor, Tensor]:
-        """What the action embedders read behind `length` latents of context: `[N, T, F]`, and where `[N, T]` they do.
+        """What is read of the actions behind `length` latents of context: `[N, T, F]`, and where `[N, T]` there is one;
+        where they are tokens, `[N, A, F]` and `[N, A]`.
 
         Actions not known yet are rest: no change, and what is absolute stays as it is.
         """
         spec = self.parts.spec
         held = torch.tensor([name in spec.action.absolute for name in spec.action.names], device=self.parts.device)
-        rest = torch.where(held, actions[:, max(taken - 1, 0)], 0.0).unsqueeze(1)
+        still = torch.from_numpy(rest_of(spec.action)).to(actions)
+        rest = torch.where(held, actions[:, max(taken - 1, 0)], still).unsqueeze(1)
         padded = torch.cat([actions[:, :taken], rest.expand(-1, spec.max_chunk - taken, -1)], dim=1)
         lanes, new = len(actions), spec.max_chunk // spec.frames_per_latent
+        if spec.reads == "tokens":
+            return padded, torch.ones(padded.shape[:2], dtype=torch.bool, device=self.parts.device)
         if spec.reads == "chunk":
             whole = padded.flatten(1).unsqueeze(1).expand(-1, length + new, -1)
             return whole, torch.ones(lanes, length + new, dtype=torch.bool, device=self.parts.device)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from wcsim.errors import NotFiniteError
 from wcsim.world.batch_invariant import BatchInvariantConv2d, convolve
+from wcsim.world.canvas import Size, fitted_size, place
 
 FRAMES_PER_BATCH, FRAMES_PER_CPU_BATCH = 256, 16
 """Frames that go through the autoencoder together; bounds memory, changes no number.  On a CPU more of them leave its
@@ -155,11 +156,13 @@ class ClipCodec(WanCodec):
 
     frames_per_latent = 4
 
-    def __init__(self, vae: AutoencoderKLWan) -> None:
+    def __init__(self, vae: AutoencoderKLWan, canvas: Size | None = None) -> None:
+        """canvas: what clips are placed on to be encoded; see `wcsim.world.canvas`."""
         if 2 ** sum(vae.config.temperal_downsample) != self.frames_per_latent:
             raise ValueError(f"a clip codec compresses time by {self.frames_per_latent}; temperal_downsample is "
                              f"{list(vae.config.temperal_downsample)}")
         super().__init__(vae)
+        self.canvas = canvas
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray) -> Tensor:
@@ -168,9 +171,17 @@ class ClipCodec(WanCodec):
             raise ValueError(f"clips must be uint8 [N, 1 + 4 n, H, W, 3], got {frames.dtype} {list(frames.shape)}")
         parts = []
         for clip in torch.from_numpy(frames):  # one by one: the autoencoder needs far more memory than the transformer
-            pixels = to_pixels(clip.to(self.mean.device)).to(self.mean.dtype).transpose(0, 1)
-            parts.append(self.vae.encode(pixels.unsqueeze(0)).latent_dist.mean.transpose(1, 2))
+            pixels = to_pixels(clip.to(self.mean.device)).to(self.mean.dtype)
+            placed = pixels if self.canvas is None else place(pixels, self.canvas)
+            latents = self.vae.encode(placed.transpose(0, 1).unsqueeze(0)).latent_dist.mean.transpose(1, 2)
+            parts.append(latents if self.canvas is None else self._of_frame(latents, fitted_size(
+                (pixels.shape[2], pixels.shape[3]), self.canvas)))
         return (torch.cat(parts) - self.mean) / self.std
+
+    def _of_frame(self, latents: Tensor, frame: Size) -> Tensor:
+        """Latents of the canvas without those beyond the frame."""
+        height, width = (max(side // self.compression, 1) for side in frame)
+        return latents[..., :height, :width]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:

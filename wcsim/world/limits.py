@@ -28,7 +28,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "frame_size": SIZE, "latent_shape": SIZE, "fps": (1e-3, 1e4), "max_context": COUNT, "max_chunk": COUNT,
     "flow_shift": (1e-3, 1e3), "context_sigma": (-1e3, 1e3), "default_steps": (1, 10_000), "frames_per_latent": (1, 64),
     "refine_steps": (0, 100), "action.low": (-1e9, 1e9), "action.high": (-1e9, 1e9), "action.scale": (-1e9, 1e9),
-    "action.fourier_octaves": (0, 32), "cameras": SIZE,
+    "action.fourier_octaves": (0, 32), "cameras": SIZE, "canvas": SIZE,
+    "action.offset": (-1e9, 1e9), "action.rest": (-1e9, 1e9),
 }
 """Least and most of every number in a description."""
 MAX_ACTION, MAX_TEXT = 1024, 200
@@ -57,9 +58,9 @@ def check_ranges(spec: WorldSpec) -> None:
             if not least <= value <= most:
                 raise CheckpointError(f"spec.{name} has {value:g}; allowed is {least:g} to {most:g}")
     action = spec.action
-    for name in ("high", "names", "scale"):
+    for name in ("high", "names", "scale", "offset", "rest"):
         found = len(getattr(action, name))
-        if found != action.dim and (name != "scale" or found):
+        if found != action.dim and (name in ("high", "names") or found):
             raise CheckpointError(f"spec.action.{name} has {found} items; spec.action.low has {action.dim}")
     if not 1 <= action.dim <= MAX_ACTION:
         raise CheckpointError(f"spec.action.low has {action.dim} items; allowed is 1 to {MAX_ACTION}")
@@ -78,7 +79,7 @@ def _numbers(value: Any) -> Iterator[float]:
     if isinstance(value, tuple):
         for item in value:
             yield from _numbers(item)
-    elif not isinstance(value, str):
+    elif not isinstance(value, str | None):
         yield value
 
 

@@ -62,7 +62,8 @@ def rollout_memory(
     width, depth, (patch_h, patch_w) = geometry.width, geometry.depth, geometry.patch
     channels, height, columns = spec.latent_shape
     frames = (fidelity.context or spec.max_context) + (fidelity.chunk or spec.max_chunk) // spec.frames_per_latent
-    tokens = frames * (height // patch_h) * (columns // patch_w)
+    places = -(-height // patch_h) * -(-columns // patch_w)
+    tokens = frames * places + (spec.max_chunk if geometry.action_tokens else 0)
     branches = 2 if fidelity.guidance > 0 else 1
     at_once = branches if fidelity.decide == "together" and fidelity.batched else 1
     attending = 6 * size + 4 * 4  # read, normed, query, key, value, answer; the rotation works in float32
@@ -72,7 +73,7 @@ def rollout_memory(
     per_lane = tokens * width * (saved + at_once * max(attending, feeding)) + at_once * modulation
     per_lane += LATENTS * frames * channels * height * columns * 4
     if fidelity.context_refresh:
-        context = tokens * (fidelity.context or spec.max_context) // frames
+        context = places * (fidelity.context or spec.max_context)
         per_lane += branches * (2 * depth + 1) * context * width * size
     texts = branches * 2 * depth * text_tokens * width * size
     pixels = spec.frame_size[0] * spec.frame_size[1]

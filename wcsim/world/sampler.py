@@ -18,7 +18,7 @@ from torch import Tensor
 from wcsim.backbones.backbone import Backbone, Text
 from wcsim.errors import ConfigError
 from wcsim.spans import Spans
-from wcsim.types import CachePolicy, Decision
+from wcsim.types import CachePolicy, Decision, Timesteps
 from wcsim.world.context import ContextCache, refresh_steps
 from wcsim.world.guidance import Group, Guidance, alone, groups_of, guide, merge_groups
 from wcsim.world.stack import DenoiseStep, TransformerStack
@@ -136,12 +136,13 @@ def denoise(
     context_sigma: float,
     spans: Spans,
     refresh: float = 0.0,
+    timesteps: Timesteps = "exact",
 ) -> tuple[Tensor, list[Decision], Tensor]:
     """New latents `[N, k, C, h, w]`, the decision of every step, and the blocks run `[S, N]`.
 
     context_sigma: noise level that the context frames are said to have; below 0, that of the new ones.  Where the
     window asks for a walk, the latents are `[N, c+k, C, h, w]`, the walked context first.  refresh: see
-    `wcsim.types.Fidelity.context_refresh`; 0 reads the context in every pass.
+    `wcsim.types.Fidelity.context_refresh`; 0 reads the context in every pass.  timesteps: see `wcsim.types.WorldSpec`.
     """
     lanes, count, context = *window.noise.shape[:2], window.context.shape[1]
     ladder, guidance = scheduler.sigmas.tolist(), window.guidance
@@ -152,7 +153,7 @@ def denoise(
     branches = Branches(policy, groups_of(constants.text, unconditional, guidance), lanes, len(scheduler.timesteps))
     schedule = policy.static_schedule(ladder[:-1])
     caches = ContextCaches(ladder[:-1], schedule, refresh if context else 0.0)
-    levels_ST = levels_of(ladder[:-1], clean_T, context_sigma)
+    levels_ST = levels_of(told_levels(scheduler, timesteps), clean_T, context_sigma)
     modulations = transformer.modulations(levels_ST.unsqueeze(1).expand(-1, lanes, -1), constants, schedule)
     x = window.noise if window.walk is None else torch.cat([window.walk, window.noise], dim=1)
     decisions, blocks = list[Decision](), []
@@ -178,6 +179,14 @@ def velocity_of(window: Window, velocities: Mapping[str, Tensor], dtype: torch.d
     """The velocity that the solver integrates, of velocities `[N, k, C, h, w]` by branch; the walk's comes first."""
     velocity = guide(velocities, window.guidance.scale if window.guidance else 0.0).to(dtype)
     return velocity if window.walk is None else torch.cat([window.walk - window.context, velocity], dim=1)
+
+
+def told_levels(scheduler: Any, timesteps: Timesteps) -> list[float]:
+    """What the transformer is told of the noise level, step by step: it, or its whole thousandths."""
+    if timesteps == "exact":
+        levels: list[float] = scheduler.sigmas.tolist()[:-1]
+        return levels
+    return [int(timestep) / 1000 for timestep in scheduler.timesteps.tolist()]
 
 
 def levels_of(levels: Sequence[float], clean_T: Tensor, context_sigma: float) -> Tensor:
