@@ -23,10 +23,10 @@ import torch
 from tqdm import tqdm
 
 from dataset import LatentEpisodes, save_atomically
-from muon import Muon
 from recipe import Recipe, WorldTraining
 from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.envs.tasks import make_task
+from wcsim.train.muon import Muon
 from wcsim.types import WorldSpec
 from wcsim.world.body_dynamics import BodyDynamics
 from wcsim.world.checkpoints import save_world

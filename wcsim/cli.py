@@ -12,6 +12,7 @@ import wcsim
 from wcsim.cli_bench import bench
 from wcsim.cli_data import data
 from wcsim.cli_serve import serve
+from wcsim.cli_train import train
 from wcsim.progress import progress
 from wcsim.terminal import Allow, Fork, Overrides, console, one_line_errors, run_directory
 
@@ -24,6 +25,7 @@ app.add_typer(data, name="data")
 worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
 app.add_typer(worlds, name="worlds")
 app.command()(serve)
+app.command()(train)
 
 
 def print_version(wanted: bool) -> None:

@@ -92,6 +92,7 @@ def save_world(
         if dtype is not None:
             # A copy, because the caller may go on training in float32; torch's own to(), because diffusers' warns.
             module = torch.nn.Module.to(deepcopy(module), dtype)
+        module.register_to_config(_name_or_path=spec.name)  # not where it once lay on somebody's disk
         module.save_pretrained(folder / part)
     if texts:
         (folder / TEXTS).parent.mkdir(exist_ok=True)

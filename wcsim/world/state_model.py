@@ -22,6 +22,7 @@ from wcsim.world.limits import read_json
 
 STATE_MODELS = Registry("state model", "wcsim.state_models", {
     "body_dynamics": "wcsim.world.body_dynamics:BodyDynamics",
+    "robot_state": "wcsim.world.robot_state:RobotState",
 })
 """Kinds of state models: the shipped one, and those that installed packages offer."""
 

@@ -1,0 +1,34 @@
+"""The `wcsim train` command: recordings in, a world out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wcsim.progress import progress
+from wcsim.terminal import Overrides, console, one_line_errors
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged recipe.")],
+    settings: Overrides = None,
+    data: Annotated[list[str] | None, typer.Option(help="Recordings instead of the recipe's; may be repeated.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="For all stages together, instead of steps.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the networks; pays on a GPU.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder, new or to go on with; runs/train-WORLD by default.")] = None,
+) -> None:
+    """Train a world from recordings; goes on where it was interrupted."""
+    with one_line_errors():
+        from wcsim.config import override, read_yaml, validate
+        from wcsim.train.recipe import Recipe
+        from wcsim.train.run import train as run
+
+        typed = validate(Recipe, override(read_yaml(recipe), settings or []))
+        folder = out if out is not None else Path("runs") / f"train-{typed.world}"
+        with progress("train") as shown:
+            page = run(typed, folder, data=tuple(data or ()), minutes=minutes, device=device, compiled=compiled,
+                       shown=shown, say=lambda text: console.print(text, soft_wrap=True, highlight=False))
+        console.print(f"world: {folder / 'world'}\npage: {page}", soft_wrap=True)

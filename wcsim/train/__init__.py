@@ -1,0 +1,1 @@
+"""Training worlds from recordings: codec, state model, transformer (`wcsim train`)."""
