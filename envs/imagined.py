@@ -25,6 +25,7 @@ from wcsim.envs.rates import rate
 from wcsim.envs.resets import check_options, check_seed
 from wcsim.envs.snapshots import EnvSnapshot, check_whole, own_state
 from wcsim.envs.tasks import Start, make_task
+from wcsim.envs.unmoved import unmoved
 from wcsim.errors import ConfigError, SnapshotError
 from wcsim.estimate import Estimate
 from wcsim.spans import Spans
@@ -173,12 +174,13 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
     def restore(self, snapshot: EnvSnapshot) -> Any:
         """Return to a snapshot of this world, from this environment or another; the observation at that point."""
         self.check_snapshot(snapshot)
-        self._lane, self.elapsed, self.over = snapshot.lane, snapshot.elapsed, snapshot.over
-        self.np_random.bit_generator.state = deepcopy(snapshot.generator)
-        self._shown = [snapshot.lane.pixels]
-        if self.interface.obs_type == "state":
-            self.last_estimate = self.played.estimate(snapshot.lane.pixels[None])
-        return self._observation()
+        with unmoved(self):
+            self._lane, self.elapsed, self.over = snapshot.lane, snapshot.elapsed, snapshot.over
+            self.np_random.bit_generator.state = deepcopy(snapshot.generator)
+            self._shown = [snapshot.lane.pixels]
+            if self.interface.obs_type == "state":
+                self.last_estimate = self.played.estimate(snapshot.lane.pixels[None])
+            return self._observation()
 
     def check_snapshot(self, snapshot: EnvSnapshot) -> None:
         """Raise SnapshotError unless the snapshot is of this very world."""
@@ -254,7 +256,7 @@ class ImaginedEnv(gym.Env[Any, np.ndarray]):
         return self._lane is not None
 
     def _check_whole(self, snapshot: EnvSnapshot) -> None:
-        check_whole(snapshot, self.world.empty_state(), self.played.frame_size)
+        check_whole(snapshot, self.world, self.played)
 
     def _begin(self, start: Start, seed: int) -> Tick:
         """A lane at a checked start."""

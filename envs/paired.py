@@ -21,8 +21,9 @@ from wcsim.envs.lanes import read_only
 from wcsim.envs.observations import Observation
 from wcsim.envs.snapshots import EnvSnapshot
 from wcsim.envs.tasks import Start, TruthFrame
+from wcsim.envs.unmoved import unmoved
 from wcsim.envs.wrappers import base_of
-from wcsim.errors import ConfigError, SnapshotError
+from wcsim.errors import ConfigError, SnapshotError, WcsimError
 from wcsim.metrics.images import psnr_db
 
 OnAlarm = Literal["warn", "truncate", "refresh"]
@@ -110,20 +111,25 @@ class PairedTruth(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         given = (options or {}).get("start")
         if isinstance(given, Start) and given.truth is None:
             raise ConfigError("options['start'] has no truth; a paired rollout begins where its truth can begin too")
-        observation, info = self.env.reset(seed=seed, options=options)
-        start = self._base.start
-        assert start is not None
-        self.true_frame = self.truth.restore(start.truth)
-        self._frames.clear()
-        self._frames.extend(read_only(frame.copy()) for frame in start.frames)
-        self._actions.clear()
-        self._actions.extend(read_only(action.copy()) for action in start.actions)
-        self._since, self._scale = 0, self._rms(start.frames[-1])
-        self._shown = ([self.true_frame.pixels.copy()], [])
-        return observation, {**info, **self._compare(), "alarm": False, "refreshed": False, "since_refresh": 0}
+        with unmoved(self):
+            observation, info = self.env.reset(seed=seed, options=options)
+            start = self._base.start
+            assert start is not None
+            self.true_frame = self.truth.restore(start.truth)
+            self._frames.clear()
+            self._frames.extend(read_only(frame.copy()) for frame in start.frames)
+            self._actions.clear()
+            self._actions.extend(read_only(action.copy()) for action in start.actions)
+            self._since, self._scale = 0, self._rms(start.frames[-1])
+            self._shown = ([self.true_frame.pixels.copy()], [])
+            return observation, {**info, **self._compare(), "alarm": False, "refreshed": False, "since_refresh": 0}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Play `action` in both; what is returned is the imagined side's."""
+        with unmoved(self):
+            return self._step(action)
+
+    def _step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         action = np.asarray(self._base.interface.to_task(action))
         self.true_frame = self.truth.step(action)
@@ -160,13 +166,14 @@ class PairedTruth(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def restore(self, snapshot: PairedSnapshot) -> Observation:
         """Return both sides to a snapshot of this world; the observation at that point."""
         self.check_snapshot(snapshot)
-        observation: Observation = self._base.restore(snapshot.imagined)
-        self.true_frame = self.truth.restore(snapshot.truth)
-        for mine, kept in ((self._frames, snapshot.frames), (self._actions, snapshot.actions)):
-            mine.clear()
-            mine.extend(kept)
-        self._since, self._scale = snapshot.since, snapshot.scale
-        self._shown = ([self.true_frame.pixels.copy()], [])
+        with unmoved(self):
+            observation: Observation = self._base.restore(snapshot.imagined)
+            self.true_frame = self._restored(snapshot.truth)
+            for mine, kept in ((self._frames, snapshot.frames), (self._actions, snapshot.actions)):
+                mine.clear()
+                mine.extend(kept)
+            self._since, self._scale = snapshot.since, snapshot.scale
+            self._shown = ([self.true_frame.pixels.copy()], [])
         return observation
 
     def check_snapshot(self, snapshot: PairedSnapshot) -> None:
@@ -175,6 +182,20 @@ class PairedTruth(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             raise SnapshotError(f"a paired rollout returns to a PairedSnapshot, which has a truth; got "
                                 f"{type(snapshot).__name__}")
         self._base.check_snapshot(snapshot.imagined)
+        try:
+            self._base.inputs.check_past(np.array(snapshot.frames), np.array(snapshot.actions).reshape(
+                -1, self._base.world.spec.action.dim)[-len(snapshot.frames) + 1 :][: len(snapshot.frames) - 1])
+        except (WcsimError, TypeError, ValueError) as error:
+            raise SnapshotError(f"the snapshot's true frames and actions are damaged: {error}") from error
+        if not isinstance(snapshot.since, int) or snapshot.since < 0 or not np.isfinite(snapshot.scale):
+            raise SnapshotError(f"the snapshot is {snapshot.since!r} steps after a true frame of {snapshot.scale!r}")
+
+    def _restored(self, truth: Any) -> TruthFrame:
+        """The truth at its part of a snapshot; SnapshotError where it is none of this truth."""
+        try:
+            return self.truth.restore(truth)
+        except (WcsimError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            raise SnapshotError(f"the snapshot's truth is damaged: {error!r}") from error
 
     def panels(self) -> tuple[dict[str, list[np.ndarray]], list[float]]:
         """True and imagined frames since the last call, and the errors `strip_metric`, which are those of the first

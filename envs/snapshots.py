@@ -1,8 +1,8 @@
 """A point in an imagined episode, in memory or on disk.
 
 In memory a snapshot shares all its tensors with the episode.  On disk it is `snapshot.safetensors`, every array, beside
-`snapshot.json`, all else; nothing is unpickled.  Easy to get wrong: what is not in here (the counts of Gymnasium's own
-wrappers, the fidelity) is not restored.
+`snapshot.json`, all else and a checksum of both; nothing is unpickled.  Easy to get wrong: what is not in here (the
+counts of Gymnasium's own wrappers, the fidelity) is not restored.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from wcsim.envs.lane_checks import check_lane
 from wcsim.envs.lanes import Ahead, Lane, read_only
+from wcsim.envs.tasks import Task
 from wcsim.errors import SnapshotError
 from wcsim.types import Trace, WorldState
+from wcsim.world.world import World
 
-FORMAT = 3
+FORMAT = 4
 """Version of the files; another one is refused."""
 
 TENSORS, DESCRIPTION = "snapshot.safetensors", "snapshot.json"
@@ -85,7 +89,14 @@ def pack_snapshots(snapshots: Sequence[EnvSnapshot]) -> tuple[bytes, str]:
             "over": snapshot.over, "generator": dict(snapshot.generator),
             "changed": snapshot.lane.changed, "ahead": ahead,
         })
-    return save(tensors), json.dumps({"format": FORMAT, "snapshots": rows}, indent=2) + "\n"
+    arrays = save(tensors)
+    described = {"format": FORMAT, "sha256": checksum(arrays, rows), "snapshots": rows}
+    return arrays, json.dumps(described, indent=2) + "\n"
+
+
+def checksum(tensors: bytes, rows: Any) -> str:
+    """SHA-256 over the arrays and what describes them."""
+    return sha256(tensors + json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def load_snapshots(folder: str | Path, *, device: str = "cpu") -> list[EnvSnapshot]:
@@ -107,31 +118,18 @@ def unpack_snapshots(
         if not isinstance(read, dict) or read.get("format") != FORMAT:
             found = read.get("format") if isinstance(read, dict) else None
             raise SnapshotError(f"{where} holds snapshot format {found!r}; this wcsim reads {FORMAT}")
+        if read.get("sha256") != checksum(tensors, read["snapshots"]):
+            raise SnapshotError(f"{where} holds damaged snapshots: they do not match their checksum")
         parts = {name: value.to(device) for name, value in load(tensors).items()}
         return [_snapshot_of(row, number, parts) for number, row in enumerate(read["snapshots"])]
-    except (ValueError, SafetensorError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, SafetensorError, LookupError, TypeError, AttributeError, RecursionError,
+            RuntimeError) as error:
         raise SnapshotError(f"{where} does not hold whole snapshots: {error!r}") from error
 
 
-def check_whole(snapshot: EnvSnapshot, like: WorldState, frame_size: tuple[int, int]) -> None:
-    """Raise SnapshotError for a snapshot that an environment could only half return to.
-
-    like: a state of one lane of the world.  frame_size: H, W.  It may have been read from damaged files.
-    """
-    lane, ahead, size = snapshot.lane, snapshot.lane.ahead, (*frame_size, 3)
-    for state in [lane.state] if ahead is None else [lane.state, ahead.after]:
-        for name, value in state.tensors().items():
-            wanted = getattr(like, name)
-            if value.shape != wanted.shape or value.is_floating_point() != wanted.is_floating_point():
-                raise SnapshotError(f"the snapshot's {name} are {value.dtype} {list(value.shape)}; this world has "
-                                    f"{wanted.dtype} {list(wanted.shape)}")
-            if not torch.isfinite(value).all():
-                raise SnapshotError(f"the snapshot's {name} are not finite")
-    if lane.pixels.shape != size or lane.pixels.dtype != np.uint8:
-        raise SnapshotError(f"the snapshot's frame is {lane.pixels.dtype} {list(lane.pixels.shape)}, not {list(size)}")
-    if ahead is not None and not (0 <= ahead.shown < len(ahead.frames) == len(ahead.actions) == len(ahead.latents)
-                                  == len(ahead.changed) and ahead.frames.shape[1:] == size):
-        raise SnapshotError("the snapshot's frames ahead do not match their actions")
+def check_whole(snapshot: EnvSnapshot, world: World, task: Task) -> None:
+    """Raise SnapshotError for a snapshot, of anybody's making, that an environment could only half return to."""
+    check_lane(snapshot.lane, world, task)
     if type(snapshot.elapsed) is not int or snapshot.elapsed < 0 or type(snapshot.over) is not bool:
         raise SnapshotError(f"the snapshot is {snapshot.elapsed!r} steps old and over: {snapshot.over!r}")
     try:

@@ -9,6 +9,7 @@ must be reset by `options={"reset_mask": ...}` before the next step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import gymnasium as gym
@@ -20,6 +21,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.lane_wrappers import Wrapping, check_actions, lane_spec, number, wrap
 from wcsim.envs.resets import Seeds, check_options, check_seeds
+from wcsim.envs.unmoved import unmoved
 from wcsim.errors import ActionError, ConfigError, SnapshotError
 from wcsim.spans import Spans
 
@@ -83,15 +85,20 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         seeds, mask = check_seeds(seed, self.num_envs), self._mask(checked.get("reset_mask"))
         starts = self._starts(checked.get("start"))
         infos: dict[str, Any] = {}
-        for n in np.flatnonzero(mask).tolist():
-            given = None if starts[n] is None else {"start": starts[n]}
-            self._seen[n], info = self.lanes[n].reset(seed=seeds[n], options=given)
-            infos = self._add_info(infos, info, n)
-        return self._observations(), self._infos(infos)
+        with self._unmoved():
+            for n in np.flatnonzero(mask).tolist():
+                given = None if starts[n] is None else {"start": starts[n]}
+                self._seen[n], info = self.lanes[n].reset(seed=seeds[n], options=given)
+                infos = self._add_info(infos, info, n)
+            return self._observations(), self._infos(infos)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Imagine one control tick under `actions` `[N, A]`, or a chunk under `[N, ticks, A]` where lanes take those,
         in every lane whose episode is not over."""
+        with self._unmoved():
+            return self._step(actions)
+
+    def _step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         mode, over = self.autoreset_mode, [env.over for env in self.envs]
         if mode is AutoresetMode.DISABLED and any(over):
             ended = [n for n, ended in enumerate(over) if ended]
@@ -161,8 +168,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         for check, snapshot in zip(self._found("check_snapshot"), snapshots, strict=True):
             check(snapshot)
         pairs = zip(self._found("restore"), snapshots, strict=True)
-        self._seen = [restore(snapshot) for restore, snapshot in pairs]
-        return self._observations()
+        with self._unmoved():
+            self._seen = [restore(snapshot) for restore, snapshot in pairs]
+            return self._observations()
 
     def render(self) -> tuple[Any, ...]:
         """What every lane renders."""
@@ -188,6 +196,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError(f"{self.num_envs} lanes need as many values, got {len(each)}")
         for lane, value in zip(self.lanes, each, strict=True):
             lane.set_wrapper_attr(name, value)
+
+    def _unmoved(self) -> AbstractContextManager[None]:
+        return unmoved(self, *self.lanes)
 
     def _found(self, name: str) -> list[Any]:
         """An attribute of every lane, not called."""

@@ -15,6 +15,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.lane_wrappers import number
+from wcsim.envs.unmoved import unmoved
 from wcsim.errors import ConfigError
 from wcsim.estimate import Estimate
 from wcsim.metrics.images import psnr_db
@@ -47,13 +48,14 @@ class ChunkAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Play a chunk `[ticks, A]`; the observation is that of the last tick played."""
         base = base_of(self.env)
         base.inputs.check(base.interface.to_task(action), (self.ticks,))
-        base.expect(action, together=self.together)
-        rewards = np.zeros(self.ticks)
-        for tick, single in enumerate(np.asarray(action, dtype=np.float32)):
-            observation, reward, terminated, truncated, info = self.env.step(single)
-            rewards[tick] = number(reward)
-            if terminated or truncated:
-                break
+        with unmoved(self.env):
+            base.expect(action, together=self.together)
+            rewards = np.zeros(self.ticks)
+            for tick, single in enumerate(np.asarray(action, dtype=np.float32)):
+                observation, reward, terminated, truncated, info = self.env.step(single)
+                rewards[tick] = number(reward)
+                if terminated or truncated:
+                    break
         played = {"rewards": rewards, "ticks": tick + 1}
         return observation, float(rewards.sum()), terminated, truncated, {**info, **played}
 

@@ -7,32 +7,33 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from wcsim.envs.imagined import ImaginedEnv
-from wcsim.envs.snapshots import load_snapshots, save_snapshots
+from wcsim.envs.snapshots import checksum, load_snapshots, save_snapshots
 from wcsim.errors import SnapshotError
 
 CACHE = {"preset": "worldcache", "threshold": 0.3}
 
 
 @pytest.fixture
-def env(folder):
+def env(folder: Any) -> Any:
     env = ImaginedEnv("pusht", folder, fidelity={"steps": 6, "cache": CACHE})
     env.reset(seed=3)
     env.step(np.array([100.0, 200.0]))
     return env
 
 
-def actions(count, seed=0):
+def actions(count: Any, seed: Any = 0) -> Any:
     return np.random.default_rng(seed).uniform(0, 512, (count, 2)).astype(np.float32)
 
 
-def futures(env, moves):
+def futures(env: Any, moves: Any) -> Any:
     return b"".join(env.step(move)[0]["pixels"].tobytes() for move in moves) + env.reset()[0]["pixels"].tobytes()
 
 
@@ -50,7 +51,7 @@ for snapshot in load_snapshots(folder):
 """
 
 
-def test_another_process_has_the_same_future(env, folder, tmp_path):
+def test_another_process_has_the_same_future(env: Any, folder: Any, tmp_path: Any) -> None:
     chunk = actions(3, seed=1)
     plain = env.snapshot()
     env.expect(chunk)
@@ -64,11 +65,12 @@ def test_another_process_has_the_same_future(env, folder, tmp_path):
     assert told.stdout == futures(env, chunk[1:]) + inside
 
 
-def test_what_is_written_is_read(env, tmp_path):
+def test_what_is_written_is_read(env: Any, tmp_path: Any) -> None:
     env.expect(actions(4))
     env.step(actions(4)[0])
-    snapshot = env.snapshot()
+    snapshot: Any = env.snapshot()
     save_snapshots(tmp_path, [snapshot] * 2)
+    read: Any
     for read in load_snapshots(tmp_path):
         assert replace(read, lane=snapshot.lane) == snapshot
         for name, value in read.lane.state.tensors().items():
@@ -79,7 +81,7 @@ def test_what_is_written_is_read(env, tmp_path):
         assert read.lane.ahead.shown == 1
 
 
-def test_branching_copies_no_history(env):
+def test_branching_copies_no_history(env: Any) -> None:
     branches = env.branch(64)
     for branch in branches:
         assert branch.lane is env.lane
@@ -90,7 +92,7 @@ def test_branching_copies_no_history(env):
     assert all(branch.lane is kept for branch in branches[1:])
 
 
-def test_another_world_or_version_is_refused(env, folder, tmp_path):
+def test_another_world_or_version_is_refused(env: Any, folder: Any, tmp_path: Any) -> None:
     snapshot = env.snapshot()
     before = env.lane
     with pytest.raises(SnapshotError, match="of world 'mars'; this one is 'tiny'"):
@@ -105,29 +107,29 @@ def test_another_world_or_version_is_refused(env, folder, tmp_path):
     assert env.lane is before
 
 
-def test_broken_files_are_refused(env, tmp_path):
+def test_broken_files_are_refused(env: Any, tmp_path: Any) -> None:
     with pytest.raises(SnapshotError, match="does not hold whole snapshots"):
         load_snapshots(tmp_path)
     save_snapshots(tmp_path, [env.snapshot()])
     text = (tmp_path / "snapshot.json").read_text()
-    (tmp_path / "snapshot.json").write_text(text.replace('"format": 3', '"format": 4'))
-    with pytest.raises(SnapshotError, match="snapshot format 4; this wcsim reads 3"):
+    (tmp_path / "snapshot.json").write_text(text.replace('"format": 4', '"format": 5'))
+    with pytest.raises(SnapshotError, match="snapshot format 5; this wcsim reads 4"):
         load_snapshots(tmp_path)
     (tmp_path / "snapshot.json").write_text(text)
     (tmp_path / "snapshot.safetensors").write_bytes(b"no")
-    with pytest.raises(SnapshotError, match="does not hold whole snapshots"):
+    with pytest.raises(SnapshotError, match="damaged snapshots: they do not match their checksum"):
         load_snapshots(tmp_path)
 
 
 @pytest.mark.parametrize("within_a_chunk", [False, True])
-def test_damaged_snapshots_leave_the_environment_as_it_was(env, tmp_path, within_a_chunk):
+def test_damaged_snapshots_leave_the_environment_as_it_was(env: Any, tmp_path: Any, within_a_chunk: Any) -> None:
     """Tensors of other shapes and numbers of other kinds, three hundred times: restored whole or refused."""
     if within_a_chunk:
         moves = np.full((3, 2), 256.0)
         env.expect(moves)
         env.step(moves[0])
     save_snapshots(tmp_path, [env.snapshot()])
-    text, tensors = (tmp_path / "snapshot.json").read_text(), load_file(tmp_path / "snapshot.safetensors")
+    text, tensors = (tmp_path / "snapshot.json").read_text(), load((tmp_path / "snapshot.safetensors").read_bytes())
     refused = 0
     for number in range(300):
         rng = np.random.default_rng([3, number])
@@ -141,13 +143,27 @@ def test_damaged_snapshots_leave_the_environment_as_it_was(env, tmp_path, within
             name = sorted(changed)[rng.integers(len(changed))]
             value = changed[name]
             changed[name] = [value[:0], value.flatten(), value.double() * float("nan"), value[None]][rng.integers(4)]
+        arrays = save({name: value.contiguous().clone() for name, value in changed.items()})
+        (tmp_path / "snapshot.safetensors").write_bytes(arrays)
+        described["sha256"] = checksum(arrays, described["snapshots"])
         (tmp_path / "snapshot.json").write_text(json.dumps(described))
-        copies = {name: value.contiguous().clone() for name, value in changed.items()}
-        save_file(copies, tmp_path / "snapshot.safetensors")
         before = env.lane, env.elapsed, env.over, env.np_random.bit_generator.state
         try:
             env.restore(load_snapshots(tmp_path)[0])
         except SnapshotError:
             refused += 1
             assert (env.lane, env.elapsed, env.over, env.np_random.bit_generator.state) == before
-    assert refused > 200
+    assert refused > 250
+
+
+def test_any_changed_byte_is_told_by_the_checksum(env: Any, tmp_path: Any) -> None:
+    save_snapshots(tmp_path, [env.snapshot()])
+    for name, old, new in (("snapshot.json", b'"elapsed": 1', b'"elapsed": 2'), ("snapshot.safetensors", b"", b"")):
+        content = (tmp_path / name).read_bytes()
+        changed = content.replace(old, new) if old else content[:-1] + bytes([content[-1] ^ 1])
+        assert changed != content
+        (tmp_path / name).write_bytes(changed)
+        with pytest.raises(SnapshotError, match="damaged snapshots: they do not match their checksum"):
+            load_snapshots(tmp_path)
+        (tmp_path / name).write_bytes(content)
+    assert len(load_snapshots(tmp_path)) == 1

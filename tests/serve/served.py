@@ -74,4 +74,6 @@ class Raw:
         self.socket.send(message)
         with pytest.raises(ConnectionClosed) as caught:
             self.socket.recv(timeout=30)
-        return caught.value.rcvd.code, caught.value.rcvd.reason
+        close = caught.value.rcvd
+        assert close is not None
+        return close.code, close.reason

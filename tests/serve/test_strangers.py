@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
 from served import FIDELITY, Raw, served, settled
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.remote import RemoteEnv
-from wcsim.envs.snapshots import pack_snapshots
+from wcsim.envs.snapshots import checksum, pack_snapshots
 from wcsim.errors import SnapshotError
 from wcsim.messages import pack
 
 
 @pytest.fixture(scope="module")
-def server(folder):
+def server(folder: Any) -> Any:
     with served(folder, message_bytes=2**20, sessions=6, sessions_each=4) as running:
         yield running
 
 
-def nan():
+def nan() -> Any:
     return np.array([[np.nan, 1]], np.float32)
 
 
@@ -63,7 +64,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("message", "why"), MALFORMED)
-def test_a_malformed_message_closes_its_connection_alone(server, message, why):
+def test_a_malformed_message_closes_its_connection_alone(server: Any, message: Any, why: Any) -> None:
     address, service = server
     honest, stranger = Raw(address), Raw(address)
     mine, theirs = honest.opened(), stranger.opened()
@@ -77,12 +78,12 @@ def test_a_malformed_message_closes_its_connection_alone(server, message, why):
     settled(service)
 
 
-def test_a_long_message_closes(server):
+def test_a_long_message_closes(server: Any) -> None:
     assert Raw(server[0]).closed(bytes(2**20 + 1))[0] == 1009
     settled(server[1])
 
 
-def test_refusals_leave_the_session_open(server):
+def test_refusals_leave_the_session_open(server: Any) -> None:
     client = Raw(server[0])
     assert client.tell("step", session=3, actions=np.zeros((1, 2)))["error"]["message"] == "session 3 is not open"
     number = client.tell("open", fidelity=FIDELITY)["result"]["session"]
@@ -103,7 +104,7 @@ def test_refusals_leave_the_session_open(server):
     settled(server[1])
 
 
-def test_sessions_are_counted(server):
+def test_sessions_are_counted(server: Any) -> None:
     one, other = Raw(server[0]), Raw(server[0])
     for _ in range(4):
         one.opened()
@@ -115,16 +116,16 @@ def test_sessions_are_counted(server):
     settled(server[1])
 
 
-def test_forged_snapshots_are_refused(server, folder):
+def test_forged_snapshots_are_refused(server: Any, folder: Any) -> Any:
     local = ImaginedEnv("pusht", folder, fidelity=FIDELITY)
     local.reset(seed=1)
     local.expect(np.full((3, 2), 100.0))
     local.step(np.full(2, 100.0))
-    snapshot = local.snapshot()
+    snapshot: Any = local.snapshot()
     env = RemoteEnv(server[0], fidelity=FIDELITY)
     env.reset(seed=1)
 
-    def restored(**changes):
+    def restored(**changes: Any) -> Any:
         tensors, description = pack_snapshots([snapshot])
         import torch
         from safetensors.torch import load, save
@@ -132,9 +133,9 @@ def test_forged_snapshots_are_refused(server, folder):
         parts = load(tensors)
         for name, value in changes.items():
             parts[f"0.{name.replace('__', '.')}"] = value
-        rows = json.loads(description)
-        return env.session.ask("restore", tensors=save({k: torch.as_tensor(v) for k, v in parts.items()}),
-                               description=json.dumps(rows))
+        told, forged = json.loads(description), save({k: torch.as_tensor(v) for k, v in parts.items()})
+        told["sha256"] = checksum(forged, told["snapshots"])
+        return env.session.ask("restore", tensors=forged, description=json.dumps(told))
 
     restored()
     import torch
@@ -148,14 +149,14 @@ def test_forged_snapshots_are_refused(server, folder):
         "robot": torch.zeros(99), "latent": torch.zeros(1, dtype=torch.int64),
     }
     for name, value in bad.items():
-        with pytest.raises(SnapshotError):
+        with pytest.raises(SnapshotError, match="not of this world|not finite|out of range|refused|not whole"):
             restored(**{name: value})
     env.close()
 
 
-def test_sessions_share_forwards_and_keep_their_pixels(folder):
+def test_sessions_share_forwards_and_keep_their_pixels(folder: Any) -> Any:
     """Eight at once, each as a local run has it to the last bit."""
-    def play(seed):
+    def play(seed: Any) -> Any:
         env = RemoteEnv(address, fidelity=settings)
         rng, seen = np.random.default_rng(seed), [env.reset(seed=seed)[0]["pixels"]]
         seen += [env.step(rng.uniform(0, 512, 2).astype(np.float32))[0]["pixels"] for _ in range(6)]
@@ -176,7 +177,7 @@ def test_sessions_share_forwards_and_keep_their_pixels(folder):
             assert np.array_equal(frame, local.step(rng.uniform(0, 512, 2).astype(np.float32))[0]["pixels"])
 
 
-def test_the_truth_beside_the_world_and_a_film(server):
+def test_the_truth_beside_the_world_and_a_film(server: Any) -> None:
     client = Raw(server[0])
     world, truth = client.opened(record=True), client.opened(record=True, place="truth")
     for number in (world, truth):

@@ -158,7 +158,7 @@ class Operations:
         if "snapshot" in given:
             session.restore(given["snapshot"])
         elif "tensors" in given and "description" in given:
-            session.put(untrusted_lane(self._host, session.imagination, given["tensors"], given["description"]))
+            session.put(untrusted_lane(self._host, given["tensors"], given["description"]))
         else:
             raise RemoteError("restore needs snapshot, or tensors and description")
         return self._look(session, {})

@@ -40,7 +40,6 @@ class Host:
         check_world(self.task, self.spec)
         self.fingerprint = fingerprint(world)
         self._known: OrderedDict[str, Imagination] = OrderedDict()
-        self.template: Lane | None = None
         self.has_truth = self._tries_truth()
 
     def imagination(self, fidelity: Mapping[str, Any] | None) -> Imagination:
