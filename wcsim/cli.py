@@ -14,7 +14,19 @@ from wcsim.cli_data import data
 from wcsim.cli_serve import serve
 from wcsim.cli_train import train
 from wcsim.progress import progress
-from wcsim.terminal import Allow, Fork, Overrides, console, one_line_errors, run_directory
+from wcsim.terminal import (
+    Allow,
+    Device,
+    Executor,
+    Fork,
+    Gpus,
+    Overrides,
+    Workers,
+    console,
+    one_line_errors,
+    run_directory,
+    with_device,
+)
 
 if TYPE_CHECKING:
     from wcsim.config import StrictConfig
@@ -42,7 +54,6 @@ def program(
 
 
 Out = Annotated[Path | None, typer.Option(help="Run directory, new or to go on with; runs/NAME by default.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes to share the work.")]
 
 
 def typed_config(name: str, settings: list[str] | None, command: str) -> StrictConfig:
@@ -68,16 +79,17 @@ def typed_config(name: str, settings: list[str] | None, command: str) -> StrictC
 @app.command()
 def run(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged configuration.")],
-    settings: Overrides = None, out: Out = None, workers: Workers = 1, fork: Fork = False,
-    allow: Allow = None,
+    settings: Overrides = None, out: Out = None, workers: Workers = None,
+    executor: Executor = None, gpus: Gpus = None, device: Device = None, fork: Fork = False, allow: Allow = None,
 ) -> None:
     """Run a closed loop, or goals, and write its report; goes on where it was interrupted."""
     with one_line_errors(allow):
         from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
-        from wcsim.experiments.executor import local
+        from wcsim.experiments.executor import executor_of
         from wcsim.experiments.goals import GoalRuns, GoalsConfig
 
-        typed = typed_config(config, settings, "run")
+        typed = typed_config(config, with_device(settings, device), "run")
+        where = executor_of(executor, workers, gpus)
         experiment: ClosedLoop | GoalRuns
         if isinstance(typed, GoalsConfig):
             experiment = GoalRuns(typed)
@@ -86,34 +98,35 @@ def run(
             experiment = ClosedLoop(typed)
         path = run_directory(out, experiment.config.name, fork=fork)
         with progress("episodes") as shown:
-            experiment.run(path, executor=local(workers), progress=shown.count)
+            experiment.run(path, executor=where, progress=shown.count)
     report([path])
 
 
 @app.command()
 def evaluate(
     config: Annotated[str, typer.Argument(help="A YAML file, or a packaged evaluation's name.")],
-    settings: Overrides = None, out: Out = None, workers: Workers = 1,
-    fork: Fork = False, allow: Allow = None,
+    settings: Overrides = None, out: Out = None, workers: Workers = None,
+    executor: Executor = None, gpus: Gpus = None, device: Device = None, fork: Fork = False, allow: Allow = None,
 ) -> None:
     """Rank policies in the truth, in a world and in the cached world; goes on where it was interrupted."""
     with one_line_errors(allow):
         from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
-        from wcsim.experiments.executor import local
+        from wcsim.experiments.executor import executor_of
 
-        typed = typed_config(config, settings, "evaluate")
+        typed = typed_config(config, with_device(settings, device), "evaluate")
+        where = executor_of(executor, workers, gpus)
         assert isinstance(typed, EvaluationConfig)
         path = run_directory(out, typed.name, fork=fork)
         with progress("batches") as shown:
-            Evaluation(typed).run(path, executor=local(workers), progress=shown.count)
+            Evaluation(typed).run(path, executor=where, progress=shown.count)
     report([path])
 
 
 @app.command()
 def budget(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged sweep.")],
-    settings: Overrides = None, out: Out = None, workers: Workers = 1,
-    fork: Fork = False, allow: Allow = None,
+    settings: Overrides = None, out: Out = None, workers: Workers = None,
+    executor: Executor = None, gpus: Gpus = None, device: Device = None, fork: Fork = False, allow: Allow = None,
     recommend: Annotated[
         float | None, typer.Option(min=0, metavar="DEADLINE_MS", help="Print the setting to take, as a `run` config.")
     ] = None,
@@ -122,13 +135,14 @@ def budget(
     with one_line_errors(allow):
         from wcsim.experiments.budget_config import BudgetConfig
         from wcsim.experiments.budget_sweep import BudgetSweep, advice
-        from wcsim.experiments.executor import local
+        from wcsim.experiments.executor import executor_of
 
-        typed = typed_config(config, settings, "budget")
+        typed = typed_config(config, with_device(settings, device), "budget")
+        where = executor_of(executor, workers, gpus)
         assert isinstance(typed, BudgetConfig)
         path = run_directory(out, typed.name, fork=fork)
         with progress("episodes") as shown:
-            run = BudgetSweep(typed).run(path, executor=local(workers), progress=shown.count)
+            run = BudgetSweep(typed).run(path, executor=where, progress=shown.count)
         if recommend is not None:
             console.print(advice(run, recommend), highlight=False, soft_wrap=True)
             return
@@ -146,6 +160,23 @@ def report(
 
         page = write_page_of(paths[0]) if len(paths) == 1 else write_comparison(paths, out)
         console.print(f"report: {page}", soft_wrap=True)
+
+
+@app.command()
+def status(path: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Say how far a run is, from any shell: jobs, time left, workers, and what failed."""
+    with one_line_errors():
+        from wcsim.experiments.watch import status_of
+
+        found = status_of(path)
+        console.print(f"{path}: {found.line}", soft_wrap=True, highlight=False)
+        if found.workers:
+            table = Table("worker", "jobs", "seconds a job")
+            for where, jobs, seconds in found.workers:
+                table.add_row(where, str(jobs), f"{seconds:.1f}")
+            console.print(table)
+        for name, error in found.told["failed"].items():
+            console.print(f"failed: {name}: {error}", soft_wrap=True, highlight=False)
 
 
 @worlds.callback()

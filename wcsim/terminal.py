@@ -28,6 +28,19 @@ Fork = Annotated[bool, typer.Option("--fork", help="Begin anew, beside an existi
 Allow = Annotated[list[str] | None, typer.Option(
     "--allow", metavar="MODULE", help="Let the configuration load module:Class from here; may be repeated.")]
 
+Workers = Annotated[int | None, typer.Option(
+    min=1, help="Processes to share the work; 1 by default, and with --executor ray as many as there is room for.")]
+Executor = Annotated[str | None, typer.Option(
+    metavar="ray[://ADDRESS]", help="Share the work over Ray: on this machine, or on the cluster at an address.")]
+Gpus = Annotated[float | None, typer.Option(
+    min=0.01, help="GPUs of a worker, on a device of cuda: 0.5 lets two workers use one.")]
+Device = Annotated[str | None, typer.Option(help="Short for -s device=DEVICE: cpu, cuda or cuda:N.")]
+
+
+def with_device(settings: list[str] | None, device: str | None) -> list[str]:
+    """Overrides, with that of `--device`."""
+    return [*(settings or []), *([] if device is None else [f"device={device}"])]
+
 
 @contextmanager
 def one_line_errors(allow: Iterable[str] | None = None) -> Iterator[None]:

@@ -15,6 +15,7 @@ from wcsim.experiments.budget_summary import as_run, recommend
 from wcsim.experiments.budget_sweep import BudgetSweep
 from wcsim.experiments.closed_loop import ClosedLoopConfig
 from wcsim.experiments.executor import Here
+from wcsim.experiments.work import Done
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +45,14 @@ def whole(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 class Dying(Here):
-    def run(self, function: Any, jobs: Any) -> Any:
+    def run(self, function: Any, jobs: Any, needs: Any = None) -> Any:
         for job in jobs[:5]:
-            yield job, function(job)
+            yield Done(job, function(job))
         raise KeyboardInterrupt
 
 
 class Refusing(Here):
-    def run(self, function: Any, jobs: Any) -> Any:
+    def run(self, function: Any, jobs: Any, needs: Any = None) -> Any:
         assert not jobs
         return iter(())
 

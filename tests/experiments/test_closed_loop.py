@@ -13,6 +13,7 @@ from wcsim.errors import ActionError, RunError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig
 from wcsim.experiments.executor import Here
 from wcsim.experiments.summary import exploitation_gap
+from wcsim.experiments.work import Done
 from wcsim.runs.run import Run
 
 SUMMARY_KEYS = {
@@ -37,9 +38,9 @@ class Dying(Here):
     def __init__(self, jobs):
         self.left = jobs
 
-    def run(self, function, jobs):
+    def run(self, function, jobs, needs=None):
         for job in jobs[: self.left]:
-            yield job, function(job)
+            yield Done(job, function(job))
         if jobs:
             raise KeyboardInterrupt
 

@@ -25,6 +25,7 @@ from wcsim.errors import ActionError, ConfigError, RunError
 from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
 from wcsim.experiments.executor import Here, Processes
 from wcsim.experiments.policies import ExpertPolicyConfig, PolicyContext
+from wcsim.experiments.work import Done
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
 from wcsim.rollout.sinks import Recorded, Recorder, listen
@@ -62,7 +63,7 @@ def summary_of(path: Path) -> dict[str, Any]:
 class Refusing(Here):
     """An executor that nobody may use."""
 
-    def run(self, function: Any, jobs: Any) -> Any:
+    def run(self, function: Any, jobs: Any, needs: Any = None) -> Any:
         assert not jobs
         return iter(())
 
@@ -73,9 +74,9 @@ class Dying(Here):
     def __init__(self, jobs: int) -> None:
         self.left = jobs
 
-    def run(self, function: Any, jobs: Any) -> Any:
+    def run(self, function: Any, jobs: Any, needs: Any = None) -> Any:
         for job in jobs[: self.left]:
-            yield job, function(job)
+            yield Done(job, function(job))
         raise KeyboardInterrupt
 
 
@@ -155,10 +156,11 @@ def test_workers_and_a_real_kill_change_nothing(settings: dict[str, Any], whole:
 
 
 def test_processes_do_what_here_does_and_tell_of_errors() -> None:
-    assert sorted(Processes(2).run(math.factorial, [3, 4, 5])) == sorted(Here().run(math.factorial, [3, 4, 5]))
+    values = {done.job: done.value for done in Processes(2).run(math.factorial, [3, 4, 5])}
+    assert values == {done.job: done.value for done in Here().run(math.factorial, [3, 4, 5])} == {3: 6, 4: 24, 5: 120}
     assert list(Processes(2).run(math.factorial, [])) == []
     with pytest.raises(ValueError, match="negative"):
-        list(Processes(1).run(math.factorial, [-1]))
+        list(Here().run(math.factorial, [-1]))
     with pytest.raises(ConfigError, match="workers must be 1 or more, got 0"):
         Processes(0)
 

@@ -19,6 +19,7 @@ from wcsim.experiments.goal_starts import GoalStart, goal_start
 from wcsim.experiments.goals import GoalJob, GoalRuns, GoalsConfig, attempt, goal_row, jobs_of, parts_of
 from wcsim.experiments.goals_summary import summarise
 from wcsim.experiments.policies import ExpertPolicyConfig, PolicyContext
+from wcsim.experiments.work import Done
 
 PLANNER = {
     "kind": "mpc", "horizon": 4, "rounds": 1, "candidates": 4, "elites": 2, "replan_every": 2,
@@ -58,14 +59,14 @@ def summary_of(path: Path) -> dict[str, Any]:
 
 
 class Dying(Here):
-    def run(self, function: Any, jobs: Any) -> Any:
+    def run(self, function: Any, jobs: Any, needs: Any = None) -> Any:
         for job in jobs[:5]:
-            yield job, function(job)
+            yield Done(job, function(job))
         raise KeyboardInterrupt
 
 
 class Refusing(Here):
-    def run(self, function: Any, jobs: Any) -> Any:
+    def run(self, function: Any, jobs: Any, needs: Any = None) -> Any:
         assert not jobs
         return iter(())
 

@@ -24,6 +24,7 @@ from wcsim.experiments.executor import Here
 from wcsim.experiments.goals import GoalRuns, GoalsConfig
 from wcsim.experiments.inputs import inputs_of
 from wcsim.experiments.jobs import job_key
+from wcsim.experiments.work import Done
 from wcsim.runs import manifest
 from wcsim.runs.run import Run
 from wcsim.world.checkpoints import hash_files, save_world
@@ -132,9 +133,9 @@ def test_a_fork_begins_anew_beside(settings: dict[str, Any], tmp_path: Path) -> 
 class Dying(Here):
     """Ends after three jobs, as a kill would."""
 
-    def run(self, function: Any, jobs: Any) -> Any:
+    def run(self, function: Any, jobs: Any, needs: Any = None) -> Any:
         for job in jobs[:3]:
-            yield job, function(job)
+            yield Done(job, function(job))
         raise KeyboardInterrupt
 
 

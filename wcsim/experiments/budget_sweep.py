@@ -21,6 +21,7 @@ from wcsim.agents.asynchronous import AsynchronousPolicy, fixed_delay
 from wcsim.agents.chunks import Effort, PlannedChunks
 from wcsim.agents.objectives import imagined_cost
 from wcsim.agents.policies import Observation, PerLane
+from wcsim.cache.fidelity import FidelityConfig
 from wcsim.config import StrictConfig, validate
 from wcsim.envs.lanes import load_world
 from wcsim.envs.tasks import Task
@@ -30,6 +31,7 @@ from wcsim.experiments.budget_summary import COLUMNS, as_run, recommend, summari
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
 from wcsim.experiments.manifests import check_setting, manifest_of
+from wcsim.experiments.needs import needs_of
 from wcsim.experiments.policy_context import frame_of, hold_of
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import TruthPlace
@@ -61,8 +63,11 @@ class BudgetSweep:
 
     def __init__(self, config: BudgetConfig) -> None:
         self.config = config
-        efforts = (effort.fidelity for effort in config.efforts.values())
-        check_setting(config, [], [fidelity for fidelity in efforts if fidelity is not None])
+        check_setting(config, [], self._fidelities())
+
+    def _fidelities(self) -> list[FidelityConfig]:
+        """Those at which frames are imagined."""
+        return [effort.fidelity for effort in self.config.efforts.values() if effort.fidelity is not None]
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Play what is missing and write the summary; does nothing where nothing is."""
@@ -74,7 +79,7 @@ class BudgetSweep:
         jobs = [CellJob(text, latency, cell, start) for cell in cells(config) for start in range(config.episodes)]
         order = [cell.key for cell in cells(config)]
         return complete(run, {job: [job.key] for job in jobs}, play_cell, columns=COLUMNS, executor=executor,
-                        progress=progress,
+                        progress=progress, needs=needs_of(config, self._fidelities(), lanes=config.planning.max_lanes),
                         summarise=lambda run: summarise(run.episodes, run.config, run.manifest["latency"], order))
 
     def _latency(self) -> dict[str, Any]:

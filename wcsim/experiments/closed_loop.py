@@ -27,6 +27,7 @@ from wcsim.envs.tasks import Task
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
 from wcsim.experiments.manifests import check_setting, manifest_of
+from wcsim.experiments.needs import needs_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.experiments.summary import summarise
 from wcsim.experiments.task_config import TaskConfig
@@ -103,6 +104,7 @@ class ClosedLoop:
             "first_seed": config.first_seed, "episodes": config.episodes}))
         jobs = {job: [job.key] for job in (EpisodeJob(text, number) for number in range(config.episodes))}
         return complete(run, jobs, play_episode, executor=executor, progress=progress,
+                        needs=needs_of(config, [config.fidelity]),
                         summarise=lambda run: summarise(run, deadline_ms=config.deadline_ms, fps=fps))
 
 

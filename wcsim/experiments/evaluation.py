@@ -27,6 +27,7 @@ from wcsim.experiments.evaluation_summary import COLUMNS, PLACES, SCORES, summar
 from wcsim.experiments.executor import Executor
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
 from wcsim.experiments.manifests import check_setting, manifest_of
+from wcsim.experiments.needs import needs_of
 from wcsim.experiments.policies import PolicyConfig, PolicyContext
 from wcsim.experiments.task_config import TaskConfig
 from wcsim.rollout.engine import opening, rollout
@@ -72,14 +73,12 @@ class EvaluationConfig(StrictConfig):
 
 @dataclass(frozen=True, slots=True)
 class LanesJob:
-    """One piece of work.  settings: the whole configuration, as JSON text.  policy: its name.  starts: from and to.
-    videos: folder for its films."""
+    """One piece of work.  settings: the whole configuration, as JSON text.  policy: its name.  starts: from and to."""
 
     settings: str
     policy: str
     place: str
     starts: tuple[int, int]
-    videos: Path = Path("videos")
 
     def keys(self) -> list[str]:
         """What the run calls its episodes."""
@@ -93,12 +92,12 @@ class Evaluation:
         self.config = config
         check_setting(config, config.policies, [config.fidelity])
 
-    def jobs(self, path: Path) -> list[LanesJob]:
+    def jobs(self) -> list[LanesJob]:
         """All of it, dearest first, so that no worker is left alone with a slow one."""
         config = self.config
         settings = dumps(config.model_dump(mode="json"))
         spans = [(first, min(first + config.lanes, config.starts)) for first in range(0, config.starts, config.lanes)]
-        return [LanesJob(settings, policy.name, place, span, path / "videos")
+        return [LanesJob(settings, policy.name, place, span)
                 for place in ("uncached", "cached", "truth") for policy in config.policies for span in spans]
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
@@ -107,9 +106,9 @@ class Evaluation:
         run = Run.resume(path, config.model_dump(mode="json"),
                          manifest_of(config, seeds={"first_seed": config.first_seed,
                                                                      "starts": config.starts}))
-        return complete(run, {job: job.keys() for job in self.jobs(path)}, play_lanes, columns=COLUMNS,
+        return complete(run, {job: job.keys() for job in self.jobs()}, play_lanes, columns=COLUMNS,
                         summarise=lambda run: summarise(run.episodes, run.config), executor=executor,
-                        progress=progress)
+                        progress=progress, needs=needs_of(config, [config.fidelity], lanes=config.lanes))
 
 
 def play_lanes(job: LanesJob) -> list[Outcome]:
@@ -122,9 +121,9 @@ def play_lanes(job: LanesJob) -> list[Outcome]:
     place = place_of(config, task, job.place)
     recorder, began = Recorder(frames=False), perf_counter()
     sinks: list[Sink] = [recorder]
+    films = VideoSink(fps=task.fps, prefix=re.sub(r"[^A-Za-z0-9]+", "-", f"{job.policy} {job.place}"))
     if config.videos:
-        prefix = re.sub(r"[^A-Za-z0-9]+", "-", f"{job.policy} {job.place}")
-        sinks.append(VideoSink(job.videos, fps=task.fps, prefix=prefix))
+        sinks.append(films)
     policy = chosen.build(PolicyContext(task, world, num_lanes=len(starts)))
     try:
         listen(rollout(task, {job.place: place}, policy, episodes, starts, acts_in=job.place,
@@ -135,7 +134,9 @@ def play_lanes(job: LanesJob) -> list[Outcome]:
     seconds = (perf_counter() - began) / len(starts)
     return [Outcome(key, {"episode": number_of(config, job, record.episode.number), "policy": job.policy,
                           "place": job.place, "start": record.episode.number, "seed": record.episode.seed,
-                          **row_of(record, job.place, config.max_steps), "seconds": seconds})
+                          **row_of(record, job.place, config.max_steps), "seconds": seconds},
+                    files={f"videos/{name}": content for name, content in films.films.items()
+                           if name == films.name_of(record.episode.number)})
             for key, record in zip(job.keys(), recorder.episodes, strict=True)]
 
 

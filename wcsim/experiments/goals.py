@@ -30,6 +30,7 @@ from wcsim.experiments.goal_starts import GoalStart, goal_start
 from wcsim.experiments.goals_summary import COLUMNS, summarise
 from wcsim.experiments.jobs import Outcome, Progress, complete, job_key
 from wcsim.experiments.manifests import check_setting, manifest_of
+from wcsim.experiments.needs import needs_of
 from wcsim.experiments.policies import ExpertPolicyConfig, MPCPolicyConfig, PolicyConfig, PolicyContext
 from wcsim.experiments.task_config import TaskConfig
 from wcsim.rollout.engine import rollout
@@ -138,7 +139,8 @@ class GoalRuns:
         metrics = config.task.build().state.metrics
         return complete(run, {job: [job.key] for job in jobs_of(config)}, play_goal, columns=(*COLUMNS, *metrics),
                         summarise=lambda run: summarise(run.episodes, run.config, metrics),
-                        counts=lambda row: row["policy"] is not None, executor=executor, progress=progress)
+                        counts=lambda row: row["policy"] is not None, executor=executor, progress=progress,
+                        needs=needs_of(config, [config.fidelity]))
 
 
 def play_goal(job: GoalJob) -> list[Outcome]:

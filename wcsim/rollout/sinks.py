@@ -155,15 +155,21 @@ class Recorder:
 
 
 class VideoSink:
-    """Writes one mp4 per lane into `folder` when its episode ends, the places side by side in the order of the rollout.
+    """Makes one mp4 per lane when its episode ends, the places side by side in the order of the rollout.
 
-    fps: of the task.  scale: whole number by which small frames are enlarged.  prefix: what files' names begin with.
+    folder: where it is written; None keeps it in `films`, file name to content.  fps: of the task.  scale: whole number
+    by which small frames are enlarged.  prefix: what files' names begin with.
     """
 
-    def __init__(self, folder: Path, *, fps: float, scale: int = 4, prefix: str = "episode") -> None:
+    def __init__(self, folder: Path | None = None, *, fps: float, scale: int = 4, prefix: str = "episode") -> None:
         self._folder, self._fps, self._scale, self._prefix = folder, fps, scale, prefix
         self._frames: dict[int, list[np.ndarray]] = {}
         self._numbers: dict[int, int] = {}
+        self.films: dict[str, bytes] = {}
+
+    def name_of(self, number: int) -> str:
+        """The file of an episode."""
+        return f"{self._prefix}_{number:04d}.mp4"
 
     def on(self, event: Event) -> None:
         """See `Sink`."""
@@ -175,9 +181,13 @@ class VideoSink:
                 side = np.concatenate([seen.frames[row] for seen in event.seen.values()], axis=1)
                 self._frames[lane].append(side.repeat(self._scale, 0).repeat(self._scale, 1))
         elif isinstance(event, EpisodeEnd):
-            self._folder.mkdir(parents=True, exist_ok=True)
             content = encode_mp4(self._frames.pop(event.lane), self._fps)
-            files.replace(self._folder / f"{self._prefix}_{self._numbers[event.lane]:04d}.mp4", content)
+            name = self.name_of(self._numbers[event.lane])
+            if self._folder is None:
+                self.films[name] = content
+                return
+            self._folder.mkdir(parents=True, exist_ok=True)
+            files.replace(self._folder / name, content)
 
     def close(self) -> None:
         """An episode that did not end leaves no film."""

@@ -63,6 +63,18 @@ class RunLock:
         self.release()
 
 
+def holder(folder: Path) -> str | None:
+    """Who writes a run directory now, as `process 4711 since ...`; None where nobody does.  Takes no lock."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        return None if _flock(descriptor) else os.read(descriptor, 200).decode(errors="replace").strip()
+    finally:
+        os.close(descriptor)
+
+
 def _open(path: Path) -> tuple[int, bool] | None:
     """The lock file, and whether it was made by this; None where it vanished meanwhile."""
     try:

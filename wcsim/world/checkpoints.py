@@ -49,11 +49,21 @@ def shipped_worlds() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(root.glob("*/world.json"))}
 
 
+_PLACED: dict[str, Path] = {}
+
+
+def place_world(name: str, folder: Path) -> None:
+    """From now on `name` means the world in `folder`, in this process: for workers that do not see the driver's."""
+    _PLACED[name] = folder
+
+
 def find_world(name: str | Path) -> Path:
     """The folder of a world.  A Path, or a text with a separator, is a folder; a bare name is a shipped world first.
 
     Where a folder here has the name of a shipped world, the shipped one is taken, and a warning says so.
     """
+    if str(name) in _PLACED:
+        return _PLACED[str(name)]
     folder, is_path = Path(name), isinstance(name, Path) or os.path.basename(name) != name
     name, worlds, found = str(name), shipped_worlds(), (folder / "world.json").is_file()
     if name in worlds and not is_path:
