@@ -25,14 +25,16 @@ from wcsim.spans import Spans
 from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world
 from wcsim.world.checks import told
+from wcsim.world.spread import load_spread
 from wcsim.world.traces import lane_of, part_of
 from wcsim.world.world import World
 
 
 @lru_cache(maxsize=4)
 def load_world(name: str, *, device: str = "cpu", compiled: bool = False) -> World:
-    """Worlds are immutable, so every environment of a process shares one copy."""
-    return World.load(name, device=device, compiled=compiled)
+    """Worlds are immutable, so every environment of a process shares one copy.  device: one, or several as
+    `cuda:0,cuda:1`, which share the lanes out (`wcsim.world.spread`)."""
+    return load_spread(name, device.split(","), compiled=compiled)
 
 
 @lru_cache(maxsize=4)

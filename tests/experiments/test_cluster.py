@@ -111,7 +111,7 @@ def test_a_run_may_begin_here_go_on_over_ray_and_end_in_processes(
 def test_nodes_that_die_at_random_moments_lose_and_double_no_episode(
     settings: dict[str, Any], cluster: Any, nodes: list[Any], tmp_path: Path
 ) -> None:
-    changed = settings | {"starts": 12 * KILLS}
+    changed = settings | {"starts": max(36, 6 * KILLS)}
     whole = evaluate(changed, tmp_path / "whole", Processes(2)).path
     killed, rng = list[float](), random.Random(0)
     with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread alone

@@ -45,7 +45,8 @@ class Checked(Protocol):
 def check_setting(config: Experiment, policies: Iterable[Checked], fidelities: Iterable[FidelityConfig]) -> None:
     """ConfigError for whatever can be known to be wrong before a run is begun; loads no weights."""
     spec, _ = read_description(find_world(config.world))
-    check_device(config.device)
+    for device in config.device.split(","):
+        check_device(device)
     task: Task = config.task.build()
     check_world(task, spec)
     for fidelity in fidelities:

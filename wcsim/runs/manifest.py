@@ -38,11 +38,17 @@ def make_manifest(
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
-        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else str(device),
+        "device": device_name(device),
         "torch_threads": torch.get_num_threads(),
         "seeds": dict(seeds),
         "inputs": dict(inputs or {}),
     }
+
+
+def device_name(device: torch.device | str) -> str:
+    """What a device is; of several, as `cuda:0,cuda:1`, each kind once: how many there are changes no result."""
+    kinds = [torch.cuda.get_device_name(one) if one.startswith("cuda") else one for one in str(device).split(",")]
+    return ",".join(dict.fromkeys(kinds))
 
 
 def hash_inputs(paths: Mapping[str, Path]) -> dict[str, str]:
