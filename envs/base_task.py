@@ -42,6 +42,7 @@ class BaseTask:
     goal: Goal | None = None
     within: Mapping[str, float] = {}
     expert: str | None = None
+    proprioception: bool = False
 
     @property
     def frame_size(self) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from wcsim.envs.tasks import Start, Task
 from wcsim.errors import ConfigError, NotFiniteError
 from wcsim.estimate import Estimate
 from wcsim.spans import Spans
+from wcsim.spec import Values
 from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
 from wcsim.world.checkpoints import find_world
 from wcsim.world.checks import told
@@ -50,7 +51,8 @@ class Ahead:
     after: the state behind the last of them.  actions: `[k, A]` that lead to them.  latents: `[k, C, h, w]`.  frames:
     `[k, H, W, 3]` uint8, read-only.  shown: how many have been.  trace: what it took to imagine them, in one pass or a
     pass each.  estimate: of the k frames, None until one of them is to be shown.  changed: `[k]` share of each frame's
-    pixels that the world's guardrail changed.
+    pixels that the world's guardrail changed.  robot: what the world's state model says of the robot, `[k, size]` by
+    quantity, for a task with proprioception.
     """
 
     after: WorldState
@@ -61,6 +63,7 @@ class Ahead:
     changed: np.ndarray
     shown: int = 0
     estimate: Estimate | None = None
+    robot: Values | None = None
 
     def leads_to(self, actions: np.ndarray) -> bool:
         """Whether the next frames are those that `actions` `[k, A]` ask for."""
@@ -143,7 +146,8 @@ class Imagination(Inputs):
         lanes = [Lane(state, read_only(start.frames[-1].copy()), robot[n])
                  for n, (state, start) in enumerate(zip(states, starts, strict=True))]
         estimate = self.task.estimate(np.stack([lane.pixels for lane in lanes]))
-        return self._ticks(lanes, estimate, [None] * len(lanes))
+        read = self._reports(self.world.read_state(WorldState.join(states)))
+        return self._ticks(lanes, estimate, [None] * len(lanes), read)
 
     def step(self, lanes: Sequence[Lane], actions: np.ndarray, spans: Spans) -> list[Tick]:
         """One control tick for every lane under checked actions `[N, A]`: one forward pass for all that need one, and
@@ -151,7 +155,10 @@ class Imagination(Inputs):
         ready = self.estimated(self.expect(lanes, actions[:, None], spans), spans)
         aheads = [ahead_of(lane) for lane in ready]
         estimate = Estimate.join([estimate_of(ahead).select(ahead.shown) for ahead in aheads])
-        return self._ticks([show_next(lane) for lane in ready], estimate, [ahead.trace_of_next for ahead in aheads])
+        said = {name: np.stack([(ahead.robot or {})[name][ahead.shown] for ahead in aheads])
+                for name in aheads[0].robot or {}}
+        return self._ticks([show_next(lane) for lane in ready], estimate, [ahead.trace_of_next for ahead in aheads],
+                           said)
 
     def estimated(self, lanes: Sequence[Lane], spans: Spans) -> list[Lane]:
         """The lanes with an estimate of all frames ahead of them, those that lack one in one call."""
@@ -183,13 +190,15 @@ class Imagination(Inputs):
         with spans("imagine"):
             states = [self.state_of(found[n]) for n in blank]
             fidelity = self.fidelity if together else replace(self.fidelity, chunk=1)
-            after, latents, trace = self.world.advance(WorldState.join(states), actions[blank], fidelity)
+            joined = WorldState.join(states)
+            after, latents, trace = self.world.advance(joined, actions[blank], fidelity)
+            said = self._reports(self.world.predict_state(joined, actions[blank])) if self._reported else {}
         with spans("decode"):
             frames, changed = self._decode(latents, states)
             read_only(frames)
         for row, n in enumerate(blank):
             ahead = Ahead(after.select([row]), actions[n], latents[row], frames[row], lane_of(trace, row),
-                          changed[row])
+                          changed[row], robot={name: value[row] for name, value in said.items()})
             found[n] = replace(found[n], state=states[row], ahead=ahead)
         return found
 
@@ -219,9 +228,23 @@ class Imagination(Inputs):
         state = self.world.init(frames[None], actions[None], now.seed.tolist())
         return replace(lane, state=replace(state, frame=now.frame), ahead=None)
 
-    def _ticks(self, lanes: Sequence[Lane], estimate: Estimate, traces: Sequence[Trace | None]) -> list[Tick]:
-        """What lanes have at the frames on show; a quantity of the robot that is not found keeps its last value."""
-        robot = robot_state(self.task.state, estimate, np.stack([lane.robot for lane in lanes]))
+    @property
+    def _reported(self) -> frozenset[str]:
+        """Quantities that the robot reports itself, here through the world's state model."""
+        model = self.world.state_model
+        if not self.task.proprioception or model is None:
+            return frozenset()
+        return frozenset(model.quantities) & {quantity.name for quantity in self.task.state.robot}
+
+    def _reports(self, values: Values) -> dict[str, np.ndarray]:
+        return {name: value for name, value in values.items() if name in self._reported}
+
+    def _ticks(self, lanes: Sequence[Lane], estimate: Estimate, traces: Sequence[Trace | None], said: Values
+               ) -> list[Tick]:
+        """What lanes have at the frames on show; a quantity of the robot that is not found keeps its last value.
+        said: what the robot reports of itself, `[N, size]` by quantity."""
+        robot = robot_state(self.task.state, estimate.told(said, all_of=True), np.stack([lane.robot for lane in lanes]))
+        estimate = estimate.told(said)
         reward = self.task.reward(estimate)
         return [Tick(replace(lane, robot=read_only(robot[n].copy())), estimate.select(n), float(reward[n]), traces[n],
                      self.world.guardrail)

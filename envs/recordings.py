@@ -1,8 +1,8 @@
 """Recordings as a task: recorded frames and actions of a robot that has no simulator here.
 
 Any format of `wcsim.data`.  The truth plays a recording back, so it is the truth only for who plays the recorded
-actions.  No quantity is known, and what counts is the picture.  Easy to get wrong: an episode is as long as its
-recording, so `max_steps` of an experiment must not exceed the shortest one.
+actions.  Of quantities only the robot's own state is known, where it is recorded; what counts is the picture.  Easy to
+get wrong: an episode is as long as its recording, so `max_steps` of an experiment must not exceed the shortest one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wcsim.envs.base_task import BaseTask
 from wcsim.envs.tasks import Look, Start, Truth
 from wcsim.errors import ActionError, ConfigError, DataError
 from wcsim.estimate import Estimate, Goal
-from wcsim.spec import StateSpec
+from wcsim.spec import Quantity, StateSpec
 
 if TYPE_CHECKING:
     from wcsim.types import ActionSpec
@@ -64,7 +64,15 @@ class Playback:
 
     def look(self) -> Look:
         """The frame at this place."""
-        return Look(self._frame(), self.state, Estimate.nothing(self._task.state, 1))
+        return Look(self._frame(), self.state, self._estimate())
+
+    def _estimate(self) -> Estimate:
+        """The recorded state of the robot, where there is one."""
+        number, tick = self._place
+        recorded, nothing = self._task.episode(number).state, Estimate.nothing(self._task.state, 1)
+        if recorded is None or not len(self._task.state):
+            return nothing
+        return nothing.told({"state": recorded[tick, None].astype(np.float64)})
 
     @property
     def state(self) -> np.ndarray:
@@ -104,7 +112,7 @@ class RecordingsTask(BaseTask):
 
     name = "recordings"
     description = "Imagine what a recording shows, under its actions."
-    state = StateSpec(())
+    proprioception = True
 
     def __init__(self, *, path: str, convention: str | None = None, episodes: Sequence[str | int] | None = None,
                  cameras: Sequence[str] | None = None, frame_size: tuple[int, int] | None = None,
@@ -133,6 +141,14 @@ class RecordingsTask(BaseTask):
     def action(self) -> ActionSpec:  # type: ignore[override]  # read when first needed
         """The convention's, or what the recordings say."""
         return self._convention if self._convention is not None else action_spec(self.recordings)
+
+    @cached_property
+    def state(self) -> StateSpec:  # type: ignore[override]  # read when first needed
+        """The robot's state as one quantity, `state`, where every episode has it; nothing of the scene."""
+        told = self.recordings.spec.state
+        if told is None:
+            return StateSpec(())
+        return StateSpec((Quantity("state", told.dim, told.units or "as recorded", "scalar", role="robot"),))
 
     @cached_property
     def source(self) -> Recordings:

@@ -98,7 +98,8 @@ class Task(Protocol):
 
     description: the instruction of episodes that have none of their own.  fps: frames and actions per second.  goal:
     where an episode shall end, None where the task has no such place.  expert: `module:Class` of a scripted policy for
-    one lane, called with the task and options, or None.
+    one lane, called with the task and options, or None.  proprioception: whether the robot reports its own state, as
+    `agent_pos`: exact in the truth, in a world what its state model predicts.  Else it is what the estimator reads.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Task(Protocol):
     max_episode_steps: int
     goal: Goal | None
     expert: str | None
+    proprioception: bool
 
     @property
     def frame_size(self) -> tuple[int, int]:

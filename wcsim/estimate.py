@@ -9,7 +9,7 @@ Shapes: N lanes or frames, `...` any leading axes, A action, H W frame.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Self
 
@@ -56,6 +56,16 @@ class Estimate:
                                for key, value in getattr(self, name).items()} for name in ("values", "found", "fit"))
         return type(self)(values, found, placed(self.progress, other.progress), placed(self.success, other.success),
                           placed(self.shape_ok, other.shape_ok), fit)
+
+    def told(self, values: Values, *, all_of: bool = False) -> Self:
+        """This estimate with quantities `[N, size]` that are known from elsewhere, where they are finite: those that
+        were not found, or `all_of` them."""
+        seen, found = dict(self.values), dict(self.found)
+        for name, value in values.items():
+            known = np.isfinite(value).all(-1) & (all_of | ~self.found[name])
+            seen[name] = np.where(known[:, None], value, seen[name])
+            found[name] = found[name] | known
+        return replace(self, values=seen, found=found)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:

@@ -12,10 +12,15 @@ from typer.testing import CliRunner
 
 from arm_recordings import SPEC, taken, write
 from tiny_recipe import SETTINGS, Silent, tiny_recipe
+from wcsim.cache.none import NoCache
 from wcsim.cli import app
+from wcsim.envs.lanes import Imagination
+from wcsim.envs.recordings import RecordingsTask
 from wcsim.errors import ConfigError, DataError, RunError
+from wcsim.spans import Spans
 from wcsim.train.run import train
 from wcsim.train.stage import Stage
+from wcsim.types import Fidelity
 from wcsim.world.checkpoints import read_description
 from wcsim.world.world import World
 
@@ -123,3 +128,19 @@ def test_the_command_says_what_is_wrong(tmp_path):
     result = CliRunner().invoke(app, ["train", "no_such_recipe"])
     assert result.exit_code == 2
     assert "no_such_recipe" in result.stderr
+
+
+def test_the_robot_reports_its_own_state(recordings, unbroken):
+    world, task = World.load(unbroken / "world"), RecordingsTask(path=str(recordings))
+    start = task.start(0)
+    assert start.recorded is not None
+    truth = task.make_truth()
+    assert truth.restore(start.truth).estimate.values["state"][0].tolist() == pytest.approx(
+        task.episode(0).state[0].tolist())
+    lanes = Imagination(task, world, Fidelity(1, NoCache()))
+    first = lanes.begin(start, 0)
+    expected = world.predict_state(lanes.state_of(first.lane), start.recorded[None, :1])["state"][0, 0]
+    then = lanes.step([first.lane], lanes.check(start.recorded[:1], (1,)), Spans())[0]
+    assert then.lane.robot.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+    assert then.estimate.values["state"][0].tolist() == pytest.approx(expected.tolist())
+    assert then.info["state_found"]

@@ -94,6 +94,8 @@ class TruthPlace:
     def _see(self, looks: Sequence[TruthFrame], spans_ms: dict[str, float]) -> Seen:
         frames, exact = np.stack([look.pixels for look in looks]), Estimate.join([look.estimate for look in looks])
         estimate = self._task.estimate(frames) if self._observed else exact
+        if self._task.proprioception:
+            estimate = estimate.told({one.name: exact.values[one.name] for one in self._task.state.robot}, all_of=True)
         latents = self._encode(frames) if self._encode is not None else None
         return Seen(frames, estimate, exact, latents, spans_ms=spans_ms)
 

@@ -169,6 +169,10 @@ class World:
             state.model_memory, state.actions, state.known))
         return self.state_model.values(self.state_model.predict(memory, torch.cat([before, taken], dim=1), known))
 
+    def read_state(self, state: WorldState) -> dict[str, np.ndarray]:
+        """What the state model knows of the newest frame: name to float64 `[N, size]`; nothing without one."""
+        return {} if self.state_model is None else self.state_model.values(state.model_memory[:, -1])
+
     def _features(self, actions: np.ndarray, lanes: int) -> Tensor:
         """Features `[N, k, F]` of actions `[N, k, A]` for N lanes; WcsimError for another shape."""
         encoded = features(self.spec.action, check_action(self.spec.action, actions))
