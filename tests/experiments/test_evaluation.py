@@ -26,6 +26,7 @@ from wcsim.experiments.evaluation import Evaluation, EvaluationConfig
 from wcsim.experiments.executor import Here, Processes
 from wcsim.experiments.policies import ExpertPolicyConfig, PolicyContext
 from wcsim.experiments.work import Done
+from wcsim.report.evaluation import write_evaluation
 from wcsim.rollout.engine import opening, rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
 from wcsim.rollout.sinks import Recorded, Recorder, listen
@@ -103,6 +104,23 @@ def test_every_policy_is_played_in_every_place_from_the_same_starts(settings: di
             means[row["policy"]].append(float(row["final_progress"]))
     for policy in summary["policies"]:
         assert policy["cached"]["final_progress"] == pytest.approx(np.mean(means[policy["name"]]))
+
+
+def test_without_a_truth_policies_are_ranked_and_nothing_else_is_claimed(settings: dict[str, Any], whole: Path,
+                                                                         tmp_path: Path) -> None:
+    run = evaluation(settings, places=["uncached", "cached"]).run(tmp_path / "run")
+    assert len(run.episodes) == 3 * 3 * 2
+    summary, other = summary_of(run.path), summary_of(whole)
+    assert summary["agreement"] is summary["estimator"] is summary["caching"]["final_progress_error"] is None
+    assert "pearson" not in summary
+    for policy, same in zip(summary["policies"], other["policies"], strict=True):
+        assert policy["cached"] == same["cached"]
+        assert "truth" not in policy
+    page = write_evaluation(run).read_text()
+    assert "Which policy is best in the world?" in page
+    assert "Agreement with the truth" not in page
+    with pytest.raises(ConfigError, match="allowed: uncached, cached and, if wanted, truth"):
+        evaluation(settings, places=["truth", "cached"])
 
 
 def test_a_second_run_does_nothing(settings: dict[str, Any], whole: Path) -> None:

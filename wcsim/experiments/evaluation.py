@@ -49,6 +49,8 @@ class EvaluationConfig(StrictConfig):
     max_steps: int = Field(40, ge=1)
     lanes: int = Field(25, ge=1)
     """Starts that run together, as lanes of one batch; what a kill loses is at most such a batch per worker."""
+    places: tuple[Literal["truth", "uncached", "cached"], ...] = ("truth", "uncached", "cached")
+    """Where policies act.  Without `truth`, for a robot that has no simulator, nothing is said of agreement with it."""
     score: Literal["success", "final_progress", "max_progress", "return"] = "final_progress"
     """What `pearson`, `spearman` and `mmrv` at the top of the summary are of; `agreement` has them for all scores."""
     fidelity: FidelityConfig = FidelityConfig()
@@ -61,6 +63,12 @@ class EvaluationConfig(StrictConfig):
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
     """torch threads per process; None leaves torch's choice."""
+
+    @model_validator(mode="after")
+    def _worlds_are_there(self) -> Self:
+        if set(self.places) - {"truth"} != {"uncached", "cached"} or len(set(self.places)) != len(self.places):
+            raise ValueError(f"places are {', '.join(self.places)}; allowed: uncached, cached and, if wanted, truth")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -98,7 +106,8 @@ class Evaluation:
         settings = dumps(config.model_dump(mode="json"))
         spans = [(first, min(first + config.lanes, config.starts)) for first in range(0, config.starts, config.lanes)]
         return [LanesJob(settings, policy.name, place, span)
-                for place in ("uncached", "cached", "truth") for policy in config.policies for span in spans]
+                for place in ("uncached", "cached", "truth") if place in config.places
+                for policy in config.policies for span in spans]
 
     def run(self, path: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Run:
         """Do what is missing and write summary and table; does nothing where nothing is."""

@@ -24,30 +24,33 @@ COLUMNS = ("episode", "policy", "place", "start", "seed", "steps", *SCORES, "est
 def summarise(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[str, Any]:
     """Every number that the report shows.  Only `timing` may differ between two runs of one configuration."""
     names = [policy["name"] for policy in config["policies"]]
-    tables = {score: tabulate(rows, names, config["starts"], score) for score in SCORES}
-    agreement = {score: agreements(table) for score, table in tables.items()}
+    places = [place for place in PLACES if place in config.get("places", PLACES)]
+    tables = {score: tabulate(rows, names, config["starts"], score, places) for score in SCORES}
+    agreement = {score: agreements(table) for score, table in tables.items()} if "truth" in places else None
     return {
         "kind": "evaluation",
         "starts": config["starts"],
         "max_steps": config["max_steps"],
         "score": config["score"],
-        **agreement[config["score"]],
+        "places": places,
+        **(agreement[config["score"]] if agreement else {}),
         "agreement": agreement,
         "policies": [{**_policy(policy, tables, k), "clipped": _clipped(rows, policy["name"])}
                      for k, policy in enumerate(config["policies"])],
         "caching": _caching(tables),
-        "estimator": _estimator(rows),
+        "estimator": _estimator(rows) if "truth" in places else None,
         "cache": {name: _mean(row[name] for row in rows if row["place"] == "cached")
                   for name in ("hit_rate", "skipped")},
-        "timing": {place: _seconds(rows, place) for place in PLACES},
+        "timing": {place: _seconds(rows, place) for place in places},
     }
 
 
-def tabulate(rows: Sequence[Row], names: Sequence[str], starts: int, score: str) -> dict[str, np.ndarray]:
+def tabulate(rows: Sequence[Row], names: Sequence[str], starts: int, score: str, places: Sequence[str] = PLACES
+             ) -> dict[str, np.ndarray]:
     """Place to scores `[K, M]`.  KeyError where an episode is missing."""
     found = {(row["place"], row["policy"], row["start"]): float(row[score]) for row in rows}
     return {place: np.array([[found[place, name, start] for start in range(starts)] for name in names])
-            for place in PLACES}
+            for place in places}
 
 
 def agreements(table: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def _change(change: Change) -> dict[str, Any]:
 def _policy(policy: Mapping[str, Any], tables: Mapping[str, Mapping[str, np.ndarray]], k: int) -> dict[str, Any]:
     """One policy in every place, and what caching changed for it."""
     by_place = {}
-    for place in PLACES:
+    for place in tables["success"]:
         success = tables["success"][place][k]
         rate = wilson(int(success.sum()), len(success))
         by_place[place] = {"success_rate": rate.value, "success_interval": [rate.low, rate.high]}
@@ -94,8 +97,9 @@ def _caching(tables: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
     success = {place: table.astype(bool).ravel() for place, table in tables["success"].items()}
     flips = mcnemar(success["uncached"], success["cached"])
     change = tables["final_progress"]["cached"] - tables["final_progress"]["uncached"]
-    error = {place: float(np.abs(tables["final_progress"][place] - tables["final_progress"]["truth"]).mean())
-             for place in PLACES[1:]}
+    truth = tables["final_progress"].get("truth")
+    error = None if truth is None else {
+        place: float(np.abs(tables["final_progress"][place] - truth).mean()) for place in PLACES[1:]}
     moved = _mean_of(change.mean(axis=0))
     return {
         "only_uncached": flips.only_first, "only_cached": flips.only_second, "mcnemar_p": flips.p,

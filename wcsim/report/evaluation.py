@@ -23,8 +23,6 @@ from wcsim.report.sections import Section, Table, write_page
 from wcsim.runs.run import Run
 from wcsim.strict_yaml import dump_yaml
 
-PLACES = ("truth", "uncached", "cached")
-
 SCORES = {
     "success": ("success_rate", "success_interval", "Success rate"),
     "final_progress": ("final_progress", "final_progress_interval", "Progress at the end"),
@@ -40,14 +38,17 @@ def write_evaluation(run: Run) -> Path:
     """Write `report.html` into the run; returns its path.  Raises RunError where the run has not ended."""
     summary = run.read_summary()
     config, score = run.config, SCORES[summary["score"]][2].lower()
+    places = f"{'in the truth, ' if summary['agreement'] else ''}in the world {config['world']} without a cache"
     lede = (
         f"{len(summary['policies'])} policies played the task "
         f"{config['task']['name']} from {phrases.plural(summary['starts'], 'start')} for at most "
-        f"{phrases.plural(summary['max_steps'], 'step')}, in the truth, in the world {config['world']} without a cache "
-        f"and with it. They are compared by {score}. Progress is the task's {spec_of(run.manifest).progress}. "
+        f"{phrases.plural(summary['max_steps'], 'step')}, {places} and with it. "
+        f"They are compared by {score}. Progress is the task's {spec_of(run.manifest).progress}. "
         f"{conditions(run)}"
     )
-    sections = [_agreement(summary), _caching(summary), _policies(summary), _estimator(summary), _timing(summary)]
+    true = [_agreement(summary)] if summary["agreement"] else [_ranking(summary)]
+    read = [_estimator(summary)] if summary["estimator"] else []
+    sections = [*true, _caching(summary), _policies(summary), *read, _timing(summary)]
     return write_page(
         run.path / "report.html", str(config["name"]), lede, sections, tiles=tiles(summary),
         sources={"Configuration": dump_yaml(config),
@@ -58,8 +59,8 @@ def write_evaluation(run: Run) -> Path:
 
 def tiles(summary: Mapping[str, Any]) -> list[Tile]:
     """The key numbers."""
-    shown = []
-    for name, title in STATISTICS.items():
+    shown = list[Tile]()
+    for name, title in STATISTICS.items() if summary["agreement"] else ():
         by = summary[name]
         shown.append(Tile(f"{title}, uncached", by["uncached"], phrases.number(by["uncached"], 3),
                          ("95% interval", ends(by["uncached_interval"]))))
@@ -79,6 +80,20 @@ def ends(
     """An interval as text."""
     low, high = (write(end) for end in interval)
     return phrases.NONE if None in interval else f"{low} to {high}"
+
+
+def _ranking(summary: Mapping[str, Any]) -> Section:
+    """The policies, best first, where there is no truth to compare with."""
+    value, interval, title = SCORES[summary["score"]]
+    ranked = sorted(summary["policies"], key=lambda policy: (-policy["uncached"][value], policy["name"]))
+    rows = tuple((str(rank), policy["name"], *(text for place in summary["places"] for text in (
+        phrases.number(policy[place][value], 3), ends(policy[place][interval]))))
+        for rank, policy in enumerate(ranked, start=1))
+    table = Table(title, ("rank", "policy", *(text for place in summary["places"] for text in (place, "95%"))), rows)
+    return Section("ranking", "Which policy is best in the world?",
+                   f"By {title.lower()} in the uncached world: {', '.join(policy['name'] for policy in ranked)}. No "
+                   "simulator or robot was asked, so nothing here says how well the world knows the truth.",
+                   tables=(table,))
 
 
 def _agreement(summary: Mapping[str, Any]) -> Section:
@@ -190,14 +205,14 @@ def _change_panel(summary: Mapping[str, Any]) -> Panel:
 
 
 def _policies(summary: Mapping[str, Any]) -> Section:
-    tables = []
+    tables, places = [], summary["places"]
     for value, interval, title in SCORES.values():
         write = phrases.percent if value == "success_rate" else (lambda number: phrases.number(number, 3))
         rows = tuple(
-            (policy["name"], *(text for place in PLACES
+            (policy["name"], *(text for place in places
                                for text in (write(policy[place][value]), ends(policy[place][interval], write))))
             for policy in summary["policies"])
-        tables.append(Table(title, ("policy", *(text for place in PLACES for text in (place, "95%"))), rows))
+        tables.append(Table(title, ("policy", *(text for place in places for text in (place, "95%"))), rows))
     clipped = tuple((policy["name"], phrases.percent(policy["clipped"])) for policy in summary["policies"])
     tables.append(Table("Actions out of bounds, which were clipped", ("policy", "share of actions"), clipped))
     return Section("policies", "Every policy in every place", tables=tuple(tables))
@@ -216,6 +231,6 @@ def _estimator(summary: Mapping[str, Any]) -> Section:
 def _timing(summary: Mapping[str, Any]) -> Section:
     rows = tuple((place, *(phrases.number(summary["timing"][place][key], decimals)
                            for key, decimals in (("steps", 0), ("seconds", 0), ("seconds_per_step", 4))))
-                 for place in PLACES)
+                 for place in summary["places"])
     return Section("timing", "What it cost", tables=(
         Table("Process seconds, policies and estimator included", ("", "steps", "seconds", "seconds per step"), rows),))
