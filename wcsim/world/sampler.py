@@ -1,7 +1,7 @@
 """The denoise loop: rectified flow from noise to latents, context frames clean, blocks run by a cache policy.
 
 Context frames enter every step as they are, marked by the mask channel and a near-zero noise level; only the new
-frames are integrated.  The solvers are diffusers' own schedulers.  Nothing here waits for the device: the one host read
+frames are integrated.  The solvers are diffusers' own schedulers, or equal to them.  Nothing here waits for the device: the one host read
 of a denoise step is the policy's.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
@@ -22,10 +23,15 @@ from wcsim.types import CachePolicy, Decision, Timesteps
 from wcsim.world.context import ContextCache, refresh_steps
 from wcsim.world.guidance import Group, Guidance, alone, groups_of, guide, merge_groups
 from wcsim.world.stack import DenoiseStep, TransformerStack
+from wcsim.world.unipc import UniPC
 
 SOLVERS: dict[str, Callable[[float], Any]] = {
     "euler": lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift),
     "unipc": lambda shift: UniPCMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
+    ),
+    # The same with the grid of NVIDIA's own code, which begins a little below 1; see `make_scheduler`.
+    "unipc-nvidia": lambda shift: UniPCMultistepScheduler(
         use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
     ),
     # Second-order multistep: one forward per step, like Euler.
@@ -50,10 +56,15 @@ def check_solver(solver: str, steps: int) -> None:
 
 
 def make_scheduler(solver: str, steps: int, flow_shift: float) -> Any:
-    """A diffusers scheduler, ready to step `steps` times from noise to data."""
+    """A scheduler, ready to step `steps` times from noise to data: diffusers' own, or `UniPC` on its noise levels."""
     check_solver(solver, steps)
     scheduler = SOLVERS[solver](flow_shift)
-    scheduler.set_timesteps(steps)
+    if solver == "unipc-nvidia":
+        scheduler.set_timesteps(sigmas=np.linspace(1 - 1 / scheduler.config.num_train_timesteps, 0, steps + 1)[:-1])
+    else:
+        scheduler.set_timesteps(steps)
+    if solver.startswith("unipc"):
+        return UniPC(scheduler)
     scheduler.set_begin_index(0)
     return scheduler
 
