@@ -7,6 +7,7 @@ get wrong: an episode is as long as its recording, so `max_steps` of an experime
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -101,9 +102,9 @@ class RecordingsTask(BaseTask):
     """The task.  Seed s starts episode s modulo their number.
 
     path: of the recordings, or `repo_id@revision`.  convention: what the actions mean, by its name in CONVENTIONS of
-    `wcsim.backbones.cosmos2.releases`; None: what the recordings say, bounded by what they hold.  episodes, cameras:
-    names; None: all.  frame_size: H, W of every camera, fps: frames per second, both as the world needs them; None: as
-    recorded.
+    `wcsim.backbones.cosmos2.releases`, or those of a world, by its folder or reference; None: what the recordings say,
+    bounded by what they hold.  episodes, cameras: names; None: all.  frame_size: H, W of every camera, fps: frames per
+    second, both as the world needs them; None: as recorded.
 
     What disagrees is refused by name, but for what these ask for.  resample: every n-th frame, with actions `change` or
     `absolute` where the recordings do not say which they are.  fit: `crop` or `squash` to the frame size.  assume_fps:
@@ -253,11 +254,16 @@ def action_spec(recordings: Recordings) -> ActionSpec:
 
 
 def _convention(name: str) -> ActionSpec:
+    """An action convention by name, or that of a world."""
     from wcsim.backbones.cosmos2.releases import CONVENTIONS
+    from wcsim.world.checkpoints import find_world, read_description
 
-    if name not in CONVENTIONS:
-        raise ConfigError(f"convention {name!r} is unknown; known: {', '.join(CONVENTIONS)}")
-    return CONVENTIONS[name]
+    if name in CONVENTIONS:
+        return CONVENTIONS[name]
+    if os.path.basename(name) == name:
+        raise ConfigError(f"convention {name!r} is unknown; known: {', '.join(CONVENTIONS)}, and worlds by folder or "
+                          "reference")
+    return read_description(find_world(name))[0].action
 
 
 def _list(names: Sequence[str]) -> str:

@@ -1,13 +1,12 @@
 """Make a world of a released Cosmos robot model: NVIDIA's own files in, a folder that `World.load` takes out.
 
     python scripts/convert_cosmos.py nvidia/Cosmos-Predict2.5-2B/robot/action-cond
-    python scripts/convert_cosmos.py nvidia/DreamDojo/2B-GR1 --weights model.pt --text cr1_empty_string.pt --vae vae/
+    python scripts/convert_cosmos.py nvidia/DreamDojo/2B-GR1 --weights FOLDER --statistics stats.json
     python scripts/convert_cosmos.py REFERENCE --prompt "a robot arm folds a towel" --negative "" --encoder FOLDER
 
 Files that are not given are downloaded from the Hugging Face Hub, which asks for an account that has accepted their
-licence; the commits that were found are written into the world, and `--revision` asks for one.  DreamDojo's are a
-directory of torch's distributed format, to be turned into one `.pt` first.  Weights keep their dtype; nothing in a
-`.pt` is executed.
+licence; the commits that were found are written into the world, and `--revision` asks for one.  Weights are a `.pt`
+file or a folder of torch's distributed format; they keep their dtype, and nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from rich.console import Console
 from torch import Tensor
 
-from wcsim.backbones.cosmos2.convert import action_form, build, read_checkpoint, read_embedding, rename
+from wcsim.backbones.cosmos2.convert import action_form, build, read_embedding, rename
+from wcsim.backbones.cosmos2.dreamdojo import action_spec, joint_ranges
 from wcsim.backbones.cosmos2.prompts import PARTS, encode_prompts, load_encoder
+from wcsim.backbones.cosmos2.reading import read_checkpoint
 from wcsim.backbones.cosmos2.releases import BASE_REVISION, PREDICT_REPOSITORY, RELEASES, Release, fitted, world_home
 from wcsim.errors import CheckpointError, WcsimError
 from wcsim.world.checkpoints import check_spec, load_strictly, save_world
@@ -35,14 +36,14 @@ from wcsim.world.guidance import CONDITIONAL, UNCONDITIONAL
 def convert(
     release: Release, weights: Path, texts: dict[str, Tensor], vae: Path, out: Path, source: dict[str, str]
 ) -> None:
-    """Write the world of a release.  weights: a `.pt` file.  texts: prompt features by branch.  vae: a folder in
-    diffusers' layout."""
+    """Write the world of a release.  weights: a `.pt` file or a folder.  texts: prompt features by branch.  vae: a
+    folder in diffusers' layout."""
     transformer = build(rename(read_checkpoint(weights)))
     spec = fitted(release.spec, action_form(
-        transformer.config.action_features, release.spec.action.dim, release.spec.frames_per_latent,
+        transformer.config.action_features, release.spec.action.num_features, release.spec.frames_per_latent,
         release.spec.max_chunk,
     ))
-    codec = ClipCodec(load_strictly(AutoencoderKLWan, vae))
+    codec = ClipCodec(load_strictly(AutoencoderKLWan, vae), spec.canvas, spec.eight_bits)
     check_spec(spec, transformer, codec)
     for name, text in texts.items():
         if text.shape[-1] != transformer.text_width:
@@ -54,9 +55,8 @@ def convert(
 def fetch(repository: str, revision: str, *parts: str) -> Path:
     """Files or folders of a repository on the Hub, in a local folder whose name is the commit."""
     if not all(parts):
-        raise CheckpointError(f"{repository} keeps its weights in torch's distributed format: download them, make one "
-                              "file of them (python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER "
-                              "FILE.pt), and give that as --weights")
+        raise CheckpointError(f"{repository} keeps weights in folders of torch's distributed format: download the "
+                              "robot's, and give it as --weights")
     patterns = [pattern for part in parts for pattern in (part, f"{part}/*")]
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
@@ -67,6 +67,17 @@ def fetch(repository: str, revision: str, *parts: str) -> Path:
         if not (folder / part).exists():
             raise CheckpointError(f"{repository} ({revision}) has no {part}")
     return folder
+
+
+def for_robot(release: Release, statistics: Path | None) -> Release:
+    """A release with the actions of its robot, whose joints' ranges are in a file."""
+    if not release.robot:
+        return release
+    if statistics is None:
+        raise CheckpointError(f"the actions of robot {release.robot} are normalised by the least and most of its "
+                              "joints, published beside its weights: give that file as --statistics")
+    action = action_spec(release.robot, *joint_ranges(statistics, release.robot))
+    return replace(release, spec=replace(release.spec, action=action))
 
 
 def gather(arguments: argparse.Namespace, release: Release) -> tuple[dict[str, Path], dict[str, str]]:
@@ -104,9 +115,10 @@ def read_texts(arguments: argparse.Namespace, found: dict[str, Path]) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reference", choices=list(RELEASES), help="the released model")
-    parser.add_argument("--weights", type=Path, help="the transformer's .pt file")
+    parser.add_argument("--weights", type=Path, help="the transformer: a .pt file or a folder")
     parser.add_argument("--text", type=Path, help="the embedding of the empty prompt, a .pt file")
     parser.add_argument("--vae", type=Path, help="the autoencoder, a folder in diffusers' layout")
+    parser.add_argument("--statistics", type=Path, help="min and max of the robot's joints, a JSON file")
     parser.add_argument("--prompt", help="a prompt in place of the empty one; needs transformers and the encoder")
     parser.add_argument("--negative", help="the prompt to guide away from, for fidelity.guidance above 0")
     parser.add_argument("--encoder", type=Path, help="folder with text_encoder and tokenizer in diffusers' layout")
@@ -120,6 +132,7 @@ def main() -> None:
     try:
         if arguments.negative is not None and arguments.prompt is None:
             raise CheckpointError("--negative needs a --prompt")
+        release = for_robot(release, arguments.statistics)
         found, source = gather(arguments, release)
         convert(release, found["weights"], read_texts(arguments, found), found["vae"], out, source)
     except WcsimError as error:

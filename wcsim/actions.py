@@ -59,16 +59,29 @@ def rest_of(spec: ActionSpec) -> np.ndarray:
     return features(spec, np.asarray(spec.rest or (0.0,) * spec.dim))
 
 
+def held(spec: ActionSpec) -> np.ndarray:
+    """Which of the features `[F]`, of a spec without octaves, belong to an absolute dimension."""
+    names, first = np.isin(spec.names, spec.absolute), spec.slots[0] if spec.slots else 0
+    found = np.zeros(spec.num_features, bool)
+    found[first : first + spec.dim] = names
+    return found
+
+
 def features(spec: ActionSpec, actions: np.ndarray) -> np.ndarray:
     """Actions `[..., A]` to float32 `[..., F]`, F = `spec.num_features`, as the transformer sees them.
 
     In this order: the normalised coordinates a, then for each octave o below `spec.fourier_octaves` sin(pi 2^o a) of
-    every coordinate, then cos(pi 2^o a) of every coordinate.
+    every coordinate, then cos(pi 2^o a) of every coordinate; in its slots, with zeros around, where a spec has any.
     """
     coordinates = normalise(spec, actions)
     angles = [np.pi * 2.0**octave * coordinates.astype(np.float64) for octave in range(spec.fourier_octaves)]
     waves = [wave(angle).astype(np.float32) for angle in angles for wave in (np.sin, np.cos)]
-    return np.concatenate([coordinates, *waves], axis=-1)
+    found = np.concatenate([coordinates, *waves], axis=-1)
+    if spec.slots is None:
+        return found
+    first, count = spec.slots
+    around = [(0, 0)] * (found.ndim - 1) + [(first, count - first - found.shape[-1])]
+    return np.pad(found, around)
 
 
 def _ranges(spec: ActionSpec) -> str:

@@ -27,7 +27,8 @@ class ActionSpec:
     `o` below this number (0: the bare coordinates, as in the official robot checkpoints).  scale: factors by which the
     transformer sees the coordinates instead of normalised, and offset what it adds to them; empty: normalised, and
     nothing added.  clamp: whether what it sees is kept within [-1, 1].  absolute: names of the dimensions that are a
-    value to hold; the others are changes, of which `rest` (empty: zeros) stands for none.
+    value to hold; the others are changes, of which `rest` (empty: zeros) stands for none, and which the transformer
+    sees summed up within groups of `summed`.  slots: first place and number of those that it has for any robot's.
     """
 
     low: tuple[float, ...]
@@ -40,6 +41,8 @@ class ActionSpec:
     offset: tuple[float, ...] = ()
     clamp: bool = False
     rest: tuple[float, ...] = ()
+    summed: int = 1
+    slots: tuple[int, int] | None = None
 
     @property
     def dim(self) -> int:
@@ -49,7 +52,7 @@ class ActionSpec:
     @property
     def num_features(self) -> int:
         """Numbers per action that the transformer sees."""
-        return self.dim * (1 + 2 * self.fourier_octaves)
+        return self.slots[1] if self.slots else self.dim * (1 + 2 * self.fourier_octaves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,9 @@ class WorldSpec:
     of the whole `chunk`, or whether actions are `tokens` beside it.  walk: whether the solver walks noise to the given
     frames of a clip, or leaves these as they are.  timesteps: whether the transformer is told noise levels as they are
     or in `whole` thousandths, rounded down.  canvas: H, W that clips are padded to before they are encoded, None for
-    theirs.  refine_steps: how often the latents of an encoded frame are refined (`wcsim.world.codec.Codec`).
+    theirs.  eight_bits: whether pixels of clips are rounded to 8 bits, or what is over is `cut` off.  unknown: what
+    stands for the actions of a chunk that are not known yet, rest or `zeros` as the transformer sees them.
+    refine_steps: how often the latents of an encoded frame are refined (`wcsim.world.codec.Codec`).
 
     labels: which labels, beside frames and actions, any part of the world was trained on: `none`, `robot state`, or
     `privileged: ...` with what only a simulator knows.  cameras: name, height and width of each camera; the frame is
@@ -85,12 +90,15 @@ class WorldSpec:
     flow_shift: float
     context_sigma: float
     default_steps: int
+    default_solver: str = "euler"
     frames_per_latent: int = 1
     carry: Literal["latents", "pixels"] = "latents"
     reads: Literal["frames", "chunk", "tokens"] = "frames"
     walk: bool = True
     timesteps: Timesteps = "exact"
     canvas: tuple[int, int] | None = None
+    eight_bits: Literal["rounded", "cut"] = "rounded"
+    unknown: Literal["rest", "zeros"] = "rest"
     refine_steps: int = 0
     labels: str = "none"
     cameras: tuple[tuple[str, int, int], ...] = ()

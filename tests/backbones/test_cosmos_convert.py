@@ -9,7 +9,8 @@ from diffusers import UniPCMultistepScheduler
 from typer.testing import CliRunner
 
 from official import stock_transformer
-from wcsim.backbones.cosmos2.convert import action_form, build, load_base, read_checkpoint, read_embedding, rename
+from wcsim.backbones.cosmos2.convert import action_form, build, load_base, read_embedding, rename
+from wcsim.backbones.cosmos2.reading import read_checkpoint
 from wcsim.backbones.cosmos2.releases import PREDICT_2B, PREDICT_14B, RELEASES
 from wcsim.backbones.cosmos2.tiny import tiny_clip_world, tiny_cosmos
 from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
@@ -59,6 +60,9 @@ def test_both_action_forms_load_strictly_and_give_the_same_frames_after_the_roun
     world = tiny_clip_world(reads=reads)
     path = tmp_path / "official.pt"
     torch.nn.Module.to(world.transformer, torch.bfloat16)
+    for block in world.transformer.transformer_blocks:  # as NVIDIA's network has it
+        for attn in (block.attn1, block.attn2):
+            attn.norm_q.eps = attn.norm_k.eps = 1e-6
     torch.save({"model": official(world.transformer)}, path)
     state = rename(read_checkpoint(path))
     converted = build(state)
@@ -95,7 +99,7 @@ def test_both_action_forms_load_strictly_and_give_the_same_frames_after_the_roun
     (lambda s: s.update({"net.blocks.0.mlp.layer2.weight": torch.zeros(3, 4)}),
      r"ff.net.2.weight has shape \[3, 4\]; expected \[32, 64\]"),
     (lambda s: s.pop("net.x_embedder.proj.1.weight"), "patch_embed.proj.weight is missing"),
-    (lambda s: s.update({"net.final_layer.linear.weight": "gone"}), "net.final_layer.linear.weight is a str"),
+    (lambda s: s.update({"net.final_layer.linear.weight": "gone"}), "final_layer.linear.weight is a str"),
     (lambda s: s.update({"final_layer.linear.weight": torch.zeros(2)}), "final_layer.linear.weight is there twice"),
 ])
 def test_what_does_not_fit_is_refused_by_name(spoil, words):

@@ -81,7 +81,7 @@ def test_bounds_hold_what_is_recorded(folder: str) -> None:
     ({"frame_size": (32, 40)}, "has the cameras top, wrist; choose with the option cameras"),
     ({"frame_size": (16, 16), "cameras": ["top"]}, "camera 'top' has frames of 32x40, asked for are 16x16; say fit"),
     ({"convention": "bridge"}, "has the actions dx, dy, gripper; the convention has dx, dy, dz, droll"),
-    ({"convention": "kitchen"}, "known: bridge, dreamdojo_gr1"),
+    ({"convention": "kitchen"}, "known: bridge, and worlds"),
     ({"episodes": ["9"]}, "has no episode '9'"),
     ({"cameras": ["side"]}, "has no camera 'side'"),
 ])

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ from torch import Tensor
 from wcsim.registry import Registry
 from wcsim.types import WorldSpec
 
+Recipe = Literal["wcsim", "authors"]
+"""Whose choice it is what is computed in float32."""
 Read = tuple[Tensor, Tensor]
 """Keys and values `[B, n, L, d]` of one self-attention, as it looks them up (positions applied)."""
 
@@ -150,8 +152,8 @@ class Backbone(Protocol):
         """Features of a text token on its way in."""
         ...
 
-    def set_precision(self, dtype: torch.dtype) -> None:
-        """Compute in `dtype`, but for the parts that the family keeps in float32."""
+    def set_precision(self, dtype: torch.dtype, recipe: Recipe = "wcsim") -> None:
+        """Compute in `dtype`, but for the parts that stay in float32 by our choice or by the authors'."""
         ...
 
     def read_text(self, text: Any) -> Any:

@@ -24,7 +24,7 @@ class FidelityConfig(StrictConfig):
 
     renamed: ClassVar[Mapping[str, str]] = {"context_hold": "context_refresh"}
     steps: int | None = Field(None, ge=1)
-    solver: str = "euler"
+    solver: str | None = None
     context: int | None = Field(None, ge=1)
     chunk: int | None = Field(None, ge=1)
     cache: CacheConfig = NoCache.Config()
@@ -37,7 +37,8 @@ class FidelityConfig(StrictConfig):
     def build(self, spec: WorldSpec) -> Fidelity:
         """The fidelity for a world; ConfigError where the world cannot do it."""
         parts = {name: getattr(self, name) for name in type(self).model_fields}
-        fidelity = Fidelity(**{**parts, "steps": self.steps or spec.default_steps, "cache": self.cache.build()})
+        named = {"steps": self.steps or spec.default_steps, "solver": self.solver or spec.default_solver}
+        fidelity = Fidelity(**{**parts, **named, "cache": self.cache.build()})
         check_fidelity(spec, fidelity)
         return fidelity
 

@@ -172,7 +172,8 @@ def load_parts(folder: Path) -> tuple[WorldSpec, Backbone, WanCodec]:
     try:
         transformer = load_strictly(backbone_of(folder / "transformer"), folder / "transformer")
         vae = load_strictly(WanCodec.autoencoder, folder / "vae")
-        codec = Codec(vae, spec.refine_steps) if spec.frames_per_latent == 1 else ClipCodec(vae, spec.canvas)
+        clips = spec.frames_per_latent > 1
+        codec = ClipCodec(vae, spec.canvas, spec.eight_bits) if clips else Codec(vae, spec.refine_steps)
     except (OSError, ValueError, RuntimeError, SafetensorError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(f"{folder} does not load: {error}") from error
     check_spec(spec, transformer, codec)
@@ -253,6 +254,8 @@ def check_spec(spec: WorldSpec, transformer: Backbone, codec: WanCodec) -> None:
         "action features": (geometry.action_features, features),
         "actions as tokens": (geometry.action_tokens, spec.reads == "tokens"),
         "canvas": (getattr(codec, "canvas", None), spec.canvas),
+        "actions of a chunk left over by groups": (spec.max_chunk % spec.action.summed if clips else 0, 0),
+        "actions summed up, in a world of single frames": (1 if clips else spec.action.summed, 1),
         "frame on its canvas": (fitted_size(spec.frame_size, spec.canvas or spec.frame_size), spec.frame_size),
         "frames per latent": (codec.frames_per_latent, spec.frames_per_latent),
         "frames of a chunk left over by latents": (spec.max_chunk % spec.frames_per_latent, 0),

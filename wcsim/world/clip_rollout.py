@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wcsim.actions import check_action, rest_of
+from wcsim.actions import check_action, held, rest_of
 from wcsim.errors import WcsimError
 from wcsim.spans import Spans
 from wcsim.types import Fidelity, WorldState
@@ -137,13 +137,15 @@ class ClipRollout:
         """What is read of the actions behind `length` latents of context: `[N, T, F]`, and where `[N, T]` there is one;
         where they are tokens, `[N, A, F]` and `[N, A]`.
 
-        Actions not known yet are rest: no change, and what is absolute stays as it is.
+        Actions not known yet are rest, no change, and what is absolute stays as it is; or zeros.
         """
         spec = self.parts.spec
-        held = torch.tensor([name in spec.action.absolute for name in spec.action.names], device=self.parts.device)
+        absolute = torch.from_numpy(held(spec.action)).to(self.parts.device)
         still = torch.from_numpy(rest_of(spec.action)).to(actions)
-        rest = torch.where(held, actions[:, max(taken - 1, 0)], still).unsqueeze(1)
+        rest = torch.where(absolute, actions[:, max(taken - 1, 0)], still).unsqueeze(1)
+        rest = torch.zeros_like(rest) if spec.unknown == "zeros" else rest
         padded = torch.cat([actions[:, :taken], rest.expand(-1, spec.max_chunk - taken, -1)], dim=1)
+        padded = torch.where(absolute, padded, summed(padded, spec.action.summed))
         lanes, new = len(actions), spec.max_chunk // spec.frames_per_latent
         if spec.reads == "tokens":
             return padded, torch.ones(padded.shape[:2], dtype=torch.bool, device=self.parts.device)
@@ -153,3 +155,8 @@ class ClipRollout:
         own = padded.view(lanes, new, -1)
         known = torch.arange(length + new, device=self.parts.device) >= length
         return torch.cat([own.new_zeros(lanes, length, own.shape[-1]), own], dim=1), known.expand(lanes, -1)
+
+
+def summed(actions: Tensor, group: int) -> Tensor:
+    """Actions `[N, K, F]`, each the sum of itself and those before it in its group."""
+    return actions if group == 1 else actions.unflatten(1, (-1, group)).cumsum(2).flatten(1, 2)

@@ -10,7 +10,7 @@ first latent of a clip holds one frame, every other one four.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -156,13 +156,16 @@ class ClipCodec(WanCodec):
 
     frames_per_latent = 4
 
-    def __init__(self, vae: AutoencoderKLWan, canvas: Size | None = None) -> None:
-        """canvas: what clips are placed on to be encoded; see `wcsim.world.canvas`."""
+    def __init__(
+        self, vae: AutoencoderKLWan, canvas: Size | None = None, eight_bits: Literal["rounded", "cut"] = "rounded"
+    ) -> None:
+        """canvas: what clips are placed on to be encoded; see `wcsim.world.canvas`.  eight_bits: how decoded pixels
+        become bytes."""
         if 2 ** sum(vae.config.temperal_downsample) != self.frames_per_latent:
             raise ValueError(f"a clip codec compresses time by {self.frames_per_latent}; temperal_downsample is "
                              f"{list(vae.config.temperal_downsample)}")
         super().__init__(vae)
-        self.canvas = canvas
+        self.canvas, self.eight_bits = canvas, eight_bits
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray) -> Tensor:
@@ -176,7 +179,7 @@ class ClipCodec(WanCodec):
             latents = self.vae.encode(placed.transpose(0, 1).unsqueeze(0)).latent_dist.mean.transpose(1, 2)
             parts.append(latents if self.canvas is None else self._of_frame(latents, fitted_size(
                 (pixels.shape[2], pixels.shape[3]), self.canvas)))
-        return (torch.cat(parts) - self.mean) / self.std
+        return ((torch.cat(parts) - self.mean) / self.std).float()
 
     def _of_frame(self, latents: Tensor, frame: Size) -> Tensor:
         """Latents of the canvas without those beyond the frame."""
@@ -189,7 +192,7 @@ class ClipCodec(WanCodec):
         parts = []
         for clip in latents.to(self.mean.dtype) * self.std + self.mean:
             pixels = self.vae.decode(clip.transpose(0, 1).unsqueeze(0)).sample[0]
-            parts.append(to_frames(pixels.transpose(0, 1)))
+            parts.append(to_frames(pixels.transpose(0, 1), cut=self.eight_bits == "cut"))
         frames: np.ndarray = torch.stack(parts).cpu().numpy()
         return frames
 
@@ -199,8 +202,12 @@ def to_pixels(frames_BHWC: Tensor) -> Tensor:
     return frames_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def to_frames(pixels_BCHW: Tensor) -> Tensor:
-    """Float `[B, 3, H, W]` in [-1, 1] to uint8 `[B, H, W, 3]`, rounded and clamped; NotFiniteError for NaN."""
+def to_frames(pixels_BCHW: Tensor, *, cut: bool = False) -> Tensor:
+    """Float `[B, 3, H, W]` in [-1, 1] to uint8 `[B, H, W, 3]`, rounded and clamped; NotFiniteError for NaN.  cut: round
+    down, as NVIDIA's loop does."""
+    pixels_BCHW = pixels_BCHW.float()
     if not torch.isfinite(pixels_BCHW).all():
         raise NotFiniteError("decoded pixels that are not finite")
+    if cut:
+        return (((pixels_BCHW + 1.0) / 2.0).clamp(0, 1) * 255.0).to(torch.uint8).permute(0, 2, 3, 1)
     return ((pixels_BCHW + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -29,7 +29,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "flow_shift": (1e-3, 1e3), "context_sigma": (-1e3, 1e3), "default_steps": (1, 10_000), "frames_per_latent": (1, 64),
     "refine_steps": (0, 100), "action.low": (-1e9, 1e9), "action.high": (-1e9, 1e9), "action.scale": (-1e9, 1e9),
     "action.fourier_octaves": (0, 32), "cameras": SIZE, "canvas": SIZE,
-    "action.offset": (-1e9, 1e9), "action.rest": (-1e9, 1e9),
+    "action.summed": (1, 64), "action.slots": (0, 8192), "action.offset": (-1e9, 1e9), "action.rest": (-1e9, 1e9),
 }
 """Least and most of every number in a description."""
 MAX_ACTION, MAX_TEXT = 1024, 200
@@ -64,12 +64,14 @@ def check_ranges(spec: WorldSpec) -> None:
             raise CheckpointError(f"spec.action.{name} has {found} items; spec.action.low has {action.dim}")
     if not 1 <= action.dim <= MAX_ACTION:
         raise CheckpointError(f"spec.action.low has {action.dim} items; allowed is 1 to {MAX_ACTION}")
+    if action.slots and not 0 <= action.slots[0] <= action.slots[1] - action.dim * (1 + 2 * action.fourier_octaves):
+        raise CheckpointError(f"spec.action.slots is {list(action.slots)}; {action.dim} numbers do not fit there")
     for low, high in zip(action.low, action.high, strict=True):
         if not low < high:
             raise CheckpointError(f"spec.action.low has {low:g} where spec.action.high has {high:g}; it must be less")
     if unknown := sorted({*action.absolute} - {*action.names}):
         raise CheckpointError(f"spec.action.absolute has {unknown[0]!r}; spec.action.names are {list(action.names)}")
-    for name in ("name", "task"):
+    for name in ("name", "task", "default_solver"):
         if not 1 <= len(getattr(spec, name)) <= MAX_TEXT:
             raise CheckpointError(f"spec.{name} has {len(getattr(spec, name))} letters; allowed is 1 to {MAX_TEXT}")
 

@@ -1,8 +1,8 @@
 """The denoise loop: rectified flow from noise to latents, context frames clean, blocks run by a cache policy.
 
 Context frames enter every step as they are, marked by the mask channel and a near-zero noise level; only the new
-frames are integrated.  The solvers are diffusers' own schedulers, or equal to them.  Nothing here waits for the device: the one host read
-of a denoise step is the policy's.
+frames are integrated.  The solvers are diffusers' own schedulers, or equal to them.  Nothing here waits for the device:
+the one host read of a denoise step is the policy's.
 """
 
 from __future__ import annotations

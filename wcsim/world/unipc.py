@@ -83,7 +83,7 @@ class UniPC:
         return (moved,)
 
     def _moved(self, update: Update, sample: Tensor, arrived: Tensor | None) -> Tensor:
-        """`sample` carried on by what was foreseen at its noise level and before, and at the one where it has arrived."""
+        """`sample` carried on by what was foreseen at its noise level, before it, and where it has arrived."""
         here = self._clean[-1]
         moved = update.keep * sample - update.mean * here
         known = list[Tensor]()

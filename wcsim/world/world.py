@@ -18,7 +18,7 @@ from torch import Tensor
 
 import wcsim.world.forked  # noqa: F401  registers what a forked child does first
 from wcsim.actions import check_action, features
-from wcsim.backbones.backbone import Backbone
+from wcsim.backbones.backbone import Backbone, Recipe
 from wcsim.errors import ConfigError, NotFiniteError, WcsimError
 from wcsim.spans import Spans
 from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
@@ -71,13 +71,16 @@ class World:
     def load(
         cls, name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32,
         memory_limit: int | None = None, guardrail: Guardrail | None = None, compiled: bool = False,
+        recipe: Recipe = "wcsim",
     ) -> World:
         """A shipped world by name, or any world folder by path; verified first (CheckpointError).  compiled: see
-        `wcsim.world.compiled.compile_world`."""
+        `wcsim.world.compiled.compile_world`.  recipe: what keeps float32 whatever the dtype is; `authors`: as those
+        who released the model have it, their autoencoder in the dtype, too."""
         check_device(device)
         folder = find_world(name)
         spec, transformer, codec = load_parts(folder)
-        transformer.set_precision(dtype)
+        transformer.set_precision(dtype, recipe)
+        codec = codec.to(dtype) if recipe == "authors" else codec
         state_model = load_state(folder, spec, transformer)
         world = cls(spec, transformer.to(device), codec.to(device), load_texts(folder), memory_limit=memory_limit,
                     guardrail=guardrail, state_model=None if state_model is None else state_model.to(device))

@@ -17,14 +17,12 @@ from diffusers import UniPCMultistepScheduler
 from safetensors import SafetensorError
 from torch import Tensor
 
+from wcsim.backbones.cosmos2.reading import own_names
 from wcsim.backbones.cosmos2.transformer import ActionCosmosTransformer
 from wcsim.errors import CheckpointError
 from wcsim.world.checkpoints import load_strictly
 from wcsim.world.codec import ClipCodec
 from wcsim.world.sampler import make_scheduler
-
-WRAPPERS = ("model", "module", "state_dict")
-"""Entries under which training code nests its weights."""
 
 DROPPED = re.compile(r"(^|\.)(accum_\w+|_extra_state)$|^pos_embedder\.")
 """Counters of the training loop, and rotary tables, which are computed."""
@@ -50,27 +48,14 @@ RENAMED = (
 )
 """Official names to diffusers', applied in this order."""
 
-OFFICIAL_ROPE_SCALE = (1.0, 3.0, 3.0)
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pt` file, however nested; nothing in it is executed."""
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch names no common base for what a bad file raises
-        raise CheckpointError(f"{path} cannot be read as plain tensors: {error}") from error
-    while isinstance(loaded, Mapping) and (inner := next((loaded[key] for key in WRAPPERS if key in loaded), None)):
-        loaded = inner
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise CheckpointError(f"{path} holds {type(loaded).__name__}, not a mapping of names to tensors")
-    return dict(loaded)
+OFFICIAL_ROPE_SCALE, OFFICIAL_QK_EPS = (1.0, 3.0, 3.0), 1e-6
 
 
 def rename(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """An official state dict under the names of `ActionCosmosTransformer`."""
     renamed: dict[str, Tensor] = {}
-    for official, value in state.items():
-        name = official.removeprefix("net.")
+    for official, value in own_names(state).items():
+        name = official
         if DROPPED.search(name):
             continue
         for pattern, replacement in RENAMED:
@@ -102,7 +87,7 @@ def config_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "attention_head_dim": head, "num_layers": len(layers), "text_embed_dim": keys,
         "mlp_ratio": shape_of(state, block + "ff.net.0.proj.weight")[0] / width,
         "adaln_lora_dim": shape_of(state, block + "norm1.linear_1.weight")[0], "rope_scale": OFFICIAL_ROPE_SCALE,
-        "action_features": 0, "use_crossattn_projection": "crossattn_proj.0.weight" in state,
+        "qk_eps": OFFICIAL_QK_EPS, "action_features": 0, "use_crossattn_projection": "crossattn_proj.0.weight" in state,
     }
     if config["use_crossattn_projection"]:
         to, of = shape_of(state, "crossattn_proj.0.weight")

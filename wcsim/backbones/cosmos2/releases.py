@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from wcsim.backbones.cosmos2.dreamdojo import action_spec, slots_of
 from wcsim.errors import CheckpointError
 from wcsim.types import ActionSpec, WorldSpec
 
@@ -45,20 +46,7 @@ BASE_REPOSITORIES = (PREDICT_REPOSITORY, "nvidia/Cosmos-Predict2.5-14B")
 BASE_REVISION, BASE_PARTS = "diffusers/base/post-trained", ("transformer", "vae", "scheduler")
 """The base models in diffusers' layout: branch and subfolders.  The text encoder (16 GB) is for prompts alone."""
 
-GR1_JOINTS, DREAMDOJO_SLOTS = 29, 384
-
-DREAMDOJO_GR1 = ActionSpec(
-    low=(-1.0,) * GR1_JOINTS + (0.0,) * (DREAMDOJO_SLOTS - GR1_JOINTS),
-    high=(1.0,) * GR1_JOINTS + (0.0,) * (DREAMDOJO_SLOTS - GR1_JOINTS),
-    names=tuple(f"gr1_{joint}" for joint in range(GR1_JOINTS))
-    + tuple(f"unused_{slot}" for slot in range(GR1_JOINTS, DREAMDOJO_SLOTS)),
-    units="change per tick, as the GR-1 recordings have it",
-    scale=(1.0,) * DREAMDOJO_SLOTS,
-)
-"""DreamDojo's action vector with the slots of the GR-1 humanoid; the other embodiments' slots stay zero."""
-
-
-CONVENTIONS = {"bridge": BRIDGE, "dreamdojo_gr1": DREAMDOJO_GR1}
+CONVENTIONS = {"bridge": BRIDGE}
 """Action conventions by name."""
 
 
@@ -69,7 +57,8 @@ class Release:
     spec: the world that it becomes.  repository, revision: on the Hub.  weights: the file there, empty where there is
     no single one.  text, vae: repository, revision and place of the empty prompt's embedding and the autoencoder.  The
     revisions are branches, as in NVIDIA's own code: no published text pins these files to a commit.  What a branch was
-    at the time of conversion is written into the world.
+    at the time of conversion is written into the world.  robot: whose joints' ranges, which lie beside its weights, the
+    actions are normalised by; empty where they are not.
     """
 
     spec: WorldSpec
@@ -78,6 +67,7 @@ class Release:
     revision: str = "main"
     text: tuple[str, str, str] = (PREDICT_REPOSITORY, "main", ROBOT + "cr1_empty_string_text_embeddings.pt")
     vae: tuple[str, str, str] = (PREDICT_REPOSITORY, BASE_REVISION, "vae")
+    robot: str = ""
 
     @property
     def page(self) -> str:
@@ -98,12 +88,21 @@ class Release:
 
 
 def _robot(name: str, task: str, size: tuple[int, int], fps: float, action: ActionSpec) -> WorldSpec:
-    """What the robot models have in common: 12 actions to 3 latents behind 1, one noise level for all."""
+    """What the robot models have in common: 12 actions to 3 latents behind 1, one noise level for all, and NVIDIA's own
+    grid, levels and rounding."""
     return WorldSpec(
         name=name, task=task, frame_size=size, latent_shape=(16, size[0] // 8, size[1] // 8), fps=fps, action=action,
         max_context=1, max_chunk=12, flow_shift=5.0, context_sigma=-1.0, default_steps=35, frames_per_latent=4,
-        carry="pixels", reads="frames",
+        carry="pixels", reads="frames", default_solver="unipc-nvidia", timesteps="whole", eight_bits="cut",
     )
+
+
+def _dreamdojo(size: str, robot: str) -> Release:
+    """DreamDojo for a robot; until its ranges are known (`robot`), a joint moves from -1 to 1."""
+    unit = [1.0] * slots_of(robot.lower())[1]
+    spec = _robot(f"dreamdojo-{size.lower()}-{robot.lower()}", "recordings", (480, 640), 10.0,
+                  action_spec(robot.lower(), [-one for one in unit], unit))
+    return Release(spec, repository="nvidia/DreamDojo", weights="", robot=robot.lower())
 
 
 RELEASES = {
@@ -112,11 +111,8 @@ RELEASES = {
         repository=PREDICT_REPOSITORY,
         weights=ROBOT + "38c6c645-7d41-4560-8eeb-6f4ddc0e6574_ema_bf16.pt",
     ),
-    "nvidia/DreamDojo/2B-GR1": Release(
-        _robot("dreamdojo-2b-gr1", "recordings", (480, 640), 10.0, DREAMDOJO_GR1),
-        repository="nvidia/DreamDojo",
-        weights="",
-    ),
+    **{f"nvidia/DreamDojo/{size}-{name}": _dreamdojo(size, name) for size in ("2B", "14B")
+       for name in ("GR1", "G1", "YAM", "AgiBot")},
 }
 """What `world:` in a configuration may name."""
 

@@ -18,19 +18,20 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_cosmos import CosmosPatchEmbed
 from torch import Tensor
 
-from wcsim.backbones.backbone import Geometry, Read
+from wcsim.backbones.backbone import Geometry, Read, Recipe
 from wcsim.backbones.cosmos2.attention import Position, Text, cross_attention, read_text, self_attention
 from wcsim.backbones.cosmos2.conditioning import Conditioning, Constants, add_gated, modulate
 from wcsim.backbones.cosmos2.cost import geometry_of
 from wcsim.backbones.cosmos2.embedders import ActionEmbedder, moments
 from wcsim.backbones.cosmos2.modulation import Modulation, Modulations, modulation_of
 
-IN_FLOAT32 = ("time_embed", "action_embedder_B_D", "action_embedder_B_3D", "summary_embedder", "norm1", "norm2",
-              "norm3", "norm_out")
+MODULATED = ("time_embed", "norm1", "norm2", "norm3", "norm_out")
+IN_FLOAT32: dict[Recipe, tuple[str, ...]] = {"authors": (*MODULATED, "proj_out"), "wcsim": (
+    *MODULATED, "action_embedder_B_D", "action_embedder_B_3D", "summary_embedder")}
 """Modules that keep float32 whatever the rest computes in."""
 PREDICTIONS = ("velocity", "sample")
 """What a transformer's last layer may say."""
-OWN_ARGUMENTS = ("action_features", "prediction", "frame_summary", "control_channels")
+OWN_ARGUMENTS = ("action_features", "prediction", "frame_summary", "control_channels", "qk_eps")
 """Arguments of `ActionCosmosTransformer` that diffusers' class does not know."""
 
 
@@ -43,7 +44,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
     velocity follows (small worlds, whose few channels per token cannot carry the noise as well; Li & He 2025, arXiv
     2511.13720); `frame_summary`: whether every token reads where in its frame each latent channel is strong
     (`moments`), which tokens of a small world are too few and too narrow to find out together; `control_channels`: maps
-    beside the latents that say what is expected where (`wcsim.world.state_model`); 0 for none.
+    beside the latents that say what is expected where (`wcsim.world.state_model`); 0 for none; `qk_eps`: of the
+    norms of queries and keys, diffusers' or NVIDIA's own 1e-6.
     """
 
     _keep_in_fp32_modules = None
@@ -75,6 +77,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         prediction: str = "velocity",
         frame_summary: bool = False,
         control_channels: int = 0,
+        qk_eps: float = 1e-5,
     ) -> None:
         # The names are spelt out because diffusers writes this signature into config.json.
         stock = {name: value for name, value in locals().items() if name not in ("self", "__class__", *OWN_ARGUMENTS)}
@@ -87,6 +90,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
                              f"{out_channels + 1}")
         if prediction not in PREDICTIONS:
             raise ValueError(f"prediction is {prediction!r}; known: {', '.join(PREDICTIONS)}")
+        for attn in (attn for block in self.transformer_blocks for attn in (block.attn1, block.attn2)):
+            attn.norm_q.eps = attn.norm_k.eps = qk_eps
         width = num_attention_heads * attention_head_dim
         if action_features:
             self.action_embedder_B_D = ActionEmbedder(action_features, 4 * width, width)
@@ -260,8 +265,9 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         frames, rows, columns = given.grid
         _, patch_h, patch_w = self.config.patch_size
         shift, scale = given.modulation.of_last(self.norm_out).chunk(2, dim=-1)
-        x = (self.norm_out.norm(tokens_NLD.unflatten(1, (frames, -1))) * (1 + scale) + shift).to(tokens_NLD.dtype)
-        x = self.proj_out(x).view(x.shape[0], frames, rows, columns, patch_h, patch_w, -1)
+        x = self.norm_out.norm(tokens_NLD.unflatten(1, (frames, -1))) * (1 + scale) + shift
+        x = self.proj_out(x.to(self.proj_out.weight.dtype))
+        x = x.view(x.shape[0], frames, rows, columns, patch_h, patch_w, -1)
         # Unlike patchify, the stock layout puts the channel last inside a token.
         predicted: Tensor = x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
         return predicted
@@ -281,10 +287,10 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         dtype: torch.dtype = self.patch_embed.proj.weight.dtype
         return dtype
 
-    def set_precision(self, dtype: torch.dtype) -> None:
-        """Compute in `dtype`, but norms, noise level and actions in float32, as the official models do."""
+    def set_precision(self, dtype: torch.dtype, recipe: Recipe = "wcsim") -> None:
+        """Compute in `dtype`, but norms, noise level and actions in float32; or the last layer, and not actions."""
         for name, weight in self.named_parameters():
-            if not set(name.split(".")) & set(IN_FLOAT32):
+            if not set(name.split(".")) & set(IN_FLOAT32[recipe]):
                 weight.data = weight.data.to(dtype)
 
     def forward(self, latents_NCThw: Tensor, **given: Any) -> Tensor:

@@ -19,7 +19,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
-from wcsim.backbones.backbone import Geometry, Read
+from wcsim.backbones.backbone import Geometry, Read, Recipe
 from wcsim.backbones.cosmos3.attention import Text, attend, read_text
 from wcsim.backbones.cosmos3.conditioning import Conditioning, Constants
 from wcsim.backbones.cosmos3.cost import geometry_of
@@ -104,8 +104,9 @@ class Cosmos3Generator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         dtype: torch.dtype = self.proj_in.weight.dtype
         return dtype
 
-    def set_precision(self, dtype: torch.dtype) -> None:
-        """Compute in `dtype`, but what a noise level is made of in float32, as diffusers does."""
+    def set_precision(self, dtype: torch.dtype, recipe: Recipe = "wcsim") -> None:
+        """Compute in `dtype`, but what a noise level is made of in float32, as the authors do."""
+        del recipe
         for name, weight in self.named_parameters():
             if not name.startswith("time_embedder."):
                 weight.data = weight.data.to(dtype)
