@@ -103,7 +103,7 @@ class CacheBenchmark:
         """Distances of the first chunk from the plain rollout of the same solver and steps, and from `reference`; of
         the whole rollout the losses against that one and, as `official`, against the official setting, or None."""
         steps = config.steps or self.world.spec.default_steps
-        plain = self.plain(config.solver, steps, whole=whole)
+        plain = self.plain(config.solver or self.world.spec.default_solver, steps, whole=whole)
         official = self.plain(self.config.solver, self.config.steps[0], whole=True)
         alike = is_plain(config)
         mine = plain if alike else self.imagine(config.build(self.world.spec), whole=whole)
