@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wcsim.progress import progress
-from wcsim.terminal import Overrides, console, one_line_errors
+from wcsim.terminal import Allow, Overrides, console, one_line_errors
 
 
 def train(
@@ -19,9 +19,10 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the networks; pays on a GPU.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder, new or to go on with; runs/train-WORLD by default.")] = None,
+    allow: Allow = None,
 ) -> None:
     """Train a world from recordings; goes on where it was interrupted."""
-    with one_line_errors():
+    with one_line_errors(allow):
         from wcsim.config import override, read_yaml, validate
         from wcsim.train.recipe import Recipe
         from wcsim.train.run import train as run

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from arm_recordings import SPEC, taken, write
@@ -128,6 +129,16 @@ def test_the_command_says_what_is_wrong(tmp_path):
     result = CliRunner().invoke(app, ["train", "no_such_recipe"])
     assert result.exit_code == 2
     assert "no_such_recipe" in result.stderr
+
+
+def test_a_task_from_elsewhere_must_be_allowed(recordings, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(yaml.safe_dump({**SETTINGS, "task": "my_robot:Reach"}))
+    command = ["train", str(recipe), "--data", str(recordings), "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2
+    assert "add --allow my_robot" in refused.stderr
+    assert "cannot be loaded" in CliRunner().invoke(app, [*command, "--allow", "my_robot"]).stderr
 
 
 def test_the_robot_reports_its_own_state(recordings, unbroken):

@@ -81,9 +81,13 @@ class Footage:
         """Mosaics `[n, H, W, 3]` uint8 of an episode."""
         return read_mosaic(self.recordings, self.numbers[episode], ticks)
 
+    def names(self) -> list[str]:
+        """What its episodes are called."""
+        return [self.recordings.episodes[number].name for number in self.numbers]
+
     def fingerprint(self) -> str:
         """SHA-256 of which frames these are and of all their numbers; frames themselves are not read."""
-        told = hashlib.sha256(repr([self.recordings.episodes[number].name for number in self.numbers]).encode())
+        told = hashlib.sha256(repr(self.names()).encode())
         for array in (self.first, self.actions, self.state):
             told.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
         return told.hexdigest()

@@ -79,6 +79,7 @@ def judge(recipe: Recipe, out: Path, footage: Footage, scalars: list[dict[str, A
     best = max(quality, key=lambda steps: (round(quality[steps], 2), -steps))
     set_default_steps(out / "world", best)
     summary = {"world": world.spec.name, "labels": world.spec.labels, "episodes": len(held.frames),
+               "held_out": footage.names(),
                "denoise_steps": best, "tried_steps_psnr_db": {str(steps): value for steps, value in quality.items()},
                "codec_psnr_db": float(psnr_db(world.decode(world.encode(held.future)), held.future).mean()),
                "horizon": by_horizon(tried[best], held.future),
