@@ -42,11 +42,11 @@ demo: setup  ## an agent pushes the T inside the shipped world; writes runs/demo
 play: setup  ## drive the shipped world by hand, in a browser
 	$(BIN)/wcsim serve pusht-96
 
-test: setup  ## the fast tests
-	$(BIN)/pytest
+test: setup  ## the fast tests, on every core
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-slow: setup  ## the tests that take minutes
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto --dist loadfile -m slow
 
 LOWER := build/lower
 LOWER_PINS := constraints/lower.txt
