@@ -112,10 +112,14 @@ class Conditioning(Protocol):
 class Backbone(Protocol):
     """See the module; an implementation is a `torch.nn.Module`, of which the first methods are.
 
-    compiled_parts: names of methods, beside `run_blocks`, that `torch.compile` may turn into graphs.
+    compiled_parts: names of methods, beside `run_blocks`, that `torch.compile` may turn into graphs.  adapted_layers:
+    names, within a block, of the linear layers that low-rank adapters go to.  action_layers: names of the parts that
+    read actions, which learn whole beside adapters.
     """
 
     compiled_parts: Sequence[str]
+    adapted_layers: Sequence[str]
+    action_layers: Sequence[str]
 
     def eval(self) -> Self: ...
 

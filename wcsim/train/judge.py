@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from wcsim.cache.none import NoCache
 from wcsim.errors import DataError
@@ -22,7 +23,7 @@ from wcsim.metrics.images import psnr_db, ssim
 from wcsim.report.training import Clips, write_training
 from wcsim.runs import files
 from wcsim.train.footage import Footage
-from wcsim.train.recipe import Recipe
+from wcsim.train.recipe import JudgeRecipe
 from wcsim.types import Fidelity
 from wcsim.world.world import World
 
@@ -70,18 +71,21 @@ class HeldOut:
         return self.actions[:, self.context - 1 :]
 
 
-def judge(recipe: Recipe, out: Path, footage: Footage, scalars: list[dict[str, Any]], device: str) -> Path:
+def judge(recipe: JudgeRecipe, out: Path, footage: Footage, scalars: list[dict[str, Any]], device: str,
+          dtype: torch.dtype = torch.float32) -> Path:
     """Measure `OUT/world`, set its default steps, write `summary.json` and the page; returns the page."""
-    world = World.load(out / "world", device=device)
-    held = HeldOut.of(footage, world.spec.max_context, recipe.judge.horizon, recipe.judge.episodes)
-    tried = {steps: imagine(world, held, held.taken, steps) for steps in recipe.judge.steps}
+    world = World.load(out / "world", device=device, dtype=dtype)
+    context = 1 + world.spec.frames_per_latent * (world.spec.max_context - 1)
+    held = HeldOut.of(footage, context, recipe.horizon, recipe.episodes)
+    tried = {steps: imagine(world, held, held.taken, steps) for steps in recipe.steps or (world.spec.default_steps,)}
     quality = {steps: float(psnr_db(frames, held.future).mean()) for steps, frames in tried.items()}
     best = max(quality, key=lambda steps: (round(quality[steps], 2), -steps))
-    set_default_steps(out / "world", best)
+    if recipe.steps:
+        set_default_steps(out / "world", best)
     summary = {"world": world.spec.name, "labels": world.spec.labels, "episodes": len(held.frames),
                "held_out": footage.names(),
                "denoise_steps": best, "tried_steps_psnr_db": {str(steps): value for steps, value in quality.items()},
-               "codec_psnr_db": float(psnr_db(world.decode(world.encode(held.future)), held.future).mean()),
+               "codec_psnr_db": codec_psnr_db(world, held),
                "horizon": by_horizon(tried[best], held.future),
                "copy_last_frame": by_horizon(copied(held), held.future),
                "robot_state": state_errors(world, held), "sensitivity": sensitivity(world, held, best)}
@@ -93,8 +97,18 @@ def judge(recipe: Recipe, out: Path, footage: Footage, scalars: list[dict[str, A
 def imagine(world: World, held: HeldOut, actions: np.ndarray, steps: int) -> np.ndarray:
     """Frames `[N, h, H, W, 3]` under actions `[N, h, A]`."""
     state = world.init(held.frames[:, : held.context], held.actions[:, : held.context - 1], np.arange(len(actions)))
-    _, latents, _ = world.advance(state, actions, Fidelity(steps, NoCache()))
+    _, latents, _ = world.advance(state, actions, Fidelity(steps, NoCache(), world.spec.default_solver))
     return np.stack([world.decode(frame) for frame in latents.unbind(1)], axis=1)
+
+
+def codec_psnr_db(world: World, held: HeldOut) -> float:
+    """Mean PSNR of held-out frames that are encoded and decoded; of clips from their beginning, where a world has
+    such."""
+    share = world.spec.frames_per_latent
+    if share == 1:
+        return float(psnr_db(world.decode(world.encode(held.future)), held.future).mean())
+    clips = held.frames[:, : 1 + share * ((held.frames.shape[1] - 1) // share)]
+    return float(psnr_db(world.codec.decode(world.codec.encode(clips)), clips).mean())
 
 
 def copied(held: HeldOut) -> np.ndarray:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wcsim.actions import bounds
+from wcsim.config import StrictConfig
 from wcsim.data.recordings import Recordings
 from wcsim.envs.recordings import action_spec
 from wcsim.envs.tasks import Task, make_task
@@ -100,7 +101,7 @@ def _train(training: Training, data: tuple[str, ...]) -> Path:
     windows = Windows(latents[0], recipe.transformer), Windows(latents[1], recipe.transformer)
     train_transformer(stage, learner, windows, spec, export)
     training.shown.say("held-out episodes")
-    return judge(recipe, out, footage[1], training.scalars.rows(), str(training.machine.device))
+    return judge(recipe.judge, out, footage[1], training.scalars.rows(), str(training.machine.device))
 
 
 def prepare_codec(training: Training, footage: tuple[Footage, Footage]) -> Codec:
@@ -180,10 +181,11 @@ def spec_of(recipe: Recipe, codec: Codec, footage: Footage, action: ActionSpec, 
         labels="robot state" if used else "none", cameras=cameras if len(cameras) > 1 else ())
 
 
-def bind(out: Path, recipe: Recipe, footage: tuple[Footage, Footage], minutes: float | None) -> None:
-    """Write down what a folder trains, or check that it is the same.  RunError names what differs."""
+def bind(out: Path, recipe: StrictConfig, footage: tuple[Footage, Footage], minutes: float | None, **more: str) -> None:
+    """Write down what a folder trains, or check that it is the same.  RunError names what differs.  more: what else it
+    depends on, by name."""
     told: dict[str, Any] = {"recipe": json.loads(recipe.model_dump_json()), "minutes": minutes,
-                            "recordings": [part.fingerprint() for part in footage]}
+                            "recordings": [part.fingerprint() for part in footage], **more}
     path = out / "recipe.json"
     if not path.is_file():
         files.replace(path, (files.encode(told, indent=2) + "\n").encode())

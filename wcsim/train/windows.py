@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,10 +17,31 @@ from torch import Tensor
 
 from wcsim.errors import DataError
 from wcsim.train.footage import LatentFootage
-from wcsim.train.recipe import TransformerRecipe
 
 CHANGE_QUANTILE = 0.95
 """Changes beyond this quantile count as this much: a cut between scenes is not the most interesting motion."""
+
+
+class Draws(Protocol):
+    """What a recipe says of windows; see `wcsim.train.recipe.TransformerRecipe`."""
+
+    @property
+    def max_context(self) -> int: ...
+
+    @property
+    def max_chunk(self) -> int: ...
+
+    @property
+    def context_shares(self) -> tuple[float, ...]: ...
+
+    @property
+    def chunk_shares(self) -> tuple[float, ...]: ...
+
+    @property
+    def moving_share(self) -> float: ...
+
+    @property
+    def start_share(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +71,17 @@ def starts_of(latents: LatentFootage, length: int) -> np.ndarray:
     return starts
 
 
+def reach_of(change: np.ndarray) -> np.ndarray:
+    """Running sum `[n]` of changes `[n]`, the largest of which count as `CHANGE_QUANTILE`, and none as nothing."""
+    most = np.quantile(change[change > 0], CHANGE_QUANTILE) if (change > 0).any() else 1.0
+    found: np.ndarray = np.cumsum(np.minimum(change, most) + 1e-9)
+    return found
+
+
 class Windows:
     """Draws windows of footage."""
 
-    def __init__(self, latents: LatentFootage, recipe: TransformerRecipe) -> None:
+    def __init__(self, latents: LatentFootage, recipe: Draws) -> None:
         self._latents, self._recipe = latents, recipe
         starts_of(latents, 2)
         self._starts: dict[int, np.ndarray] = {}
@@ -60,9 +89,7 @@ class Windows:
     @cached_property
     def _reach(self) -> np.ndarray:
         """Running sum of how much every frame counts where windows are drawn by change."""
-        change = self._latents.change
-        most = np.quantile(change[change > 0], CHANGE_QUANTILE) if (change > 0).any() else 1.0
-        return np.cumsum(np.minimum(change, most) + 1e-9)
+        return reach_of(self._latents.change)
 
     def draw(self, count: int, rng: np.random.Generator, imagined: bool = False) -> Window:
         """`count` windows of one random shape; with room for a chunk more of context where one shall be `imagined`."""

@@ -116,7 +116,7 @@ class ClipRollout:
             known=torch.arange(spec.max_chunk, device=self.parts.device).expand_as(state.known) < taken + count,
             frame=state.frame + count,
         )
-        read, known = self._reads(state.actions, taken + count, length)
+        read, known = self.reads(state.actions, taken + count, length)
         first = state.frame - (taken + count)
         noise = chunk_noise(state.seed, first, length + spec.max_chunk // spec.frames_per_latent, spec.latent_shape)
         sampling = Sampling(fidelity.steps, fidelity.solver, spec.flow_shift, spec.context_sigma,
@@ -133,7 +133,7 @@ class ClipRollout:
             shown = self.encode(chunk[:, taken : taken + count])
         return state, shown, decisions, blocks
 
-    def _reads(self, actions: Tensor, taken: int, length: int) -> tuple[Tensor, Tensor]:
+    def reads(self, actions: Tensor, taken: int, length: int) -> tuple[Tensor, Tensor]:
         """What is read of the actions behind `length` latents of context: `[N, T, F]`, and where `[N, T]` there is one;
         where they are tokens, `[N, A, F]` and `[N, A]`.
 

@@ -102,6 +102,8 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
             self.control_embedder = CosmosPatchEmbed(control_channels, width, patch_size, bias=False)
 
     compiled_parts = ("make_modulations",)
+    adapted_layers = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2")
+    action_layers = ("action_embedder_B_D", "action_embedder_B_3D")
 
     @property
     def geometry(self) -> Geometry:
@@ -257,8 +259,7 @@ class ActionCosmosTransformer(CosmosTransformer3DModel):  # type: ignore[misc]  
         """The velocity, noise - clean, of latents at noise levels `sigma` above 0, from what `unembed` says."""
         if self.config.prediction == "velocity":
             return predicted_NCThw
-        velocity: Tensor = (latents_NCThw - predicted_NCThw) / sigma_NT[:, None, :, None, None]
-        return velocity
+        return (latents_NCThw - predicted_NCThw) / sigma_NT[:, None, :, None, None]
 
     def unembed(self, tokens_NLD: Tensor, given: Conditioning) -> Tensor:
         """What the output tokens predict, `[N, C, T, h, w]`; see `velocity`."""

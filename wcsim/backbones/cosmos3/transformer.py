@@ -41,6 +41,9 @@ class Cosmos3Generator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
     config_name = "config.json"
     _keep_in_fp32_modules = ("time_embedder",)
     compiled_parts: Sequence[str] = ()
+    adapted_layers = ("self_attn.add_q_proj", "self_attn.add_k_proj", "self_attn.add_v_proj", "self_attn.to_add_out",
+                      "mlp_moe_gen.up_proj", "mlp_moe_gen.down_proj")
+    action_layers = ("action_proj_in", "action_modality_embed")
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
     def __init__(
@@ -125,9 +128,9 @@ class Cosmos3Generator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         are; all of them are `known`."""
         del known_NA, control_NKThw
         actions = latents_NCThw.new_zeros(len(latents_NCThw), 0, 1) if actions_NAF is None else actions_NAF
-        padded = F.pad(actions, (0, self.config.action_dim - actions.shape[2])).to(self.compute_dtype)
+        padded = F.pad(actions, (0, self.config.action_dim - actions.shape[2])).to(self.action_proj_in.weight.dtype)
         tokens = self.action_proj_in(padded) + self.action_modality_embed
-        return Constants(self.read_text(text), tokens, self._grid(latents_NCThw))
+        return Constants(self.read_text(text), tokens.to(self.compute_dtype), self._grid(latents_NCThw))
 
     def modulations(
         self, sigma_SNT: Tensor, constants: Constants, schedule: Sequence[int] | None = None
