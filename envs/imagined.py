@@ -17,9 +17,10 @@ import numpy as np
 from torch import Tensor
 
 from wcsim.cache.fidelity import FidelityConfig, parse_fidelity
+from wcsim.envs.agreement import check_world
 from wcsim.envs.inputs import Inputs
 from wcsim.envs.interface import Interface
-from wcsim.envs.lanes import Imagination, Lane, Tick, check_world, fingerprint, load_world
+from wcsim.envs.lanes import Imagination, Lane, Tick, fingerprint, load_world
 from wcsim.envs.observations import Observation
 from wcsim.envs.rates import rate
 from wcsim.envs.resets import check_options, check_seed

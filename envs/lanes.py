@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from wcsim.envs.agreement import check_reports
 from wcsim.envs.inputs import Inputs
 from wcsim.envs.observations import no_robot_state, robot_state
 from wcsim.envs.tasks import Start, Task
-from wcsim.errors import ConfigError, NotFiniteError
+from wcsim.errors import NotFiniteError
 from wcsim.estimate import Estimate
 from wcsim.spans import Spans
 from wcsim.spec import Values
-from wcsim.types import Fidelity, Trace, WorldSpec, WorldState
+from wcsim.types import Fidelity, Trace, WorldState
 from wcsim.world.checkpoints import find_world
 from wcsim.world.checks import told
 from wcsim.world.spread import load_spread
@@ -131,6 +132,8 @@ class Imagination(Inputs):
 
     def __init__(self, task: Task, world: World, fidelity: Fidelity) -> None:
         super().__init__(task)
+        if task.proprioception and world.state_model is not None:
+            check_reports(task, world.spec.name, world.state_model)
         self.world, self.fidelity = world, fidelity
 
     def begin(self, start: Start, seed: int) -> Tick:
@@ -249,26 +252,6 @@ class Imagination(Inputs):
         return [Tick(replace(lane, robot=read_only(robot[n].copy())), estimate.select(n), float(reward[n]), traces[n],
                      self.world.guardrail)
                 for n, lane in enumerate(lanes)]
-
-
-def check_world(task: Task, spec: WorldSpec) -> None:
-    """ConfigError unless a world imagines this task's frames under this task's actions.  The world names the task, or,
-    where it was trained by `module:Class`, its class."""
-    names = (task.name, f"{type(task).__module__}:{type(task).__qualname__}")
-    if spec.task not in names or spec.frame_size != task.frame_size:
-        raise ConfigError(f"world {spec.name!r} imagines task {spec.task!r} at {list(spec.frame_size)}; asked for "
-                          f"{task.name!r} at {list(task.frame_size)}")
-    if spec.fps != task.fps:
-        raise ConfigError(f"world {spec.name!r} imagines {spec.fps:g} frames a second; task {task.name!r} has "
-                          f"{task.fps:g}")
-    if (spec.action.names, spec.action.units) != (task.action.names, task.action.units):
-        raise ConfigError(f"world {spec.name!r} takes the actions {', '.join(spec.action.names)} in "
-                          f"{spec.action.units!r}; task {task.name!r} has {', '.join(task.action.names)} in "
-                          f"{task.action.units!r}")
-    theirs, ours = ((list(action.low), list(action.high)) for action in (spec.action, task.action))
-    if theirs != ours:
-        raise ConfigError(f"world {spec.name!r} takes actions from {theirs[0]} to {theirs[1]}; task {task.name!r} has "
-                          f"{ours[0]} to {ours[1]}")
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

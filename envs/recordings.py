@@ -17,7 +17,8 @@ import numpy as np
 
 from wcsim.actions import check_action
 from wcsim.cameras import Camera, Cameras
-from wcsim.data.recordings import RecordedEpisode, Recordings, Signal, open_recordings, read_mosaic
+from wcsim.data.fed import check_scale, check_signal
+from wcsim.data.recordings import RecordedEpisode, Recordings, open_recordings, read_mosaic
 from wcsim.data.views import Fit, Kind, View, ViewOptions
 from wcsim.envs.base_task import BaseTask
 from wcsim.envs.tasks import Look, Start, Truth
@@ -108,7 +109,8 @@ class RecordingsTask(BaseTask):
 
     What disagrees is refused by name, but for what these ask for.  resample: every n-th frame, with actions `change` or
     `absolute` where the recordings do not say which they are.  fit: `crop` or `squash` to the frame size.  assume_fps:
-    instead of what the recordings say.
+    instead of what the recordings say.  action_scale: factor, one or one per number, that turns their actions into the
+    units of the convention; 1 where actions that look too small are right.
     """
 
     name = "recordings"
@@ -118,12 +120,14 @@ class RecordingsTask(BaseTask):
     def __init__(self, *, path: str, convention: str | None = None, episodes: Sequence[str | int] | None = None,
                  cameras: Sequence[str] | None = None, frame_size: tuple[int, int] | None = None,
                  fps: float | None = None, resample: bool = False, actions: Kind | None = None, fit: Fit | None = None,
-                 assume_fps: float | None = None, max_episode_steps: int = 300) -> None:
+                 assume_fps: float | None = None, action_scale: float | Sequence[float] | None = None,
+                 max_episode_steps: int = 300) -> None:
         self._convention = None if convention is None else _convention(convention)
         self.max_episode_steps, self._path, self._assumed = max_episode_steps, path, assume_fps
         self._names = None if cameras is None else tuple(cameras)
         self._size = None if frame_size is None else (int(frame_size[0]), int(frame_size[1]))
         self._wanted_fps, self._resample, self._kind, self._fit = fps, resample, actions, fit
+        self._scale = None if action_scale is None else tuple(np.ravel(action_scale).astype(float).tolist())
         self._episodes = None if episodes is None else tuple(str(name) for name in episodes)
 
     @cached_property
@@ -171,9 +175,14 @@ class RecordingsTask(BaseTask):
                                   "resample: true, or assume_fps where the recordings are wrong")
             fps = self._wanted_fps
         self._check_size(told.cameras)
-        self._check_action(told.action)
+        if self._convention is not None:
+            check_signal(self._path, told.action, self._convention, converted=self._scale is not None)
         size = self._size if self._fit is not None else None
-        return View(self.source, ViewOptions(fps, size, self._fit, self._kind, self._names, self._episodes))
+        found = View(self.source, ViewOptions(fps, size, self._fit, self._kind, self._names, self._episodes,
+                                              self._scale))
+        if self._convention is not None and self._scale is None:
+            check_scale(found, self._convention)
+        return found
 
     def files(self) -> list[Path]:
         """The recordings: single files, or the folder of those that have one."""
@@ -228,16 +237,6 @@ class RecordingsTask(BaseTask):
                 raise ConfigError(f"{self._path}: camera {camera.name!r} has frames of {camera.height}x{camera.width}, "
                                   f"asked for are {self._size[0]}x{self._size[1]}; say fit: crop or fit: squash")
 
-    def _check_action(self, told: Signal) -> None:
-        spec = self._convention
-        if spec is None:
-            return
-        if told.dim != spec.dim or (told.told and told.names != spec.names):
-            raise ConfigError(f"{self._path} has the actions {_list(told.names)}; the convention has "
-                              f"{_list(spec.names)}")
-        if told.units and told.units != spec.units:
-            raise ConfigError(f"{self._path} has actions in {told.units!r}; the convention's are in {spec.units!r}")
-
 
 def action_spec(recordings: Recordings) -> ActionSpec:
     """What recordings say of their actions, bounded by what they say or else by what they hold."""
@@ -264,7 +263,3 @@ def _convention(name: str) -> ActionSpec:
         raise ConfigError(f"convention {name!r} is unknown; known: {', '.join(CONVENTIONS)}, and worlds by folder or "
                           "reference")
     return read_description(find_world(name))[0].action
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arm_recordings import taken, write
+from arm_recordings import SPEC, taken, with_actions, write
+from tiny_worlds import save_world_of
 from wcsim.data.cosmos import ACTION, STATE
-from wcsim.envs.lanes import check_world
+from wcsim.data.fed import reach
+from wcsim.envs.agreement import check_reports, check_world
 from wcsim.envs.recordings import Playback, RecordingsTask
 from wcsim.envs.tasks import episode_of, make_task, play_exploration
 from wcsim.errors import ConfigError, DataError
+from wcsim.spec import Quantity, StateSpec
 from wcsim.types import ActionSpec, WorldSpec
+from wcsim.world.robot_state import RobotState, RobotStateConfig
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +131,16 @@ def test_npz_needs_what_it_does_not_say(tmp_path: Path) -> None:
     ({}, None), ({"fps": 5.0}, "imagines 5 frames a second; task 'recordings' has 10"),
     ({"frame_size": (64, 64)}, r"at \[64, 64\]; asked for 'recordings' at \[32, 40\]"),
     ({"names": ("dx", "dy", "jaw")}, "takes the actions dx, dy, jaw"), ({"units": "cm"}, "in 'cm'"),
+    ({"absolute": ()}, "takes none as values to hold; task 'recordings' gripper"),
+    ({"low": (-1.0, -1.0, 0.0)}, "takes actions from"),
+    ({"cameras": (("side", 32, 40),)}, "imagines the cameras side 32x40; task 'recordings' has top 32x40"),
 ])
 def test_a_world_that_disagrees_is_refused(folder: str, change: dict[str, Any], words: str | None) -> None:
     task = RecordingsTask(path=folder, cameras=["top"])
     told = task.action
-    action = ActionSpec(told.low, told.high, change.get("names", told.names), change.get("units", told.units))
-    spec = WorldSpec("w", "recordings", change.get("frame_size", (32, 40)), (4, 4, 5), change.get("fps", 10.0), action,
-                     4, 4, 1.0, 0.0, 4)
+    theirs = {key: value for key, value in change.items() if key in ("names", "units", "absolute", "low")}
+    spec = WorldSpec("w", "recordings", (32, 40), (4, 4, 5), 10.0, replace(told, **theirs), 4, 4, 1.0, 0.0, 4)
+    spec = replace(spec, **{key: value for key, value in change.items() if key not in theirs})
     if words is None:
         check_world(task, spec)
         check_world(task, replace(spec, task="wcsim.envs.recordings:RecordingsTask"))  # trained by module:Class
@@ -142,6 +149,55 @@ def test_a_world_that_disagrees_is_refused(folder: str, change: dict[str, Any], 
     else:
         with pytest.raises(ConfigError, match=words):
             check_world(task, spec)
+
+
+@pytest.fixture(scope="module")
+def world(folder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A world of those recordings, whose action convention is theirs."""
+    path = tmp_path_factory.mktemp("world") / "arm"
+    return save_world_of(RecordingsTask(path=folder, cameras=["top"]), path)
+
+
+@pytest.mark.parametrize(("factor", "units", "words"), [
+    (1 / 55, "", r"use 1\.\d% of the world's bounds; .* say action_scale"),
+    (1 / 55, "inch", "has actions in 'inch'; the convention's are in 'm; gripper .*'; say action_scale"),
+    (5.0, "", "out of range")])
+def test_actions_of_another_scale_are_refused_or_converted(
+    world: str, tmp_path: Path, factor: float, units: str, words: str) -> None:
+    factors = np.array([factor, factor, 1.0])
+    told = replace(SPEC, action=replace(SPEC.action, units=units))
+    clean = write(tmp_path / "other", spoil=with_actions(lambda actions: actions * factors), spec=told)
+    options = {"path": str(tmp_path / "other"), "cameras": ["top"], "convention": world}
+    with pytest.raises((ConfigError, DataError), match=words):
+        make_task("recordings", **options).start(0)
+    task = make_task("recordings", **options, action_scale=list(1 / factors))
+    for number in range(3):
+        given = clean[number][0].actions / factors
+        np.testing.assert_allclose(task.start(number).recorded, given, rtol=1e-5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="action_scale is .*; allowed: one number that is finite and not 0, or 3"):
+        make_task("recordings", **options, action_scale=[1.0, 2.0]).start(0)
+
+
+def test_kinds_of_actions_that_differ_are_refused(world: str, tmp_path: Path) -> None:
+    write(tmp_path / "set", spec=replace(SPEC, action=replace(SPEC.action, absolute=("dx", "gripper"))))
+    with pytest.raises(ConfigError, match="has the values to hold dx, gripper, the convention gripper"):
+        make_task("recordings", path=str(tmp_path / "set"), cameras=["top"], convention=world).start(0)
+
+
+def test_what_rests_says_nothing_of_the_scale() -> None:
+    spec = SPEC.action
+    action = ActionSpec((-1.0, -1.0, 0.0), (1.0, 1.0, 1.0), spec.names, spec.units, absolute=spec.absolute)
+    assert reach(action, np.array([[0.5, 0.0, 1.0], [-0.25, 0.0, 1.0]])) == 0.5
+    assert reach(action, np.zeros((4, 3))) is None
+    assert reach(action, np.array([[np.nan, 0.0, 0.0]])) is None
+
+
+def test_a_robot_of_another_size_is_refused() -> None:
+    model = RobotState(RobotStateConfig((("state", 2),), (False, False), (4, 4, 5), 3))
+    task = RecordingsTask(path="unread")
+    task.state = StateSpec((Quantity("state", 3, "m", "scalar", role="robot"),))
+    with pytest.raises(ConfigError, match="predicts 'state' as 2 numbers; task 'recordings' has 3"):
+        check_reports(task, "w", model)
 
 
 def test_annotations_are_of_the_bridge_convention() -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tiny_worlds import save_world_of
+from wcsim.agents.policies import PerLane, ReplayPolicy
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.paired import PairedTruth
 from wcsim.envs.recordings import RecordingsTask
-from wcsim.envs.tasks import make_task
+from wcsim.envs.tasks import episode_of, make_task
 from wcsim.envs.vector import ImaginedVectorEnv
 from wcsim.errors import DataError
 
@@ -53,6 +54,17 @@ def test_a_robot_of_no_known_state_is_stepped(options, world):
     assert together["agent_pos"].shape == (2, 0)
     assert not env.last_estimate.success[0]
     assert paired.strip_metric is None
+
+
+def test_recordings_that_begin_alike_play_their_own_actions(options):
+    task = RecordingsTask(**options)
+    starts = [task.start(seed) for seed in range(3)]
+    assert all((start.frames == starts[0].frames).all() for start in starts)
+    lanes = PerLane([ReplayPolicy(task.action) for _ in starts])
+    lanes.reset(np.ones(3, bool), tuple(episode_of(task, start, number=0, seed=7) for start in starts))
+    played = lanes.act({"pixels": np.stack([start.frames[-1] for start in starts])}, None)
+    np.testing.assert_array_equal(played, np.stack([task.episode(number).actions[0] for number in range(3)]))
+    assert len({tuple(row) for row in np.asarray(played).tolist()}) == 3
 
 
 def empty_npz(path: Path) -> None:

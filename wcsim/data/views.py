@@ -23,6 +23,7 @@ from wcsim.data.recordings import (
     RecordedEpisode,
     Recordings,
     RecordingsSpec,
+    Signal,
     check_camera,
     number_of,
 )
@@ -49,6 +50,7 @@ class ViewOptions:
 
     size: H, W of every camera, with `fit` where proportions change.  fps: a whole divisor of the recorded one, with
     `actions` where the recordings do not say which actions are changes.  cameras, episodes: names, in the wanted order.
+    scale: factor of all actions, or one per number.
     """
 
     fps: float | None = None
@@ -57,6 +59,7 @@ class ViewOptions:
     actions: Kind | None = None
     cameras: tuple[str, ...] | None = None
     episodes: tuple[str, ...] | None = None
+    scale: tuple[float, ...] | None = None
 
 
 class View:
@@ -72,6 +75,7 @@ class View:
         self._numbers = (list(range(len(source.episodes))) if options.episodes is None
                          else [number_of(source, name) for name in options.episodes])
         self._check_fit()
+        self._check_scale()
 
     @property
     def left_out(self) -> Sequence[DataError]:
@@ -90,8 +94,10 @@ class View:
         if size is not None:
             notes["resized"] = {"from": {camera.name: [camera.height, camera.width] for camera in self._cameras()},
                                 "to": list(size), "fit": options.fit or "same proportions"}
+        if options.scale is not None:
+            notes["action_scale"] = list(options.scale)
         return replace(told, fps=None if told.fps is None else told.fps / self._every, cameras=Cameras(cameras),
-                       notes=notes)
+                       action=scaled(told.action, options.scale), notes=notes)
 
     @cached_property
     def episodes(self) -> Sequence[EpisodeRow]:
@@ -102,13 +108,13 @@ class View:
     def episode(self, number: int) -> RecordedEpisode:
         """See `Recordings`."""
         episode = self._source.episode(self._numbers[number])
-        if self._every == 1:
-            return episode
-        ticks = np.arange(0, episode.frames, self._every)
-        if isinstance(self._source, MakesActions):
+        ticks, actions = np.arange(0, episode.frames, self._every), episode.actions
+        if self._every > 1 and isinstance(self._source, MakesActions):
             actions = self._source.actions_between(self._numbers[number], ticks)
-        else:
-            actions = self._joined(episode.actions, len(ticks) - 1)
+        elif self._every > 1:
+            actions = self._joined(actions, len(ticks) - 1)
+        if self._options.scale is not None:
+            actions = (actions * np.asarray(self._options.scale)).astype(np.float32)
         return replace(episode, actions=actions, state=None if episode.state is None else episode.state[ticks],
                        times=None if episode.times is None else episode.times[ticks])
 
@@ -155,6 +161,12 @@ class View:
                 raise ConfigError(f"{self.path}: camera {camera.name!r} has frames of {camera.height}x{camera.width}, "
                                   f"wanted are {size[0]}x{size[1]}; say fit=crop or fit=squash")
 
+    def _check_scale(self) -> None:
+        scale, dim = self._options.scale, self._source.spec.action.dim
+        if scale is not None and (len(scale) not in (1, dim) or not all(0 < abs(one) < np.inf for one in scale)):
+            raise ConfigError(f"action_scale is {list(scale)[:8]}; allowed: one number that is finite and not 0, or "
+                              f"{dim}")
+
     def _joined(self, actions: np.ndarray, count: int) -> np.ndarray:
         groups = actions[: count * self._every].reshape(count, self._every, -1)
         names = self._source.spec.action
@@ -163,6 +175,16 @@ class View:
             held[:] = [name in names.absolute for name in names.names]
         joined: np.ndarray = np.where(held, groups[:, -1], groups.sum(1)).astype(np.float32)
         return joined
+
+
+def scaled(signal: Signal, scale: tuple[float, ...] | None) -> Signal:
+    """What actions are after they were multiplied by `scale`: in units that nobody says, with bounds turned too."""
+    if scale is None:
+        return signal
+    if not signal.low:
+        return replace(signal, units="")
+    ends = np.sort(np.array([signal.low, signal.high]) * np.asarray(scale), axis=0)
+    return replace(signal, units="", low=tuple(ends[0].tolist()), high=tuple(ends[1].tolist()))
 
 
 def resize(frame: np.ndarray, size: tuple[int, int], fit: Fit | None) -> np.ndarray:

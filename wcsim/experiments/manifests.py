@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from wcsim.cache.fidelity import FidelityConfig
-from wcsim.envs.lanes import check_world
+from wcsim.envs.agreement import check_world
 from wcsim.envs.tasks import Task
 from wcsim.experiments.inputs import inputs_of
 from wcsim.experiments.task_config import TaskConfig

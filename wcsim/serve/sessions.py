@@ -16,7 +16,8 @@ import numpy as np
 
 from wcsim.cache.fidelity import parse_fidelity
 from wcsim.cache.policy import presets
-from wcsim.envs.lanes import Imagination, Lane, Tick, check_world, fingerprint, load_world, read_only
+from wcsim.envs.agreement import check_world
+from wcsim.envs.lanes import Imagination, Lane, Tick, fingerprint, load_world, read_only
 from wcsim.envs.observations import no_robot_state, robot_state
 from wcsim.envs.remote_messages import ELSEWHERE, VERSION, unpack_start
 from wcsim.envs.tasks import Truth, TruthFrame, make_task
