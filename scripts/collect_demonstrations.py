@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from collect_data import RESERVED_SEED
 from policy_recipe import Demonstrations, PolicyRecipe
 from wcsim.agents.pusht_expert import PushExpert
 from wcsim.envs.tasks import Task, make_task
+
+RESERVED_SEED = 900_000
+"""Simulator seeds from here on are never used."""
 
 
 def demonstrate(task: Task, seed: int, spec: Demonstrations) -> tuple[np.ndarray, np.ndarray]:

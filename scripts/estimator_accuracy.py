@@ -1,10 +1,10 @@
 """Measure PushT's pixel estimator against the simulator's state on held-out frames.
 
-    python scripts/estimator_accuracy.py configs/train_pusht96.yaml --codec wcsim/assets/pusht-96/vae --out out.json
+    python scripts/estimator_accuracy.py --codec wcsim/assets/pusht-96/vae --out out.json
 
 Prints a table per condition (the simulator's frames; with noise; blurred; through the codec) and group of frames
 (docs/history/judge.md says what they are), and writes the same numbers as JSON.  Frames near the goal are rendered
-here: collected episodes seldom come there.
+here: exploration seldom comes there.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ import cv2
 import numpy as np
 import shapely
 
-from dataset import Episodes
-from recipe import Recipe
 from wcsim.envs.pusht import AGENT_RADIUS_PX, SCENE, PushT, block_gap
 from wcsim.envs.pusht_estimator import PushTEstimator
 from wcsim.envs.pusht_truth import GOAL_POSE, SUCCESS_COVERAGE, TABLE_PX, PushTTruth, TruthFrame, start_at, values_of
+from wcsim.envs.tasks import make_task, play_exploration
 from wcsim.estimate import Estimate
 
 NOISE_SIGMA = 4.0
@@ -46,6 +45,9 @@ CLEAR = 0.03
 """A coverage further than this from what counts as success is a clear case."""
 
 QUANTILES = (50, 95, 99)
+
+STEPS = 48
+"""Control ticks of an episode."""
 
 
 def near_goal() -> tuple[np.ndarray, np.ndarray]:
@@ -144,24 +146,25 @@ def row_text(row: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path, help="training recipe (YAML) that names the data")
-    parser.add_argument("--split", default="test", help="which of its splits to read (default: test)")
+    parser.add_argument("--first-seed", type=int, default=600_000, help="of the episodes of exploration")
+    parser.add_argument("--episodes", type=int, default=128)
     parser.add_argument("--codec", type=Path, help="also read frames that went through this codec")
+    parser.add_argument("--refine-steps", type=int, default=2, help="of that codec (default: those of pusht-96)")
     parser.add_argument("--every", type=int, default=1, help="read every n-th frame (codec: every 8th of them)")
     parser.add_argument("--out", type=Path, help="write the numbers here as JSON")
     arguments = parser.parse_args()
 
-    recipe = Recipe.load(arguments.recipe)
-    episodes = Episodes.load(recipe.data, arguments.split)
-    frames = episodes.frames.reshape(-1, *episodes.frames.shape[2:])[:: arguments.every]
-    states = episodes.states.reshape(-1, episodes.states.shape[-1]).astype(np.float64)[:: arguments.every]
+    task, seeds = make_task("pusht"), range(arguments.first_seed, arguments.first_seed + arguments.episodes)
+    looks = [look for seed in seeds for look in play_exploration(task, seed, STEPS)[0]][:: arguments.every]
+    frames, states = np.array([look.pixels for look in looks]), np.array([look.state for look in looks])
     conditions: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
         "simulator": (np.asarray, 1), "noise": (noisy, 1), "blur": (blurred, 1)}
     if arguments.codec:
-        conditions["codec"] = through_codec(arguments.codec, recipe.codec.refine_steps), 8
+        conditions["codec"] = through_codec(arguments.codec, arguments.refine_steps), 8
 
     estimator, goal = PushTEstimator(SCENE), near_goal()
-    result: dict[str, Any] = {"split": arguments.split, "every": arguments.every, "conditions": {}}
+    result: dict[str, Any] = {"first_seed": arguments.first_seed, "episodes": arguments.episodes,
+                              "every": arguments.every, "conditions": {}}
     print("condition | group | frames | block px | block deg | agent px | coverage | "
           "block found % | agent found % | shape ok % | successes | called wrong (clear ones)")
     for condition, (change, thinned) in conditions.items():

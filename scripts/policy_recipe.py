@@ -7,11 +7,19 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from recipe import Schedule, Split, Strict
+from wcsim.config import StrictConfig
 from wcsim.strict_yaml import parse_yaml
+from wcsim.train.schedule import Schedule
 
 
-class Demonstrations(Strict):
+class Split(StrictConfig):
+    """Consecutive seeds."""
+
+    first_seed: int = Field(ge=0)
+    episodes: int = Field(gt=0)
+
+
+class Demonstrations(StrictConfig):
     """What the scripted expert shows in the truth."""
 
     folder: Path
@@ -28,7 +36,7 @@ class Demonstrations(Strict):
     workers: int = Field(2, gt=0)
 
 
-class Learning(Strict):
+class Learning(StrictConfig):
     """The network and how it learns."""
 
     kind: Literal["regression", "flow"]
@@ -42,7 +50,7 @@ class Learning(Strict):
     """Of the poses that it learns from: about what the estimator is off."""
 
 
-class Trial(Strict):
+class Trial(StrictConfig):
     """Episodes in the truth after training, from seeds that no policy was trained on."""
 
     first_seed: int = Field(600_000, ge=0)
@@ -51,7 +59,7 @@ class Trial(Strict):
     execute: int = Field(2, ge=1)
 
 
-class PolicyRecipe(Strict):
+class PolicyRecipe(StrictConfig):
     name: str
     task: str
     task_options: dict[str, Any] = Field(default_factory=dict)

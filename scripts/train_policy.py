@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset import save_atomically
 from policy_recipe import Learning, PolicyRecipe
 from wcsim.agents.learned import ChunkNetwork, LearnedPolicy, PolicySettings, pose_features, save_policy
 from wcsim.envs.tasks import Task, episode_of, make_task
@@ -112,15 +111,17 @@ def train(recipe: PolicyRecipe, task: Task) -> tuple[ChunkNetwork, float]:
         rng = np.random.default_rng([schedule.seed, 1, step])
         chosen = rng.integers(0, len(poses), schedule.batch)
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
+            group["lr"] = schedule.rate(step, step / schedule.steps)
         loss = loss_of(network, poses[chosen], chunks[chosen], task, rng, learning.pose_noise_px)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
-            save_atomically({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
-                            checkpoint)
+            partial = checkpoint.with_suffix(".tmp")  # a kill leaves the old checkpoint or the new one
+            torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
+                       partial)
+            partial.rename(checkpoint)
             progress.write(f"step {step + 1} loss {loss.item():.4f} validation {validate():.4f}")
     return network, validate()
 

@@ -26,7 +26,7 @@ def tiny(kind: str, steps: int, **splits: Any) -> dict[str, Any]:
                                       "validation": {"first_seed": 500_000, "episodes": 1}} | splits},
         "learning": {"kind": kind, "width": 16, "depth": 1, "horizon": 4,
                      "schedule": {"steps": steps, "batch": 8, "learning_rate": 0.001, "save_every": 2,
-                                  "decay_fraction": 0.0}},
+                                  "decay_fraction": 0.001}},
         "trial": {"episodes": 1, "max_steps": 2},
     }
 

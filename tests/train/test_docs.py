@@ -18,7 +18,9 @@ from arm_recordings import write
 from tiny_recipe import SETTINGS
 from wcsim.config import override, read_yaml, validate
 from wcsim.experiments.policies import KINDS
-from wcsim.train.recipe import Recipe, Schedule
+from wcsim.train.privileged_recipe import Privileged
+from wcsim.train.recipe import Recipe
+from wcsim.train.schedule import Schedule
 
 DOCS = Path(__file__).parents[2] / "docs"
 YOURS, TRAIN = ((DOCS / name).read_text("utf-8") for name in ("your-robot.md", "train.md"))
@@ -77,6 +79,13 @@ def test_the_page_lists_every_kind_of_policy() -> None:
     assert {kind for row in rows for kind in re.findall(r"\w+", row)} == set(KINDS)
 
 
+def test_the_page_lists_what_a_privileged_recipe_may_take() -> None:
+    text = TRAIN[TRAIN.index("## Privileged recipes") : TRAIN.index("## Fine-tune a world")]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"\w+", row)}
+    assert listed == set(Privileged.model_fields) - {"landmark_weight"}
+
+
 def test_the_page_names_keys_that_a_recipe_has() -> None:
     for key in re.findall(r"`((?:data|codec|transformer|judge)\.\w+)`", TABLE):
         section, name = key.split(".")
@@ -88,7 +97,8 @@ def test_the_page_names_keys_that_a_recipe_has() -> None:
     assert set(re.findall(r"`(\w+)`", row)) == {"schedule", *Schedule.model_fields}
 
 
-@pytest.mark.parametrize("name", ["train_recordings", "train_cube", "train_pusht_pixels"])
+@pytest.mark.parametrize("name", ["train_recordings", "train_cube", "train_pusht_pixels", "train_pusht96",
+                                  "train_pendulum", "train_tiny"])
 def test_a_packaged_recipe_is_one(name: str) -> None:
     assert name in TRAIN
     recipe = validate(Recipe, override(read_yaml(name), []))

@@ -8,8 +8,8 @@ import torch
 
 from wcsim.errors import NotFiniteError
 from wcsim.train.machine import Machine
-from wcsim.train.recipe import Schedule
 from wcsim.train.scalars import Scalars
+from wcsim.train.schedule import Schedule
 from wcsim.train.stage import Average, Stage
 
 

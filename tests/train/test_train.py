@@ -19,6 +19,8 @@ from wcsim.envs.lanes import Imagination
 from wcsim.envs.recordings import RecordingsTask
 from wcsim.errors import ConfigError, DataError, RunError
 from wcsim.spans import Spans
+from wcsim.train.footage import see
+from wcsim.train.recipe import DataRecipe
 from wcsim.train.run import train
 from wcsim.train.stage import Stage
 from wcsim.types import Fidelity
@@ -116,6 +118,13 @@ def test_without_robot_state_no_label_is_claimed(recordings, tmp_path):
 def test_what_cannot_be_trained_is_refused_in_one_line(recordings, tmp_path, changes, error, said):
     with pytest.raises(error, match=said):
         run(recordings, tmp_path / "out", *changes)
+
+
+def test_a_folder_of_parts_is_all_of_them(recordings, tmp_path):
+    for number in (1, 0):
+        write(tmp_path / f"parts/part-000{number}", episodes=2)
+    found = see((str(tmp_path / "parts"),), DataRecipe())
+    assert [row.name for row in found.episodes] == ["part-0000/0", "part-0000/1", "part-0001/0", "part-0001/1"]
 
 
 def test_minutes_end_every_stage_after_its_share(recordings, tmp_path):

@@ -20,6 +20,8 @@ from torch import Tensor
 from wcsim.errors import ConfigError
 from wcsim.metrics.images import psnr_db
 from wcsim.train.footage import FramePool
+from wcsim.train.privileged import landmark_maps
+from wcsim.train.privileged_recipe import Privileged
 from wcsim.train.recipe import CodecRecipe
 from wcsim.train.stage import Stage
 from wcsim.world.codec import Codec, to_pixels
@@ -45,8 +47,9 @@ def draw_pairs(pool: FramePool, recipe: CodecRecipe, count: int, whole: bool, rn
     """Views of frames and views of the same frames up to `max_shift_px` away, or `whole` frames, twice.
 
     first, second: `[B, S, S, 3]` uint8.  weight: `[B, 1, S, S]` loss weight of the second, 0 where the first does not
-    show what it shows.  offset: `[B, 2]` pixels y, x from first to second.  What differs from another frame of the same
-    episode has moved: it weighs more, and attracts crops.
+    show what it shows.  offset: `[B, 2]` pixels y, x from first to second.  index: `[B]`, of which frame of the pool.
+    corner: `[B, 2]` pixels y, x of the first within it.  What differs from another frame of the same episode has moved:
+    it weighs more, and attracts crops.
     """
     size = pool.frames.shape[1:3]
     view = size if whole else (min(recipe.crop_px, size[0]), min(recipe.crop_px, size[1]))
@@ -54,7 +57,7 @@ def draw_pairs(pool: FramePool, recipe: CodecRecipe, count: int, whole: bool, rn
     others = pool.other(index, rng)
     offsets = rng.integers(-recipe.max_shift_px, recipe.max_shift_px + 1, size=(count, 2))
     offsets[rng.random(count) < recipe.unshifted_share] = 0
-    firsts, seconds, weights = [], [], []
+    firsts, seconds, weights, corners = [], [], [], []
     for one, other, offset in zip(index, others, offsets, strict=True):
         frame = pool.frames[one]
         moved = np.abs(frame.astype(np.int16) - pool.frames[other]).sum(-1) > CHANGED
@@ -66,6 +69,7 @@ def draw_pairs(pool: FramePool, recipe: CodecRecipe, count: int, whole: bool, rn
         corner = np.clip(centre - np.array(view) // 2 + rng.integers(-8, 9, size=2), 0, most)
         offset[:] = np.clip(corner + offset, 0, most) - corner
         (y, x), (v, u) = corner, corner + offset
+        corners.append(corner)
         firsts.append(frame[y : y + view[0], x : x + view[1]])
         seconds.append(frame[v : v + view[0], u : u + view[1]])
         rows, columns = (np.arange(length) + shift for length, shift in zip(view, offset, strict=True))
@@ -74,7 +78,8 @@ def draw_pairs(pool: FramePool, recipe: CodecRecipe, count: int, whole: bool, rn
         weights.append((1.0 + (recipe.moving_weight - 1.0) * heavy) * seen)
     weight = torch.from_numpy(np.array(weights, dtype=np.float32)).unsqueeze(1)
     return {"first": torch.from_numpy(np.array(firsts)), "second": torch.from_numpy(np.array(seconds)),
-            "weight": weight / weight.mean(), "offset": torch.from_numpy(offsets).float()}
+            "weight": weight / weight.mean(), "offset": torch.from_numpy(offsets).float(),
+            "index": torch.from_numpy(index), "corner": torch.from_numpy(np.array(corners))}
 
 
 def shift(latents: Tensor, offset: Tensor) -> Tensor:
@@ -87,24 +92,25 @@ def shift(latents: Tensor, offset: Tensor) -> Tensor:
 
 
 class CodecLearner(torch.nn.Module):
-    """The losses of a codec."""
+    """The losses of a codec.  map_weight: of the maps that its first channels are to say, where there are any."""
 
-    def __init__(self, codec: Codec, recipe: CodecRecipe) -> None:
+    def __init__(self, codec: Codec, recipe: CodecRecipe, map_weight: float = 0.0) -> None:
         super().__init__()
-        self.codec, self.recipe = codec, recipe
+        self.codec, self.recipe, self.map_weight = codec, recipe, map_weight
 
-    def forward(self, phase: Phase, first: Tensor, second: Tensor, weight: Tensor, offset: Tensor, noise: Tensor
-                ) -> dict[str, Tensor]:
-        """Arguments of `draw_pairs`; noise: `[B, C, h, w]` standard normal."""
+    def forward(self, phase: Phase, first: Tensor, second: Tensor, weight: Tensor, offset: Tensor, noise: Tensor,
+                maps: Tensor | None = None) -> dict[str, Tensor]:
+        """Arguments of `draw_pairs`; noise: `[B, C, h, w]` standard normal.  maps: `[B, K, h, w]` of the first view."""
         first, second = (to_pixels(view.to(self.codec.mean.device)) for view in (first, second))
         weight, offset, noise = (part.to(first.device) for part in (weight, offset, noise))
         return self._decoder(first, second, weight, noise) if phase == "decoder" else self._both(
-            first, second, weight, offset, noise)
+            first, second, weight, offset, noise, None if maps is None else maps.to(first.device))
 
-    def _both(self, first: Tensor, second: Tensor, weight: Tensor, offset: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def _both(self, first: Tensor, second: Tensor, weight: Tensor, offset: Tensor, noise: Tensor, maps: Tensor | None
+              ) -> dict[str, Tensor]:
         """Reconstruction of the second view from the shifted latents of the first, their distance from the latents of
-        the second (both ask that latents move as the frame does, as in EQ-VAE, arXiv 2502.09509), and a pull to a
-        Gaussian."""
+        the second (both ask that latents move as the frame does, as in EQ-VAE, arXiv 2502.09509), a pull to a Gaussian,
+        and the share of the maps' variance that the first channels miss."""
         mean, log_var = self.codec.posterior(first)
         mean_second = self.codec.posterior(second)[0] if offset.any() else mean
         moved = shift(mean, offset / self.codec.compression)
@@ -113,8 +119,12 @@ class CodecLearner(torch.nn.Module):
         apart = (inside * (moved - mean_second).square()).mean() / mean.detach().var()
         kl = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).mean()
         reconstruction = (weight * (error.abs() + 5.0 * error.square())).mean()
-        return {"loss": reconstruction + self.recipe.shift_weight * apart + self.recipe.kl_weight * kl,
-                "reconstruction": reconstruction, "shift": apart}
+        loss = reconstruction + self.recipe.shift_weight * apart + self.recipe.kl_weight * kl
+        losses = {"reconstruction": reconstruction, "shift": apart}
+        if maps is not None:
+            losses["maps"] = (maps - mean[:, : maps.shape[1]]).square().mean() / maps.var()
+            loss = loss + self.map_weight * losses["maps"]
+        return {"loss": loss, **losses}
 
     def _decoder(self, first: Tensor, second: Tensor, weight: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Reconstruction alone, from latents as the transformer will know them: normalised, and not quite right."""
@@ -149,12 +159,14 @@ def check_frames(codec: Codec, size: tuple[int, int]) -> None:
                           "compression; say data.frame_size")
 
 
-def train_codec(stage: Stage, recipe: CodecRecipe, pool: FramePool, held_out: FramePool, folder: Path) -> None:
+def train_codec(stage: Stage, recipe: CodecRecipe, pool: FramePool, held_out: FramePool, folder: Path,
+                privileged: Privileged | None = None) -> None:
     """Train, and export `AutoencoderKLWan` into a folder at the end and at every checkpoint of the last phase."""
     torch.manual_seed(stage.schedule.seed)
     codec = Codec.new(recipe.model)
     check_frames(codec, pool.frames.shape[1:3])
-    learner = CodecLearner(codec, recipe)
+    landmarks = () if privileged is None else privileged.landmarks
+    learner = CodecLearner(codec, recipe, 0.0 if privileged is None else privileged.landmark_weight)
     shown = np.array(held_out.frames[:: max(1, len(held_out.frames) // 128)][:128])
     size = pool.frames.shape[1:3]
 
@@ -177,6 +189,11 @@ def train_codec(stage: Stage, recipe: CodecRecipe, pool: FramePool, held_out: Fr
         noise = torch.randn((count, codec.latent_channels, *cells), generator=generator)
         if phase == "decoder":
             noise = noise * recipe.latent_noise * torch.rand(count, 1, 1, 1, generator=generator)
+        index, corner = (pairs.pop(name).numpy() for name in ("index", "corner"))
+        if landmarks and privileged is not None and phase != "decoder":
+            assert pool.simulator is not None
+            pairs["maps"] = landmark_maps(landmarks, pool.simulator[index], corner, (cells[0], cells[1]),
+                                          codec.compression, privileged.pixels_per_unit)
         return {"phase": phase, "noise": noise, **pairs}
 
     def validate() -> Mapping[str, float]:

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from wcsim.config import StrictConfig
 from wcsim.errors import ConfigError
-from wcsim.train.recipe import DataRecipe, JudgeRecipe, Schedule
+from wcsim.train.recipe import DataRecipe, JudgeRecipe
+from wcsim.train.schedule import Schedule
 from wcsim.types import WorldSpec
 
 

@@ -40,7 +40,8 @@ class Footage:
     """Some episodes of recordings.
 
     first: `[E+1]` int64, where each episode begins, and F.  actions: `[F, A]` float32, those that led to the frames,
-    zero where `known` `[F]` is False.  state: `[F, R]` float32 or None.
+    zero where `known` `[F]` is False.  state: `[F, R]` float32 or None.  simulator: `[F, S]` float32, the state of a
+    simulator, where a recipe asks for it (`wcsim.train.privileged`).
     """
 
     recordings: Recordings
@@ -49,6 +50,7 @@ class Footage:
     actions: np.ndarray
     known: np.ndarray
     state: np.ndarray | None
+    simulator: np.ndarray | None = None
 
     @classmethod
     def of(cls, recordings: Recordings, numbers: list[int], action: ActionSpec) -> Footage:
@@ -114,11 +116,17 @@ def open_footage(recipe: DataRecipe, paths: tuple[str, ...], action: Callable[[R
     return Footage.of(train, [one for one in every if one not in set(out)], spec), Footage.of(train, out, spec), spec
 
 
+def parts_of(name: str) -> list[str]:
+    """A path; or, of a folder in which a collection lies in parts, theirs in order."""
+    parts = sorted(str(path) for path in Path(name).glob("part-*") if path.is_dir())
+    return parts or [name]
+
+
 def see(paths: tuple[str, ...], recipe: DataRecipe) -> Recordings:
     """Recordings as the recipe wants them."""
     if not paths:
         raise ConfigError("there are no recordings to train on; say data.path in the recipe, or --data")
-    opened = [open_recordings(path) for path in paths]
+    opened = [open_recordings(path) for name in paths for path in parts_of(name)]
     joined: Recordings = opened[0] if len(opened) == 1 else Joined(opened)
     return View(joined, ViewOptions(recipe.fps, recipe.frame_size, recipe.fit, recipe.actions, recipe.cameras))
 
@@ -126,12 +134,13 @@ def see(paths: tuple[str, ...], recipe: DataRecipe) -> Recordings:
 @dataclass(frozen=True)
 class FramePool:
     """Frames `[n, H, W, 3]` uint8, mapped from a file, and the episode `[n]` of each; those of one episode are side by
-    side, from `begin` `[E]` up to `end` `[E]`."""
+    side, from `begin` `[E]` up to `end` `[E]`.  simulator: `[n, S]`, see `Footage`."""
 
     frames: np.ndarray
     episode: np.ndarray
     begin: np.ndarray
     end: np.ndarray
+    simulator: np.ndarray | None = None
 
     @classmethod
     def of(cls, footage: Footage, path: Path, most: int, count: Count) -> FramePool:
@@ -149,7 +158,7 @@ class FramePool:
 
         height, width = footage.recordings.spec.cameras.frame_size
         frames = kept(path, (len(chosen), height, width, 3), np.dtype(np.uint8), decoded, count)
-        return cls(frames, episode, begin, end)
+        return cls(frames, episode, begin, end, None if footage.simulator is None else footage.simulator[chosen])
 
     def other(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """For every frame another one of its episode, by index."""

@@ -1,8 +1,8 @@
 """A training recipe: what `wcsim train` reads from one YAML file.
 
-A recipe names recordings and the sizes of the networks; nothing in it names a simulator.  Easy to get wrong: lengths
-are steps unless `wcsim train --minutes` is given; then each stage ends after its share of the minutes, and a schedule's
-steps only say how often it saves.
+A recipe names recordings and the sizes of the networks; only its section `privileged` asks a simulator.  Easy to get
+wrong: lengths are steps unless `wcsim train --minutes` is given; then each stage ends after its share of the minutes,
+and a schedule's steps only say how often it saves.
 """
 
 from __future__ import annotations
@@ -12,29 +12,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from wcsim.config import StrictConfig
-
-
-class Schedule(StrictConfig):
-    """Linear warm-up, constant rate, linear decay to zero."""
-
-    steps: int = Field(gt=0)
-    batch: int = Field(gt=0)
-    learning_rate: float = Field(gt=0)
-    warmup_steps: int = Field(100, ge=0)
-    decay_fraction: float = Field(0.5, gt=0, le=1)
-    """Share of the stage, at its end, over which the rate falls to zero."""
-    accumulate: int = Field(1, gt=0)
-    """Batches whose gradients are averaged for one step."""
-    ema: float = Field(0.0, ge=0, lt=1)
-    """Decay of the running mean of the weights, which is exported; 0 exports the weights themselves."""
-    save_every: int = Field(250, gt=0)
-    """Steps between checkpoints."""
-    seed: int = Field(0, ge=0)
-
-    def rate(self, step: int, done: float) -> float:
-        """Learning rate at a step, where a share `done` in [0, 1] of the stage is over."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        return self.learning_rate * min(warm, max(0.0, min(1.0, (1.0 - done) / self.decay_fraction)))
+from wcsim.train.privileged_recipe import Privileged
+from wcsim.train.schedule import Schedule
 
 
 class DataRecipe(StrictConfig):
@@ -188,6 +167,16 @@ class Recipe(StrictConfig):
     state_model: StateRecipe | None = None
     transformer: TransformerRecipe
     judge: JudgeRecipe = JudgeRecipe()
+    privileged: Privileged | None = None
+    """What is taken from the task's simulator beside; None: nothing, as for a robot that has none."""
+
+    @model_validator(mode="after")
+    def _a_simulator_is_there(self) -> Self:
+        if self.privileged is not None and self.task == "recordings":
+            raise ValueError("privileged needs a task with a simulator; the task is recordings")
+        if self.privileged is not None and self.privileged.bodies is not None and self.state_model is not None:
+            raise ValueError("a world has one state model; leave out state_model or privileged.bodies")
+        return self
 
     def shares(self) -> dict[str, float]:
         """Share of the minutes of every stage that is trained; they sum to one."""
@@ -196,4 +185,8 @@ class Recipe(StrictConfig):
             given["codec"] = self.codec.share
         if self.state_model is not None:
             given["state_model"] = self.state_model.share
+        if self.privileged is not None and self.privileged.disc is not None:
+            given["disc"] = self.privileged.disc.share
+        if self.privileged is not None and self.privileged.bodies is not None:
+            given |= dict.fromkeys(("estimator", "forward_model"), self.privileged.bodies.share / 2)
         return {name: share / sum(given.values()) for name, share in given.items()}

@@ -27,13 +27,17 @@ from wcsim.progress import Shown
 from wcsim.runs import files
 from wcsim.runs.lock import RunLock
 from wcsim.spec import StateSpec
+from wcsim.train.bodies import Steps, explored, train_bodies
 from wcsim.train.codec import check_frames, train_codec
+from wcsim.train.disc import train_disc
 from wcsim.train.footage import Footage, FramePool, LatentFootage, open_footage
 from wcsim.train.judge import judge
 from wcsim.train.losses import StateReader, TransformerLearner
 from wcsim.train.machine import Machine
-from wcsim.train.recipe import Recipe, Schedule
+from wcsim.train.privileged import read_halfway, with_simulator
+from wcsim.train.recipe import Recipe
 from wcsim.train.scalars import Scalars
+from wcsim.train.schedule import Schedule
 from wcsim.train.stage import Stage
 from wcsim.train.state import train_state
 from wcsim.train.transformer import new_transformer, train_transformer
@@ -85,10 +89,11 @@ def _train(training: Training, data: tuple[str, ...]) -> Path:
     task = None if recipe.task == "recordings" else make_task(recipe.task)
     footage = open_footage(recipe.data, paths, lambda found: action_of(found, task, recipe))
     bind(out, recipe, footage[:2], training.minutes)
-    codec = prepare_codec(training, footage[:2])
+    known = simulated(training, footage[:2], task)
+    codec = prepare_codec(training, known)
     spec = spec_of(recipe, codec, footage[0], footage[2], task)
-    latents = encode(training, codec, footage[:2], spec.action)
-    state_model = prepare_state(training, footage[:2], latents, task, spec)
+    latents = encode(training, codec, known, spec.action)
+    state_model = prepare_state(training, known, latents, task, spec)
     model = new_transformer(recipe.transformer, spec, 0 if state_model is None else state_model.control_channels)
     numbers = latents[0].state.shape[1] if recipe.transformer.state_weight else 0
     learner = TransformerLearner(model, StateReader(model.width, numbers) if numbers else None, recipe.transformer,
@@ -104,6 +109,18 @@ def _train(training: Training, data: tuple[str, ...]) -> Path:
     return judge(recipe.judge, out, footage[1], training.scalars.rows(), str(training.machine.device))
 
 
+def simulated(training: Training, footage: tuple[Footage, Footage], task: Task | None) -> tuple[Footage, Footage]:
+    """Both footages with what the recipe takes from the task's simulator; as they are where it takes nothing."""
+    if training.recipe.privileged is None:
+        return footage
+    assert task is not None  # the recipe has seen to it
+    found = []
+    for name, part in zip(("train", "held_out"), footage, strict=True):
+        training.shown.say(f"play again, {name}")
+        found.append(with_simulator(part, task, training.out / f"simulator_{name}.npy", training.shown.count))
+    return found[0], found[1]
+
+
 def prepare_codec(training: Training, footage: tuple[Footage, Footage]) -> Codec:
     """The codec of the recipe, trained where it is to be."""
     recipe, folder = training.recipe.codec, training.out / "codec"
@@ -114,21 +131,27 @@ def prepare_codec(training: Training, footage: tuple[Footage, Footage]) -> Codec
     for name, part, most in (("train", footage[0], training.recipe.data.codec_frames), ("held_out", footage[1], 512)):
         training.shown.say(f"decode frames, {name}")
         pools.append(FramePool.of(part, training.out / f"frames_{name}.npy", most, training.shown.count))
-    train_codec(training.stage("codec", recipe.schedule), recipe, pools[0], pools[1], folder)
+    privileged = training.recipe.privileged
+    train_codec(training.stage("codec", recipe.schedule), recipe, pools[0], pools[1], folder, privileged)
     if not (folder / "config.json").is_file():
         raise ConfigError("the codec's stage ended before its decoder had learnt alone; give more minutes, or steps")
+    if privileged is not None and privileged.disc is not None:
+        first, folder = folder, training.out / "codec_disc"
+        stage = training.stage("disc", privileged.disc.schedule)
+        train_disc(stage, privileged, pools[0], pools[1], first, folder, recipe.refine_steps)
     return Codec.load(folder, recipe.refine_steps).eval()
 
 
 def encode(training: Training, codec: Codec, footage: tuple[Footage, Footage], action: ActionSpec
            ) -> tuple[LatentFootage, LatentFootage]:
     """Both footages as latents."""
-    codec = codec.to(training.machine.device)
+    codec, privileged = codec.to(training.machine.device), training.recipe.privileged
+    read = footage if privileged is None else tuple(read_halfway(part, privileged) for part in footage)
     found = []
-    for name, part in zip(("train", "held_out"), footage, strict=True):
+    for name, part in zip(("train", "held_out"), read, strict=True):
         training.shown.say(f"encode frames, {name}")
         found.append(LatentFootage.of(part, codec, action, training.out / f"latents_{name}.npy", training.shown.count,
-                                      footage[0], training.recipe.data.robot_state))
+                                      read[0], training.recipe.data.robot_state or privileged is not None))
     return found[0], found[1]
 
 
@@ -136,6 +159,15 @@ def prepare_state(training: Training, footage: tuple[Footage, Footage], latents:
                   task: Task | None, spec: WorldSpec) -> StateModel | None:
     """The state model of the recipe, trained; None without one."""
     recipe, folder = training.recipe.state_model, training.out / "state_model"
+    privileged = training.recipe.privileged
+    if privileged is not None and privileged.bodies is not None and task is not None:
+        bodies = privileged.bodies
+        training.shown.say("play the simulator")
+        played = explored(bodies, training.recipe.task, training.out / "explored.npy", training.shown.count)
+        schedules = {"estimator": bodies.estimator, "forward_model": bodies.forward}
+        train_bodies(lambda name: training.stage(name, schedules[name]), privileged, footage, latents, spec,
+                     Steps.of(played, privileged, bodies, task), folder)
+        return load_state_model(folder)
     if recipe is None:
         return None
     train_state(training.stage("state_model", recipe.schedule), recipe, footage, latents,
@@ -172,13 +204,15 @@ def spec_of(recipe: Recipe, codec: Codec, footage: Footage, action: ActionSpec, 
     height, width = told.cameras.frame_size
     check_frames(codec, (height, width))
     used = recipe.data.robot_state and footage.state is not None and (recipe.state_model or training.state_weight)
+    labels = "robot state" if used else "none"
+    labels = labels if recipe.privileged is None else recipe.privileged.labels
     cameras = tuple((one.name, one.height, one.width) for one in told.cameras.cameras)
     return WorldSpec(
         name=recipe.world, task=recipe.task, frame_size=(height, width),
         latent_shape=(codec.latent_channels, height // codec.compression, width // codec.compression), fps=told.rate,
         action=action, max_context=training.max_context, max_chunk=training.max_chunk, flow_shift=training.shift,
         context_sigma=training.context_sigma, default_steps=DEFAULT_STEPS, refine_steps=codec.refine_steps,
-        labels="robot state" if used else "none", cameras=cameras if len(cameras) > 1 else ())
+        labels=labels, cameras=cameras if len(cameras) > 1 else ())
 
 
 def bind(out: Path, recipe: StrictConfig, footage: tuple[Footage, Footage], minutes: float | None, **more: str) -> None:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from wcsim.errors import NotFiniteError
 from wcsim.train.machine import Machine
 from wcsim.train.muon import Muon
-from wcsim.train.recipe import Schedule
 from wcsim.train.scalars import Scalars
+from wcsim.train.schedule import Schedule
 
 Draw = Callable[[np.random.Generator, torch.Generator, float], Mapping[str, Any]]
 """A batch, as keyword arguments of the learner, from randomness and the share of the stage that is over."""
@@ -61,7 +61,8 @@ class Stage:
         """Train `learner` from where its checkpoint left it to the end.
 
         validate: losses on held-out data.  export: writes what the stage makes; both see averaged weights.  ready: told
-        how far the stage is, before each step and before each export, to freeze what has learnt enough.
+        how far the stage is, before each step and before each export, to freeze what has learnt enough.  A group of an
+        optimizer with a `share` learns at that share of the rate.
         """
         prepared = self.machine.prepare(learner)
         average = Average(learner, self.schedule.ema)
@@ -113,7 +114,7 @@ class Stage:
         for optimizer in optimizers:
             faster = self.muon_rate if isinstance(optimizer, Muon) else 1.0
             for group in optimizer.param_groups:
-                group["lr"] = faster * self.schedule.rate(step, done)
+                group["lr"] = faster * group.get("share", 1.0) * self.schedule.rate(step, done)
             optimizer.step()
             optimizer.zero_grad()
         return total

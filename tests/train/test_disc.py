@@ -1,21 +1,20 @@
 """Which frames fine-tuning a codec draws, how it reads a displacement, and that a deeper codec starts as the other."""
 
-import sys
-from pathlib import Path
+from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-from finetune_codec import Discs, Views, deepened, displacement, kind_of
-from recipe import Finetuning
+from wcsim.config import validate
+from wcsim.errors import ConfigError
+from wcsim.train.disc import Discs, Views, deepened, displacement, kind_of
+from wcsim.train.privileged_recipe import Disc
 from wcsim.world.codec import Codec
 
 RADIUS = 3.0
-FINETUNING = Finetuning(
-    schedule={"steps": 1, "batch": 1, "learning_rate": 1e-3}, radius_px=RADIUS, hue=(-0.5, 0.0, 0.5))
+SETTINGS = {"schedule": {"steps": 1, "batch": 64, "learning_rate": 1e-3}, "radius_px": RADIUS, "hue": (-0.5, 0.0, 0.5)}
+DISC = validate(Disc, SETTINGS)
 
 
 def soft_disc(distance):
@@ -29,13 +28,13 @@ def test_a_small_displacement_is_read(centre):
     views = Views(torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32, 32), x, y, torch.hypot(x, y) + 1e-6)
     change = soft_disc(torch.hypot(x - moved[0], y - moved[1])) - soft_disc(views.distance)
     error = torch.stack([-change, 0 * change, change], dim=1)
-    torch.testing.assert_close(displacement(error, views, FINETUNING), torch.tensor([moved]), atol=0.04, rtol=0)
+    torch.testing.assert_close(displacement(error, views, DISC), torch.tensor([moved]), atol=0.04, rtol=0)
 
 
 def test_a_disc_that_is_not_in_view_is_not_displaced():
     far = torch.full((1, 8, 8), 50.0)
     views = Views(torch.zeros(1, 3, 8, 8), torch.ones(1, 1, 8, 8), far, far, far * 2**0.5)
-    assert not displacement(torch.ones(1, 3, 8, 8), views, FINETUNING).any()
+    assert not displacement(torch.ones(1, 3, 8, 8), views, DISC).any()
 
 
 def test_where_a_disc_is():
@@ -56,16 +55,14 @@ def test_where_a_disc_is():
 def test_frames_are_drawn_by_kind():
     kinds = {"free": np.arange(6), "corner": np.array([6]), "border": np.array([7])}
     discs = Discs(np.zeros((8, 4, 4, 3), np.uint8), np.zeros((8, 2)), np.zeros((4, 4, 3), np.int16), kinds)
-    schedule = FINETUNING.schedule.model_copy(update={"batch": 64})
-    finetuning = FINETUNING.model_copy(update={"schedule": schedule, "shares": {"corner": 0.5, "border": 0.5}})
-    drawn = discs.draw(finetuning, np.random.default_rng(0))
+    drawn = discs.draw(validate(Disc, {**SETTINGS, "shares": {"corner": 0.5, "border": 0.5}}), np.random.default_rng(0))
     assert set(drawn) == {6, 7}
     assert 16 < (drawn == 6).sum() < 48
 
 
 def test_shares_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="together at most 1"):
-        Finetuning(**FINETUNING.model_dump(exclude={"shares"}), shares={"corner": 0.7, "border": 0.5})
+    with pytest.raises(ConfigError, match="together at most 1"):
+        validate(Disc, {**SETTINGS, "shares": {"corner": 0.7, "border": 0.5}})
 
 
 def test_a_deeper_codec_begins_as_the_same_function():
@@ -78,5 +75,5 @@ def test_a_deeper_codec_begins_as_the_same_function():
     latents = codec.encode(frames)
     assert torch.equal(Codec(deep).encode(frames), latents)
     assert (Codec(deep).decode(latents) == codec.decode(latents)).all()
-    with pytest.raises(ValueError, match="2 residual blocks already; 1 would be fewer"):
+    with pytest.raises(ConfigError, match="2 residual blocks already; 1 would be fewer"):
         deepened(deep, 1)
