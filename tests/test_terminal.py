@@ -54,6 +54,33 @@ def test_what_was_given_is_repeated_whole(arguments: list[str]) -> None:
     assert result.stderr.startswith("error: ")
 
 
+@pytest.mark.parametrize(("arguments", "told"), [
+    ("bench forward --quick --device cuda:9", "device 'cuda:9' is not on this machine"),
+    ("bench forward --quick --device tpu", "device 'tpu' is unknown; give cpu, cuda or cuda:N"),
+    ("bench env --device cuda:9", "device 'cuda:9' is not on this machine"),
+    ("bench world --first-seed -1", "greater than or equal to 0"),
+    ("bench forward --quick --out /dev/null/x", "Not a directory: /dev/null/x"),
+    ("tune pusht-96 --deadline-ms 5 -s steps=[]", "steps: List should have at least 1 item"),
+    ("tune pusht-96 --deadline-ms 5 -s batches=[0]", "batches.0: Input should be greater than 0"),
+    ("run pusht_mpc -s threads=100000", "threads: Input should be less than or equal to 1024"),
+    ("budget pusht_budget -s deadlines_ms=[0]", "deadlines_ms.0: Input should be greater than 0"),
+    ("budget pusht_budget -s deadlines_ms=[]", "deadlines_ms: Tuple should have at least 1 item"),
+    ("evaluate pusht_evaluate -s policies.0.kind=hold", "override 'policies.0.kind=hold': policies is not a mapping"),
+    ("worlds nowhere", "world 'nowhere' is neither a folder"),
+])
+def test_what_cannot_be_done_is_one_line_before_anything_is_measured(arguments: str, told: str) -> None:
+    result = CliRunner().invoke(cli.app, arguments.split())
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.split())
+
+
+def test_a_world_is_listed_by_its_name() -> None:
+    result = CliRunner().invoke(cli.app, ["worlds", "pendulum-64"])
+    assert result.exit_code == 0
+    assert "pendulum-64" in result.output
+    assert "pusht-96" not in result.output
+
+
 def test_paths_and_tables_are_printed_as_they_are() -> None:
     screen = StringIO()
     table = Table("[red]name", title="[bold]world[/]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from wcsim.terminal import (
     Executor,
     Fork,
     Gpus,
+    NamesToo,
     Overrides,
     Workers,
     console,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
-worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True)
+worlds = typer.Typer(help="List worlds, or verify one.", invoke_without_command=True, cls=NamesToo)
 app.add_typer(worlds, name="worlds")
 app.command()(serve)
 app.command()(train)
@@ -185,16 +187,32 @@ def list_worlds(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     with one_line_errors():
-        from wcsim.world.checkpoints import read_description, shipped_worlds, verify_hashes
+        from wcsim.world.checkpoints import shipped_worlds
 
-        table = Table("world", "task", "frame", "latent", "context", "chunk", "labels", "files", "folder")
-        for folder in shipped_worlds().values():
-            verify_hashes(folder)
-            spec, hashes = read_description(folder)
-            table.add_row(spec.name, spec.task, "x".join(map(str, spec.frame_size)),
-                          "x".join(map(str, spec.latent_shape)), f"1-{spec.max_context}", f"1-{spec.max_chunk}",
-                          spec.labels, f"{len(hashes)} verified", str(folder))
-        console.print(table)
+        print_worlds(shipped_worlds().values())
+
+
+@worlds.command("show")
+def show_worlds(names: Annotated[list[str], typer.Argument(help="Worlds by folder, or by name.")]) -> None:
+    """List these worlds, as `wcsim worlds` lists the shipped ones; `show` may be left out."""
+    with one_line_errors():
+        from wcsim.world.checkpoints import find_world
+
+        print_worlds([find_world(name) for name in names])
+
+
+def print_worlds(folders: Iterable[Path]) -> None:
+    """A table of worlds, their hashes verified."""
+    from wcsim.world.checkpoints import read_description, verify_hashes
+
+    table = Table("world", "task", "frame", "latent", "context", "chunk", "labels", "files", "folder")
+    for folder in folders:
+        verify_hashes(folder)
+        spec, hashes = read_description(folder)
+        table.add_row(spec.name, spec.task, "x".join(map(str, spec.frame_size)),
+                      "x".join(map(str, spec.latent_shape)), f"1-{spec.max_context}", f"1-{spec.max_chunk}",
+                      spec.labels, f"{len(hashes)} verified", str(folder))
+    console.print(table)
 
 
 @worlds.command("verify")

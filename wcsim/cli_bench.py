@@ -38,7 +38,7 @@ def bench_forward(
 @bench.command("world")
 def bench_world(
     world: Annotated[str, typer.Option(help="A shipped world's name or a folder.")] = DEFAULT_WORLD,
-    first_seed: Annotated[int, typer.Option(help="First held-out seed.")] = 600_000,
+    first_seed: Annotated[int, typer.Option(min=0, help="First held-out seed.")] = 600_000,
     episodes: Annotated[int, typer.Option(min=2, help="How many.")] = 64,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps; the world's default if left out.")] = None,
     out: Annotated[Path, typer.Option(help="Directory for summary.json.")] = Path("runs/bench-world"),

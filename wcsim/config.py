@@ -125,7 +125,7 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     # A nested parser has named its own path and values already.
     return message if isinstance(item.get("ctx", {}).get("error"), ConfigError) else (
-        f"{path}: {_short(message)}, given {_short(repr(item['input']))}")
+        f"{path}: {_short(message)}, given {_short(repr(item['input']))}" if path else _short(message))
 
 
 def _short(text: str, most: int = 500) -> str:

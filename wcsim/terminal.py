@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from wcsim.errors import WcsimError
 from wcsim.registry import only_allowed
@@ -35,6 +36,14 @@ Executor = Annotated[str | None, typer.Option(
 Gpus = Annotated[float | None, typer.Option(
     min=0.01, help="GPUs of a worker, on a device of cuda: 0.5 lets two workers use one.")]
 Device = Annotated[str | None, typer.Option(help="Short for -s device=DEVICE: cpu, cuda or cuda:N.")]
+
+
+class NamesToo(TyperGroup):
+    """Commands of which the first, `show`, is meant where a name stands in the place of a command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """See click."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
 
 
 def with_device(settings: list[str] | None, device: str | None) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tiny_worlds import save_world_of
 from wcsim.agents.policies import PerLane, ReplayPolicy
+from wcsim.data.recordings import open_recordings
 from wcsim.envs.imagined import ImaginedEnv
 from wcsim.envs.paired import PairedTruth
 from wcsim.envs.recordings import RecordingsTask
@@ -67,26 +69,43 @@ def test_recordings_that_begin_alike_play_their_own_actions(options):
     assert len({tuple(row) for row in np.asarray(played).tolist()}) == 3
 
 
-def empty_npz(path: Path) -> None:
-    np.savez(path, pictures=np.zeros(3))
+GOOD = {"frames": np.zeros((4, 8, 8, 3), np.uint8), "actions": np.zeros((3, 7)), "state": np.zeros((4, 2))}
 
 
-def array_npz(path: Path) -> None:
-    np.save(path.with_suffix(".npy"), np.zeros(3))
-    path.with_suffix(".npy").rename(path)
+def read(path: Path) -> None:
+    """What is known of all recordings, and the numbers of the first."""
+    recordings = open_recordings(path)
+    assert recordings.spec.action.dim
+    recordings.episode(0)
 
 
-def text_npz(path: Path) -> None:
-    path.write_text("no")
+@pytest.mark.parametrize(("change", "words"), [
+    ({"frames": None}, "has no frames; it has actions, state"),
+    ({"frames": np.zeros((4, 8, 8, 3))}, "has frames float64"),
+    ({"frames": np.zeros((4, 8, 8, 4), np.uint8)}, r"has frames uint8 \[4, 8, 8, 4\]"),
+    ({"frames": np.zeros((4, 0, 8, 3), np.uint8)}, r"has frames uint8 \[4, 0, 8, 3\]"),
+    ({"frames": np.zeros((1, 8, 8, 3), np.uint8), "actions": np.zeros((0, 7))}, r"has actions float64 \[0, 7\]"),
+    ({"actions": np.array([["a"], ["b"], ["c"]])}, "has actions <U1"),
+    ({"actions": np.array([[None], [1], [2]], object)}, "has actions object"),
+    ({"actions": np.zeros((3, 0))}, r"has actions float64 \[3, 0\]; needed is numbers \[T >= 1, A >= 1\]"),
+    ({"actions": np.zeros((4, 7))}, "has 4 frames and actions"),
+    ({"state": np.zeros((3, 2))}, "has 4 frames and state"),
+    ({"fps": "x"}, "has fps <U1"), ({"fps": np.zeros(2)}, r"has fps float64 \[2\]; needed is a number"),
+    ({"fps": 0.0}, "has fps 0.0; needed is a number above 0"), ({"fps": np.nan}, "has fps nan"),
+    ({"seed": np.zeros(2, int)}, "needed is an integer"), ({"success": np.zeros(2, bool)}, "needed is true or false"),
+    ({"instruction": np.array(["a", "b"])}, "needed is a text"), ({"action_names": np.array(3)}, "needed is texts"),
+])
+def test_an_array_that_is_no_recording_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    arrays = {name: value for name, value in (GOOD | change).items() if value is not None}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=rf"a\.npz .*{words}"):
+        read(tmp_path)
 
 
-def cut_npz(path: Path) -> None:
-    np.savez(path, frames=np.zeros((4, 8, 8, 3), np.uint8), actions=np.zeros((3, 7)))
-    path.write_bytes(path.read_bytes()[:300])
-
-
-@pytest.mark.parametrize("write", [empty_npz, array_npz, text_npz, cut_npz])
-def test_a_file_that_is_no_recording_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
-    write(tmp_path / "a.npz")
-    with pytest.raises(DataError, match=r"a\.npz (is no whole \.npz file|has no frames)"):
+@pytest.mark.parametrize("damage", [lambda content: content[:300], lambda content: b"no", lambda content: b""])
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **GOOD)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"a\.npz is no whole \.npz file"):
         make_task("recordings", path=str(tmp_path), convention="bridge", fps=4.0).start(0)

@@ -14,7 +14,7 @@ from executor_jobs import deadly, gpus_here, stubborn  # type: ignore[import-not
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.envs.lanes import load_world
 from wcsim.errors import CheckpointError, ConfigError, RunError
-from wcsim.experiments.cluster import room
+from wcsim.experiments.cluster import check_reachable, room
 from wcsim.experiments.executor import Executor, Here, Processes, executor_of, gpu_slots, visible_gpus
 from wcsim.experiments.jobs import complete
 from wcsim.experiments.parcels import pack, unpack
@@ -77,6 +77,13 @@ def test_the_executor_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("wcsim.experiments.cluster.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs Ray, which is not installed: pip install 'wcsim\[ray\]'"):
         executor_of("ray")
+
+
+def test_a_cluster_that_nobody_answers_for_is_refused_at_once() -> None:
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"):
+        with pytest.raises(ConfigError, match=f"no Ray cluster at {address}: "):
+            check_reachable(address)
+    check_reachable("auto")  # Ray's own word
 
 
 def test_room_is_what_is_scarcest() -> None:

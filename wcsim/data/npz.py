@@ -9,6 +9,7 @@ Shapes: T actions, n frames, H W frame, A action, R robot state.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,14 @@ from wcsim.data.recordings import EpisodeRow, RecordedEpisode, RecordingsSpec, S
 from wcsim.errors import DataError
 
 CAMERA = "pixels"
+RULES = {
+    "frames": ("u", 4, "uint8 [T+1, H, W, 3]"), "actions": ("fiu", 2, "numbers [T >= 1, A >= 1]"),
+    "state": ("fiu", 2, "numbers [T+1, R >= 1]"), "fps": ("fiu", 0, "a number"), "instruction": ("US", 0, "a text"),
+    "seed": ("iu", 0, "an integer"), "success": ("biu", 0, "true or false"), "action_names": ("US", 1, "texts [A]"),
+    "state_names": ("US", 1, "texts [R]"),
+}
+"""Kinds of numpy types, number of axes, and both in words, of every array that is read."""
+UNREADABLE = (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class NpzRecordings:
@@ -49,8 +58,8 @@ class NpzRecordings:
         """That of the first file."""
         path = self._paths[0]
         shapes, small = _shapes(path), _small(path)
-        height, width = self._frames_shape(path)[1:3]
-        fps = self._fps if self._fps is not None else _number(small.get("fps"))
+        height, width = shapes["frames"][1:3]
+        fps = self._fps if self._fps is not None else _rate(path, small.get("fps"))
         state = _signal(small, "state", shapes["state"][-1]) if "state" in shapes else None
         return RecordingsSpec(fps, Cameras.single(height, width, CAMERA),
                               _signal(small, "action", shapes["actions"][-1]), state)
@@ -58,23 +67,16 @@ class NpzRecordings:
     @cached_property
     def episodes(self) -> Sequence[EpisodeRow]:
         """One per file, called by its stem."""
-        return [EpisodeRow(path.stem, self._frames_shape(path)[0], str(_small(path).get("instruction", "")))
+        return [EpisodeRow(path.stem, _shapes(path)["frames"][0], str(_small(path).get("instruction", "")))
                 for path in self._paths]
 
     def episode(self, number: int) -> RecordedEpisode:
         """See `Recordings`."""
         path = self._paths[number]
-        count = self._frames_shape(path)[0]
-        small = _small(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            actions = np.asarray(arrays["actions"], np.float32)
-            state = np.asarray(arrays["state"], np.float32) if "state" in arrays.files else None
-        if actions.ndim != 2 or len(actions) != count - 1:
-            raise DataError(f"{path} has {count} frames and actions {list(actions.shape)}; needed are frames "
-                            "[T+1, H, W, 3] and actions [T, A]", kind="action_count", episode=path.stem)
-        if state is not None and len(state) != count:
-            raise DataError(f"{path} has {count} frames and state {list(state.shape)}; needed is [T+1, R]",
-                            kind="action_count", episode=path.stem)
+        _check_counts(path)
+        small, found = _small(path), _read(path, ("actions", "state"))
+        actions = np.asarray(found["actions"], np.float32)
+        state = np.asarray(found["state"], np.float32) if "state" in found else None
         seed, success = small.get("seed"), small.get("success")
         return RecordedEpisode(path.stem, actions, state, str(small.get("instruction", "")),
                                seed=None if seed is None else int(seed),
@@ -84,31 +86,21 @@ class NpzRecordings:
         """See `Recordings`."""
         check_camera(self, camera)
         path = self._paths[number]
-        shape = self._frames_shape(path)
+        shape = _shapes(path)["frames"]
         for tick in ticks:
             if not 0 <= tick < shape[0]:
                 raise DataError(f"{path} has frames 0 to {shape[0] - 1}, asked for {tick}", episode=path.stem)
-        stored = _mapped(path, "frames.npy")
+        try:
+            stored = _mapped(path, "frames.npy")
+        except UNREADABLE as error:
+            raise _damaged(path, error) from error
         if stored is None:
-            with np.load(path, allow_pickle=False) as arrays:
-                stored = arrays["frames"]
+            stored = _read(path, ("frames",))["frames"]
         return np.array(stored[np.asarray(ticks, np.int64)])
 
     def files(self) -> list[Path]:
         """The files."""
         return self._paths
-
-    def _frames_shape(self, path: Path) -> tuple[int, ...]:
-        shapes = _shapes(path)
-        missing = [name for name in ("frames", "actions") if name not in shapes]
-        if missing:
-            raise DataError(f"{path} has no {' and no '.join(missing)}; it has {', '.join(shapes) or 'nothing'}",
-                            episode=path.stem)
-        frames = shapes["frames"]
-        if len(frames) != 4 or frames[-1] != 3 or frames[0] < 1 or _dtype(path, "frames") != np.uint8:
-            raise DataError(f"{path} has frames {_dtype(path, 'frames')} {list(frames)}; needed are uint8 "
-                            "[T+1, H, W, 3]", episode=path.stem)
-        return frames
 
 
 def write_npz(path: Path, frames: np.ndarray, episode: RecordedEpisode, spec: RecordingsSpec) -> None:
@@ -134,29 +126,67 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 with archive.open(name) as member:
-                    version = np.lib.format.read_magic(member)
-                    read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
-                            else np.lib.format.read_array_header_2_0)
-                    shape, _, dtype = read(member)
+                    shape, _, dtype = _header(member)
                     found[name.removesuffix(".npy")] = shape, dtype
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no whole .npz file ({error}); it is damaged", episode=path.stem) from error
+    except UNREADABLE as error:
+        raise _damaged(path, error) from error
     return found
 
 
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, fortran, dtype
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    told = str(error).partition("\n")[0][:200] or type(error).__name__
+    return DataError(f"{path} is no whole .npz file ({told}); it is damaged", episode=path.stem)
+
+
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    return {name: shape for name, (shape, _) in _headers(path).items()}
+    """Shape of every array; DataError unless those that are read have the types and shapes that they must have."""
+    found = _headers(path)
+    missing = [name for name in ("frames", "actions") if name not in found]
+    if missing:
+        raise DataError(f"{path} has no {' and no '.join(missing)}; it has {', '.join(found) or 'nothing'}",
+                        episode=path.stem)
+    shapes = {name: shape for name, (shape, _) in found.items()}
+    for name, (kinds, axes, needed) in RULES.items():
+        shape, dtype = found.get(name, ((1,) * axes, np.dtype("u1")))
+        if name in found and (dtype.kind not in kinds or len(shape) != axes or 0 in shape):
+            raise DataError(f"{path} has {name} {dtype} {list(shape)}; needed is {needed}", episode=path.stem)
+    if found["frames"][1] != np.uint8 or shapes["frames"][-1] != 3:
+        raise DataError(f"{path} has frames {found['frames'][1]} {list(shapes['frames'])}; needed are uint8 "
+                        "[T+1, H, W, 3]", episode=path.stem)
+    return shapes
 
 
-def _dtype(path: Path, name: str) -> np.dtype[Any]:
-    return _headers(path)[name][1]
+def _check_counts(path: Path) -> None:
+    shapes = _shapes(path)
+    count = shapes["frames"][0]
+    if shapes["actions"][0] != count - 1:
+        raise DataError(f"{path} has {count} frames and actions {list(shapes['actions'])}; needed are frames "
+                        "[T+1, H, W, 3] and actions [T, A]", kind="action_count", episode=path.stem)
+    if shapes.get("state", (count,))[0] != count:
+        raise DataError(f"{path} has {count} frames and state {list(shapes['state'])}; needed is [T+1, R]",
+                        kind="action_count", episode=path.stem)
+
+
+def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those arrays that are there, each of its type and shape; DataError where they cannot be read."""
+    _shapes(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names if name in arrays.files}
+    except UNREADABLE as error:
+        raise _damaged(path, error) from error
 
 
 def _small(path: Path) -> dict[str, Any]:
     """The arrays that describe the others."""
-    names = ("fps", "instruction", "seed", "success", "action_names", "state_names")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in names if name in arrays.files}
+    return _read(path, ("fps", "instruction", "seed", "success", "action_names", "state_names"))
 
 
 def _signal(small: dict[str, Any], kind: str, dim: int) -> Signal:
@@ -164,8 +194,11 @@ def _signal(small: dict[str, Any], kind: str, dim: int) -> Signal:
     return Signal(names if len(names) == dim else tuple(f"{kind}_{number}" for number in range(dim)))
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _rate(path: Path, value: Any) -> float | None:
+    fps = None if value is None else float(value)
+    if fps is not None and not 0 < fps < np.inf:
+        raise DataError(f"{path} has fps {fps}; needed is a number above 0", kind="fps", episode=path.stem)
+    return fps
 
 
 def _mapped(path: Path, member: str) -> np.ndarray | None:
@@ -178,9 +211,7 @@ def _mapped(path: Path, member: str) -> np.ndarray | None:
         file.seek(info.header_offset + 26)
         name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
         file.seek(info.header_offset + 30 + name + extra)
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = _header(file)
         if fortran:
             return None
         return np.memmap(path, dtype, "r", file.tell(), shape)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from wcsim.agents.asynchronous import Mode
 from wcsim.agents.mpc import MPCConfig
@@ -63,7 +63,7 @@ class BudgetConfig(StrictConfig):
     episodes: int = Field(10, ge=1)
     first_seed: int = Field(720_000, ge=0)
     max_steps: int = Field(40, ge=1)
-    deadlines_ms: tuple[float, ...] = Field(min_length=1)
+    deadlines_ms: tuple[PositiveFloat, ...] = Field(min_length=1)
     efforts: dict[str, EffortConfig] = Field(min_length=1)
     planners: tuple[PlannerName, ...] = ("cem",)
     delay: DelayConfig | None = None
@@ -76,7 +76,7 @@ class BudgetConfig(StrictConfig):
     latency: LatencyConfig | None = None
     """Of the simulated clock; None measures it, per effort, before the first episode."""
     device: str = "cpu"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -63,7 +63,7 @@ class ClosedLoopConfig(StrictConfig):
     max_clipped: float = Field(1.0, ge=0, le=1)
     """Most share of an episode's actions that may be out of bounds and hence clipped; above it the run ends."""
     device: str = "cpu"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     """torch threads; None leaves torch's choice."""
     compiled: bool = False
     """Whether `torch.compile` makes graphs of what every step runs; the first episode waits for them."""

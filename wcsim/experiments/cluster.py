@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from socket import create_connection
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ POLL_S = 2.0
 """Seconds after which the cluster is asked whether it has grown."""
 PATIENCE_S = 60.0
 """Seconds without any worker after which a line says what is waited for."""
+REACH_S = 10.0
+"""Seconds in which something must answer at the address of a cluster."""
 
 
 class Worker:
@@ -95,11 +98,23 @@ def connect(address: str | None, workers: int | None, needs: Needs) -> tuple[Any
         cpus = None if workers is None else max(1, round(workers * needs.cpus))
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         return ray, True
+    check_reachable(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(f"no Ray cluster at {address}: {str(error).partition(chr(10))[0]}") from error
     return ray, True
+
+
+def check_reachable(address: str) -> None:
+    """Raise ConfigError unless something listens at `HOST:PORT` or `ray://HOST:PORT`; Ray itself asks for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal() or not host:
+        return
+    try:
+        create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster at {address}: {error}") from error
 
 
 def _play(

@@ -61,7 +61,7 @@ class EvaluationConfig(StrictConfig):
     """Most share of a policy's actions, in a batch of lanes, that may be out of bounds and hence clipped; above it the
     run ends."""
     device: str = "cpu"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     """torch threads per process; None leaves torch's choice."""
 
     @model_validator(mode="after")

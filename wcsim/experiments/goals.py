@@ -77,7 +77,7 @@ class GoalsConfig(StrictConfig):
     """The policy that others are compared with, a planner."""
     audit: AuditConfig | None = AuditConfig()
     device: str = "cpu"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from wcsim.cache.fidelity import FidelityConfig
 from wcsim.cache.gate import PolicyConfig
@@ -76,7 +76,7 @@ class Ablation(StrictConfig):
     sweep: Sweep
     parts: dict[str, dict[str, Any]]
     """Name of a part to the settings that switch it off."""
-    batches: list[int] | None = None
+    batches: list[PositiveInt] | None = Field(None, min_length=1)
     """Lanes of its timings; null for those of the benchmark."""
 
     def sweeps(self) -> Iterator[tuple[str, Sweep]]:
@@ -90,9 +90,9 @@ class Frontier(StrictConfig):
     """All combinations of solver, steps and cache."""
 
     solvers: list[str] = Field(min_length=1)
-    steps: list[int] = Field(min_length=1)
+    steps: list[PositiveInt] = Field(min_length=1)
     sweeps: list[Sweep] = Field([])
-    batches: list[int] | None = None
+    batches: list[PositiveInt] | None = Field(None, min_length=1)
     """Lanes of its timings; null for those of the benchmark."""
 
 
@@ -117,12 +117,12 @@ class CacheBenchConfig(StrictConfig):
     """Ticks imagined at once, where time is measured and where errors are; null for the most that the world does."""
     rounds: int = Field(5, ge=1)
     """Interleaved repetitions of every timing; more where it takes more to time every episode once."""
-    batches: list[int] = Field([1, 32])
+    batches: list[PositiveInt] = Field([1, 32], min_length=1)
     """Lanes of the timings.  One lane imagines frame by frame, as an environment does; more lanes whole chunks, as a
     planner does."""
     solver: str = "unipc"
     """The solver of the baseline and of the sweeps: the official one of the action-conditioned checkpoints."""
-    steps: list[int] = Field([35, 10])
+    steps: list[PositiveInt] = Field([35, 10], min_length=1)
     """Denoise steps of the sweeps; the first is the official setting that every speed-up refers to."""
     reference_steps: int = Field(140, ge=1)
     """Denoise steps of the solution that the frontier is measured from."""

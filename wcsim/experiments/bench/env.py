@@ -28,6 +28,7 @@ from wcsim.metrics.stats import bootstrap
 from wcsim.runs import files
 from wcsim.strict_yaml import parse_yaml
 from wcsim.world.checkpoints import find_world, read_description
+from wcsim.world.checks import check_device
 
 INSIDE = ("state_model", "embed", "probe", "deep", "policy", "head", "solver", "decode", "estimate")
 """Spans of the transformer (with its cache), the codec and the estimator; all else is outside."""
@@ -80,6 +81,7 @@ def bench_env(
     single steps against the deadline both with and without.  The same goes for a fidelity that keeps the context; how
     well the blocks use the machine is then not said, since how many tokens they run on differs from step to step.
     """
+    check_device(device)
     spec, _ = read_description(find_world(world))
     parsed = {name: parse_yaml(name, what=f"cache {name!r}") for name in caches}
     known = {name: fidelity.model_copy(update={"cache": parse_cache(cache)}) for name, cache in parsed.items()}

@@ -28,6 +28,7 @@ from wcsim.backbones.cosmos2.releases import PREDICT_2B
 from wcsim.backbones.cosmos2.transformer import OWN_ARGUMENTS, ActionCosmosTransformer
 from wcsim.cache.none import NoCache
 from wcsim.errors import ConfigError, RunError
+from wcsim.world.checks import check_device
 from wcsim.world.clips import Sampling, sample_clip
 from wcsim.world.guidance import Guidance
 from wcsim.world.sampler import make_scheduler
@@ -177,6 +178,8 @@ def bench_forward(
     """Run and write `summary.json`.  RunError where a saving changed the result."""
     if size not in SIZES:
         raise ConfigError(f"size {size!r} is unknown; known: {', '.join(SIZES)}")
+    check_device(device)
+    out.mkdir(parents=True, exist_ok=True)
     chosen = SIZES[size]
     transformer, case = _make(chosen, lanes, device, dtype)
     stock = stock_of(transformer)
@@ -211,7 +214,6 @@ def bench_forward(
         "seconds": {name: median(values) for name, values in times.items()},
         "largest_difference": differences,
     }
-    out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 

@@ -112,6 +112,7 @@ def measure_world(
     on."""
     world = load_world(name)
     task = make_task(world.spec.task)
+    out.mkdir(parents=True, exist_ok=True)
     lead = world.spec.max_context - 1
     say("the truth")
     truth = record(task, first_seed, episodes, lead)
@@ -132,7 +133,6 @@ def measure_world(
         **sensitivity(rolls, future, most),
         "variants": variants(rolls, future, most),
     }
-    out.mkdir(parents=True, exist_ok=True)
     imageio.imwrite(out / "episodes.png", sheet_of(task, frames, errors, future))
     files.replace(out / "summary.json", (files.encode(summary, indent=2) + "\n").encode())
     return dict(json.loads(files.encode(summary)))
