@@ -16,6 +16,7 @@ import numpy as np
 
 from wcsim.cameras import Cameras
 from wcsim.envs import observations
+from wcsim.envs.driving import Driving, driving_of
 from wcsim.envs.tasks import Start, Truth
 from wcsim.errors import ConfigError
 from wcsim.estimate import Estimate, Goal
@@ -53,6 +54,11 @@ class BaseTask:
     def action_space(self) -> gym.spaces.Box:
         """The bounds of the actions."""
         return observations.action_space(self.action)
+
+    @property
+    def driving(self) -> Driving:
+        """How a person drives it, by its actions' specification."""
+        return driving_of(self.action)
 
     @property
     def observation_space(self) -> gym.spaces.Dict:

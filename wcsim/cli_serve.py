@@ -13,7 +13,8 @@ from wcsim.terminal import console, one_line_errors
 
 
 def serve(
-    world: Annotated[str, typer.Argument(help="A shipped world's name or a folder.")],
+    worlds: Annotated[list[str], typer.Argument(help="Shipped worlds' names, or folders; the first is that of clients "
+                                                "who name none.")],
     host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs a token."
                                       )] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
@@ -27,7 +28,7 @@ def serve(
     allow_host: Annotated[list[str] | None, typer.Option(help="A host name that clients may use; repeatable.")] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="Compile the world with torch.compile.")] = False,
 ) -> None:
-    """Serve a world to remote environments, and a page to drive it by hand."""
+    """Serve worlds to remote environments, and a page to drive it by hand."""
     with one_line_errors([task.partition(":")[0]] if task and ":" in task else None):
         _check_extra()
         from wcsim.serve.access import access_of
@@ -39,9 +40,10 @@ def serve(
         access = access_of(host, token, allow_host or [])
         limits = Limits(lanes=lanes, sessions=sessions, sessions_each=min(sessions, 32), idle_s=idle_s)
         with listen(host, port) as opened:
-            service = Service(Host(world, limits, task=task, device=device, compiled=compiled), access)
+            hosts = [Host(world, limits, task=task, device=device, compiled=compiled) for world in worlds]
+            service = Service(hosts, access)
             opened.listen(128)  # who connects from here on waits, and is not refused
-            _say_where(service.host.spec.name, host, opened.getsockname()[1], secret=token is not None)
+            _say_where(", ".join(service.hosts), host, opened.getsockname()[1], secret=token is not None)
             run(make_server(service, host=host, port=opened.getsockname()[1]), opened)
 
 
@@ -56,9 +58,9 @@ def _check_extra() -> None:
         raise ConfigError(f"wcsim serve needs {', '.join(missing)}: pip install 'wcsim[serve]'")
 
 
-def _say_where(world: str, host: str, port: int, *, secret: bool) -> None:
+def _say_where(worlds: str, host: str, port: int, *, secret: bool) -> None:
     """Say which addresses to use."""
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     once = " (with ?token=... once)" if secret else ""
-    console.print(f"{world} is served. Open http://{place}/{once}", soft_wrap=True)
+    console.print(f"{worlds} is served. Open http://{place}/{once}", soft_wrap=True)
     console.print(f'In a program: gym.make("wcsim/Remote-v0", address="ws://{place}")', soft_wrap=True)

@@ -52,6 +52,11 @@ def said(page, what):
     page.locator("#said").filter(has_text=what).wait_for(timeout=60_000)
 
 
+def rested(page):
+    """The step that was under way has ended."""
+    page.locator("#places[aria-busy=false]").wait_for(timeout=60_000)
+
+
 def agent(page):
     """Where the world's agent is, by the picture on the page: the mean of what is blue, in shares of its sides."""
     picture = np.asarray(imageio.imread(page.locator("#canvas-cached").screenshot()), np.int64)
@@ -68,7 +73,7 @@ def test_the_agent_follows_the_pointer_and_undo_goes_back(page):
     page.mouse.down()
     said(page, "step 6")
     page.mouse.up()
-    page.wait_for_timeout(1_500)  # the step that was under way
+    rested(page)
     after = agent(page)
     assert np.linalg.norm(after - goal) < 0.5 * np.linalg.norm(before - goal)
     steps = int(page.locator("#said").inner_text().split()[1])
@@ -88,7 +93,7 @@ def test_keys_step_and_play(page):
     page.keyboard.press(" ")
     said(page, "step 3")
     page.keyboard.press(" ")
-    page.wait_for_timeout(100)
+    rested(page)
     assert page.locator("#play").inner_text() == "Play"
 
 
@@ -127,10 +132,67 @@ def test_another_cache_and_one_place_alone(page, address):
     assert address[1].meter.sessions == 1
 
 
+def test_the_cache_is_changed_while_driving(page):
+    page.click("#step")
+    said(page, "step 1")
+    page.select_option("#cache", "worldcache")
+    said(page, "from here on 8 steps, cache worldcache")
+    assert "cache=worldcache" in page.url
+    page.click("#step")
+    said(page, "step 2")
+
+
+def test_futures_are_branches_and_one_of_them_is_taken(page, address):
+    page.select_option("#count", "4")
+    page.select_option("#ahead", "4")
+    page.click("#branch")
+    page.locator(".future:not([disabled])").nth(3).wait_for(timeout=120_000)
+    assert page.locator(".future").count() == 4
+    pictures = {page.locator(".future canvas").nth(n).screenshot() for n in range(4)}
+    assert len(pictures) > 1
+    ahead = np.asarray(imageio.imread(page.locator(".future canvas").nth(2).screenshot()), np.int64)
+    page.locator(".future").nth(2).click()
+    said(page, "step 4")
+    rested(page)
+    assert page.locator(".future").count() == 0
+    assert address[1].meter.sessions == 3  # the branches are closed
+    page.keyboard.press("b")
+    page.locator(".future").first.wait_for()
+    there = np.asarray(imageio.imread(page.locator("#canvas-cached").screenshot()), np.int64)
+    assert np.abs(ahead.mean((0, 1)) - there.mean((0, 1))).max() < 6  # the same picture, but for the mark
+
+
+GAMEPAD = """
+window.pad = { axes: [0, 0, 0, 0], buttons: Array.from({ length: 16 }, () => ({ pressed: false })) };
+navigator.getGamepads = () => [window.pad];
+"""
+
+
+def test_a_gamepad_drives(page):
+    page.evaluate(GAMEPAD + "dispatchEvent(new Event('gamepadconnected')); pad.axes[0] = 1")
+    said(page, "step 2")
+    page.evaluate("pad.axes[0] = 0; pad.buttons[1].pressed = true")
+    said(page, "undone")
+
+
+def test_an_address_opens_the_same_start(page, browser, address):
+    page.fill("#seed", "11")
+    page.uncheck("#uncached")
+    page.click("#start")
+    page.locator("#canvas-uncached").wait_for(state="detached")
+    page.wait_for_selector(READY)
+    other = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    other.goto(page.url)
+    other.wait_for_selector(READY, timeout=60_000)
+    assert other.locator("#places figure").count() == 2
+    assert other.locator("#canvas-cached").screenshot() == page.locator("#canvas-cached").screenshot()
+    other.context.close()
+
+
 @pytest.mark.parametrize("page", [(1280, "dark"), (390, "light"), (390, "dark")], indirect=True)
 def test_it_fits_narrow_and_wide(page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for name in ("play", "step", "undo", "reset", "save", "start"):
+    for name in ("play", "step", "undo", "reset", "save", "start", "share", "branch"):
         box = page.locator(f"#{name}").bounding_box()
         assert box["height"] >= 36
         assert box["x"] + box["width"] <= page.viewport_size["width"]

@@ -6,12 +6,8 @@ Easy to get wrong: access logs hold addresses, and an address may hold a token; 
 from __future__ import annotations
 
 import logging
-import re
-from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from hashlib import sha256
-from importlib.resources import files
 from urllib.parse import urlencode
 
 import uvicorn
@@ -21,11 +17,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from wcsim.errors import ConfigError
 from wcsim.serve.access import COOKIE, Access
 from wcsim.serve.batcher import Batcher
 from wcsim.serve.connection import BUSY, POLICY, Connection
 from wcsim.serve.meter import Meter
 from wcsim.serve.operations import Operations
+from wcsim.serve.pages import content_policy, page_of
 from wcsim.serve.requests import Schema
 from wcsim.serve.sessions import Host
 
@@ -33,22 +31,24 @@ log = logging.getLogger("wcsim.serve")
 
 
 class Service:
-    """Everything between the world and the web application."""
+    """Everything between the worlds and the web application.  The first world is that of clients who name none."""
 
-    def __init__(self, host: Host, access: Access) -> None:
-        self.host, self.access, self.limits = host, access, host.limits
+    def __init__(self, hosts: Sequence[Host], access: Access) -> None:
+        self.hosts, self.access, self.limits = {host.spec.name: host for host in hosts}, access, hosts[0].limits
+        if len(self.hosts) < len(hosts):
+            raise ConfigError("each world is served once")
         self.meter = Meter()
-        self.schema = Schema(host.task, host.limits)
-        self.page = files("wcsim.serve").joinpath("page.html").read_text("utf-8")
+        self.page = page_of("drive")
         self.policy = content_policy(self.page)
+        self.schemas = {name: Schema(host.task, host.limits) for name, host in self.hosts.items()}
         self.batcher: Batcher
-        self.operations: Operations
+        self.operations: dict[str, Operations]
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Run the compute thread while the application runs."""
         self.batcher = Batcher(self.limits, self.meter)
-        self.operations = Operations(self.host, self.batcher, self.meter)
+        self.operations = {name: Operations(host, self.batcher, self.meter) for name, host in self.hosts.items()}
         self.batcher.start()
         yield
         await self.batcher.stop()
@@ -61,11 +61,15 @@ class Service:
             log.info("refused a connection: %s", why)
             return await socket.close(POLICY)  # before it is accepted: answered by 403
         await socket.accept()
+        name = socket.query_params.get("world", next(iter(self.hosts)))
+        if name not in self.hosts:
+            return await socket.close(POLICY, f"the worlds served are {', '.join(self.hosts)}"[:120])
         if self.meter.connections >= self.limits.connections:
             return await socket.close(BUSY, "no more connections")
         self.meter.connections += 1
         try:
-            await Connection(socket, self.operations, self.schema, self.limits, self.meter).serve(self.host.hello())
+            hello = {**self.hosts[name].hello(), "worlds": list(self.hosts)}
+            await Connection(socket, self.operations[name], self.schemas[name], self.limits, self.meter).serve(hello)
         finally:
             self.meter.connections -= 1
         return None
@@ -88,7 +92,7 @@ class Service:
 
     async def health(self, request: Request) -> Response:
         """Whether it runs, and what."""
-        return JSONResponse({"status": "ok", "world": self.host.spec.name, "sessions": self.meter.sessions})
+        return JSONResponse({"status": "ok", "worlds": list(self.hosts), "sessions": self.meter.sessions})
 
     async def metrics(self, request: Request) -> Response:
         """See `Meter`."""
@@ -102,16 +106,6 @@ def make_app(service: Service) -> Starlette:
     return Starlette(lifespan=service.lifespan, routes=[
         Route("/", service.index), Route("/health", service.health), Route("/metrics", service.metrics),
         WebSocketRoute("/session", service.session)])
-
-
-def content_policy(page: str) -> str:
-    """What the page may load: its own script and style, by their hashes, and this server's websocket."""
-    def hashes(tag: str) -> str:
-        texts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
-
-    return (f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; "
-            "img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 
 
 def make_server(service: Service, *, host: str, port: int) -> uvicorn.Server:

@@ -131,7 +131,7 @@ class Operations:
         session.show(request.shown)
         act: Callable[[Session, dict[str, Any]], Result] = {
             "reset": self._reset, "anchor": self._anchor, "snapshot": self._snapshot, "restore": self._restore,
-            "look": self._look}[request.op]
+            "look": self._look, "fidelity": self._fidelity}[request.op]
         return act(session, request.fields)
 
     def _reset(self, session: Session, given: dict[str, Any]) -> Result:
@@ -162,6 +162,10 @@ class Operations:
         else:
             raise RemoteError("restore needs snapshot, or tensors and description")
         return self._look(session, {})
+
+    def _fidelity(self, session: Session, given: dict[str, Any]) -> Result:
+        session.imagination = self._host.imagination(given["fidelity"])
+        return {}
 
     def _look(self, session: Session, given: dict[str, Any]) -> Result:
         lane = session.lane

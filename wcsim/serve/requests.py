@@ -191,11 +191,12 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
     "restore": {"snapshot": NUMBER, "tensors": raw_bytes, "description": text},
     "branch": {"count": Schema.count},
     "look": {"latents": flag, "state": flag},
+    "fidelity": {"fidelity": settings},
     "film": {"sessions": Schema.sessions, "names": Schema.names},
     "close": {},
 }
 """Operation to its fields, each with its check."""
 
 REQUIRED = {"reset": {"seed"}, "step": {"actions"}, "anchor": {"frames", "actions"}, "branch": {"count"},
-            "film": {"sessions", "names"}}
+            "fidelity": {"fidelity"}, "film": {"sessions", "names"}}
 SESSIONLESS = ("open", "film")

@@ -17,6 +17,7 @@ import numpy as np
 from wcsim.cache.fidelity import parse_fidelity
 from wcsim.cache.policy import presets
 from wcsim.envs.agreement import check_world
+from wcsim.envs.driving import driving_for, places_of
 from wcsim.envs.lanes import Imagination, Lane, Tick, fingerprint, load_world, read_only
 from wcsim.envs.observations import no_robot_state, robot_state
 from wcsim.envs.remote_messages import ELSEWHERE, VERSION, unpack_start
@@ -40,6 +41,7 @@ class Host:
         self.task = make_task(task or self.spec.task, **(task_options or {}))
         check_world(self.task, self.spec)
         self.fingerprint = fingerprint(world)
+        self.driving = driving_for(self.task)
         self._known: OrderedDict[str, Imagination] = OrderedDict()
         self.has_truth = self._tries_truth()
 
@@ -64,6 +66,7 @@ class Host:
             "description": self.task.description, "frame_size": list(self.task.frame_size), "fps": float(self.task.fps),
             "action": {"low": list(action.low), "high": list(action.high), "names": list(action.names),
                        "units": action.units, "absolute": list(action.absolute)},
+            "driving": {**self.driving.to_json(), "places": places_of(action)},
             "state": self.task.state.to_json(), "max_episode_steps": self.task.max_episode_steps,
             "truth": self.has_truth, "caches": presets(), "default_steps": spec.default_steps,
             "limits": {name: getattr(self.limits, name) for name in (
