@@ -18,7 +18,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs a token."
                                       )] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or several that share the lanes out, as cuda:0,cuda:1."
+                                        )] = "cpu",
+    cores: Annotated[int | None, typer.Option(min=1, help="On a CPU: cores that share the lanes out; all by default."
+                                              )] = None,
     token: Annotated[str | None, typer.Option(envvar="WCSIM_TOKEN", show_envvar=True,
                                               help="What clients must send.")] = None,
     lanes: Annotated[int, typer.Option(min=1, help="Most sessions that share a forward.")] = 16,
@@ -40,11 +43,30 @@ def serve(
         access = access_of(host, token, allow_host or [])
         limits = Limits(lanes=lanes, sessions=sessions, sessions_each=min(sessions, 32), idle_s=idle_s)
         with listen(host, port) as opened:
-            hosts = [Host(world, limits, task=task, device=device, compiled=compiled) for world in worlds]
+            spread = _spread(device, cores, lanes)
+            hosts = [Host(world, limits, task=task, device=spread, compiled=compiled) for world in worlds]
             service = Service(hosts, access)
             opened.listen(128)  # who connects from here on waits, and is not refused
             _say_where(", ".join(service.hosts), host, opened.getsockname()[1], secret=token is not None)
             run(make_server(service, host=host, port=opened.getsockname()[1]), opened)
+
+
+def _spread(device: str, cores: int | None, lanes: int) -> str:
+    """The device once for each core that lanes are dealt out to."""
+    from wcsim.errors import ConfigError
+
+    if device != "cpu":
+        if cores is not None:
+            raise ConfigError(f"--cores is for --device cpu; it is {device}")
+        return device
+    return ",".join(["cpu"] * min(cores or usable_cores(), lanes))
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_extra() -> None:

@@ -55,6 +55,7 @@ def test_what_it_refuses(folder):
         taken.listen()
         assert "cannot listen on 127.0.0.1" in refused(folder, "--port", str(taken.getsockname()[1]))
     assert "error:" in refused("no-such-world", "--port", "0")
+    assert "--cores is for --device cpu" in refused(folder, "--port", "0", "--device", "cuda", "--cores", "2")
     for task in ("nobody_here:Task", "wcsim.envs.pendulum:Pendulum"):  # a module named here needs no --allow
         told = refused(folder, "--port", "0", "--task", task)
         assert "may not load" not in told

@@ -154,8 +154,9 @@ def test_forged_snapshots_are_refused(server: Any, folder: Any) -> Any:
     env.close()
 
 
-def test_sessions_share_forwards_and_keep_their_pixels(folder: Any) -> Any:
-    """Eight at once, each as a local run has it to the last bit."""
+@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
+def test_sessions_share_forwards_and_keep_their_pixels(folder: Any, device: str) -> Any:
+    """Eight at once, on one core or two, each as a local run has it to the last bit."""
     def play(seed: Any) -> Any:
         env = RemoteEnv(address, fidelity=settings)
         rng, seen = np.random.default_rng(seed), [env.reset(seed=seed)[0]["pixels"]]
@@ -165,7 +166,7 @@ def test_sessions_share_forwards_and_keep_their_pixels(folder: Any) -> Any:
 
     settings = {"steps": 4, "cache": {"preset": "worldcache", "threshold": 0.3}}
     local = ImaginedEnv("pusht", folder, fidelity=settings)
-    with served(folder, wait_ms=50.0) as (address, service), ThreadPoolExecutor(8) as pool:
+    with served(folder, device=device, wait_ms=50.0) as (address, service), ThreadPoolExecutor(8) as pool:
         together = list(pool.map(play, range(8)))
         assert service.meter.steps == 48
         assert service.meter.forwards < 30

@@ -20,8 +20,10 @@ from wcsim.world.world import World
 
 @pytest.fixture(scope="module")
 def worlds(folder: str) -> tuple[World, SpreadWorld]:
-    """Two copies on the CPU stand for two devices."""
-    return load_world(folder), SpreadWorld([World.load(folder) for _ in range(2)])
+    """Two cores stand for two devices."""
+    several = load_spread(folder, ["cpu", "cpu"])
+    assert isinstance(several, SpreadWorld)
+    return load_world(folder), several
 
 
 def start(world: World, lanes: int) -> tuple[Any, np.ndarray]:
@@ -73,6 +75,27 @@ def test_both_devices_work(worlds: tuple[World, SpreadWorld], monkeypatch: pytes
     assert sorted(counts) == [(0, 3), (1, 2)]
     with pytest.raises(WcsimError, match=r"5 lanes need \[5, k >= 1"):
         worlds[1].advance(state, actions[:3], FidelityConfig(steps=1).build(worlds[0].spec))
+
+
+def test_cores_share_weights_and_nothing_else(worlds: tuple[World, SpreadWorld]) -> None:
+    first, second = worlds[1]._worlds
+    for one, other in ((first.transformer, second.transformer), (first.codec, second.codec)):
+        assert one is not other
+        pairs = list(zip(one.modules(), other.modules(), strict=True))
+        assert all(mine is not theirs for mine, theirs in pairs)
+        for mine, theirs in pairs:
+            assert all(a is b for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
+            assert all(a is b for a, b in zip(mine.buffers(), theirs.buffers(), strict=True))
+
+
+def test_shares_have_the_threads_in_equal_parts(worlds: tuple[World, SpreadWorld]) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        assert worlds[1]._map(lambda world, share: torch.get_num_threads(), [slice(0, 1), slice(1, 2)]) == [2, 2]
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_devices_are_named_as_they_are(folder: str) -> None:

@@ -1,7 +1,8 @@
 """One world on several devices of this machine: its lanes are shared out, and what comes back is the same.
 
 Lanes are independent, so a share of them on another device of the same kind is what it would have been beside the
-others.  Easy to get wrong: torch's `no_grad` and its current GPU belong to a thread, so each share asks for both.
+others.  `cpu,cpu` deals lanes out to two cores: small products use one core badly and two hardly better.  Easy to get
+wrong: torch's `no_grad`, its current GPU and its number of threads belong to a thread, so each share asks for all.
 
 Shape suffixes as in `wcsim.world.world`.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,14 +69,21 @@ class SpreadWorld(World):
         return [slice(int(part[0]), int(part[-1]) + 1) for part in sizes if len(part)]
 
     def _map(self, work: Callable[[World, slice], Part], shares: Sequence[slice]) -> list[Part]:
-        """What each device makes of its share, at the same time."""
+        """What each device makes of its share, at the same time; shares on the CPU have its threads in equal parts."""
+        threads = torch.get_num_threads()
+        each = max(1, threads // len(shares))
 
         def run(world: World, share: slice) -> Part:
+            if world.device.type == "cpu" and torch.get_num_threads() != each:
+                torch.set_num_threads(each)
             here = torch.cuda.device(world.device) if world.device.type == "cuda" else nullcontext()
             with torch.no_grad(), here:
                 return work(world, share)
 
-        return list(self._threads.map(run, self._worlds, shares))
+        try:
+            return list(self._threads.map(run, self._worlds, shares))
+        finally:
+            torch.set_num_threads(threads)  # a part of it is set for all threads alike
 
 
 def moved(state: WorldState, lanes: slice, device: torch.device) -> WorldState:
@@ -85,9 +94,23 @@ def moved(state: WorldState, lanes: slice, device: torch.device) -> WorldState:
 def load_spread(name: str | Path, devices: Sequence[str], **options: Any) -> World:
     """The world on all of these, as cuda:0 and cuda:1; on one alone it is `World.load`'s.
 
-    options: of `World.load`.  ConfigError for a device that is not here, before anything is read.
+    A device that is named again shares the weights that lie there, unless they are compiled.  options: of `World.load`.
+    ConfigError for a device that is not here, before anything is read.
     """
     for device in devices:
         check_device(device)
-    worlds = [World.load(name, device=device, **options) for device in devices]
+    worlds: list[World] = []
+    for number, device in enumerate(devices):
+        there = None if options.get("compiled") or device not in devices[:number] else worlds[devices.index(device)]
+        worlds.append(World.load(name, device=device, **options) if there is None else copied(there))
     return worlds[0] if len(worlds) == 1 else SpreadWorld(worlds)
+
+
+def copied(world: World) -> World:
+    """The world again, with whatever it changes while it works, and the same weights and guardrail."""
+    parts = (world.transformer, world.codec, *(() if world.state_model is None else (world.state_model,)))
+    shared: list[Any] = [world._guardrail]
+    for part in parts:
+        for module in part.modules():
+            shared += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return deepcopy(world, {id(one): one for one in shared})

@@ -57,8 +57,9 @@ class World:
         self.memory_limit, self._guardrail = memory_limit, guardrail or default_guardrail()
         make_batch_invariant(transformer)
         nothing = torch.zeros(1, 1, transformer.text_width)
-        read = {name: transformer.read_text(text.to(transformer.device))
-                for name, text in {CONDITIONAL: nothing, **(texts or {})}.items()}
+        with torch.no_grad():
+            read = {name: transformer.read_text(text.to(transformer.device))
+                    for name, text in {CONDITIONAL: nothing, **(texts or {})}.items()}
         self.parts = Parts(
             spec, transformer.eval().requires_grad_(False), codec.eval().requires_grad_(False),
             None if state_model is None else state_model.eval().requires_grad_(False), read, transformer.device)
