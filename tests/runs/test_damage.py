@@ -12,11 +12,13 @@ import pytest
 from wcsim.errors import RunError
 from wcsim.runs.run import Run
 
+CONFIG, MANIFEST = {"name": "first"}, {"device": "cpu"}
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Two episodes of two steps, with arrays."""
-    with Run.create(tmp_path / "run", {}, {}) as run:
+    with Run.create(tmp_path / "run", CONFIG, MANIFEST) as run:
         for job in ("start=0", "start=1"):
             run.save_arrays(job.replace("=", "_"), frames=np.arange(6))
             run.record(job, [{"horizon": 1, "error": 0.5}, {"horizon": 2, "error": 0.25}], {"success": True})
@@ -46,6 +48,9 @@ def drop_sums(content: bytes) -> bytes:
     (rewrite("episodes.jsonl", lambda old: b""), r"episodes\.jsonl lacks episodes whose steps .*: start=0, start=1"),
     (rewrite("episodes.jsonl", drop_sums), "line 1, start=0, has no checksums"),
     (rewrite("manifest.json", lambda old: old[:10]), r"manifest\.json is not JSON"),
+    (rewrite("manifest.json", lambda old: old.replace(b"cpu", b"cuda")), r"manifest\.json is not as it was written"),
+    (rewrite("manifest.json", lambda old: old.replace(b'"sha256": {', b'"sha256": [], "x": {')), "as it was written"),
+    (rewrite("config.yaml", lambda old: old.replace(b"first", b"second")), r"config\.yaml is not as it was written"),
 ])
 def test_damaged_rows_are_named_to_readers_and_writers(
     path: Path, damage: Callable[[Path], None], message: str
@@ -55,7 +60,7 @@ def test_damaged_rows_are_named_to_readers_and_writers(
     with pytest.raises(RunError, match=message):
         Run(path)
     with pytest.raises(RunError, match=message):
-        Run.resume(path, {}, {})
+        Run.resume(path, CONFIG, MANIFEST)
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
@@ -68,12 +73,12 @@ def test_damaged_arrays_are_named(path: Path) -> None:
     with pytest.raises(RunError, match=message):
         Run(path).load_arrays("start_1")
     with pytest.raises(RunError, match=message):
-        Run.open(path, {}, {})
+        Run.open(path, CONFIG, MANIFEST)
     file.unlink()
     with pytest.raises(RunError, match=r"start_1\.npz, the arrays of start=1, is missing"):
-        Run.open(path, {}, {})
+        Run.open(path, CONFIG, MANIFEST)
     file.write_bytes(whole)
-    with Run.open(path, {}, {}) as run, pytest.raises(RunError, match="'start_1' belong to start=1"):
+    with Run.open(path, CONFIG, MANIFEST) as run, pytest.raises(RunError, match="'start_1' belong to start=1"):
         run.save_arrays("start_1", frames=np.arange(7))
 
 
@@ -85,8 +90,41 @@ def test_what_a_kill_leaves_is_no_damage(path: Path) -> None:
     assert Run(path).done == {"start=0", "start=1"}
     with pytest.raises(RunError, match=r"start_2\.npz does not load"):
         Run(path).load_arrays("start_2")
-    with Run.open(path, {}, {}) as run:
+    with Run.open(path, CONFIG, MANIFEST) as run:
         run.save_arrays("start_2", frames=np.arange(6))
         run.record("start=2", [{"horizon": 1}], {"success": False})
     assert Run(path).load_arrays("start_2")["frames"].tolist() == list(range(6))
     assert len(Run(path).steps) == 5
+
+
+def test_a_summary_that_was_edited_is_named(path: Path) -> None:
+    with Run.open(path, CONFIG, MANIFEST) as run:
+        run.write_summary({"score": 0.5, "none": float("nan")})
+    assert Run(path).read_summary() == {"score": 0.5, "none": None}
+    file = path / "summary.json"
+    file.write_bytes(file.read_bytes().replace(b"0.5", b"0.9"))
+    with pytest.raises(RunError, match=r"summary\.json is not as it was written"):
+        Run(path).read_summary()
+
+
+def test_a_run_with_nothing_recorded_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    Run.create(path, CONFIG, MANIFEST).close()
+    (path / "episodes").mkdir()
+    (path / "progress.json").write_text("{}")
+    with Run.resume(path, {"name": "second"}, {"device": "cuda"}) as run:
+        assert (run.config, run.manifest["device"]) == ({"name": "second"}, "cuda")
+        with pytest.raises(RunError, match="being written"):
+            Run.resume(path, CONFIG, MANIFEST)
+        run.record("start=0", [], {})
+    with pytest.raises(RunError, match=r"another configuration: name .*--fork"):
+        Run.resume(path, CONFIG, MANIFEST)
+
+
+def test_what_is_not_ours_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    Run.create(path, CONFIG, MANIFEST).close()
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="another configuration"):
+        Run.resume(path, {"name": "second"}, MANIFEST)
+    assert (path / "notes.txt").read_text() == "mine"

@@ -15,6 +15,7 @@ from wcsim.envs.lanes import load_world
 from wcsim.errors import ConfigError, GuardrailError, RunError
 from wcsim.experiments.closed_loop import ClosedLoop, ClosedLoopConfig, parts_of
 from wcsim.report.conditions import conditions
+from wcsim.runs.run import Run
 from wcsim.world.guardrail import VARIABLE, Guardrail
 from wcsim.world.world import World
 
@@ -111,6 +112,12 @@ def test_what_it_did_is_told(guardrail: Guardrail, share: float) -> None:
     assert changed.shape == (2, 3)
     np.testing.assert_allclose(changed, share, atol=0.02)  # a pixel may be black already
     np.testing.assert_array_equal(frames, world.decode(latents))
+
+
+def test_a_run_that_shows_no_imagined_frame_names_it_too(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", {}, {"guardrail": "g", "labels": "none"}) as run:
+        run.record("cell=a", [], {})
+        assert "The guardrail g was on. No imagined frame was shown" in conditions(run)
 
 
 def half(frames: np.ndarray) -> np.ndarray:

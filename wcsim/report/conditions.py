@@ -24,6 +24,9 @@ def guarded_of(run: Run) -> str:
     name, told = run.manifest.get("guardrail"), [row["guardrail"] for row in run.episodes if row.get("guardrail")]
     if name is None:
         return ""
+    if not told:
+        return (f" The guardrail {name} was on. No imagined frame was shown; what it did to those that a planner "
+                "decoded was not counted.")
     frames, changed = (sum(row[part] for row in told) for part in ("frames", "changed"))
     share = sum(row["pixels"] * row["frames"] for row in told) / frames if frames else 0.0
     return (f" The guardrail {name} saw {frames:,} imagined frames and changed {changed:,} of them, {share:.1%} of all "

@@ -1,4 +1,4 @@
-"""Rows of a run with checksums, so that a file which was cut or edited is found and named.
+"""Files of a run with checksums, so that one which was cut or edited is found and named.
 
 The row of an episode carries `sha256`: of itself (`row`), of its step lines (`steps`) and of its arrays by name
 (`arrays`).  Easy to get wrong: the row's own sum covers the two others, so it is made last and checked first.
@@ -42,6 +42,25 @@ def seal(row: Mapping[str, Any], sums: Sums) -> bytes:
     inner = {"steps": sums.steps, "arrays": dict(sums.arrays)}
     own = digest(files.to_lines([{**row, "sha256": inner}]))
     return files.to_lines([{**row, "sha256": {**inner, "row": own}}])
+
+
+def seal_object(value: Mapping[str, Any], **others: str) -> bytes:
+    """The content of a file that holds one object, with its checksum beside those of `others`."""
+    own = digest(files.to_lines([{**value, "sha256": others}]))
+    return (files.encode({**value, "sha256": {**others, "own": own}}, indent=2) + "\n").encode()
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What `seal_object` was given; RunError where the object was changed since.  One without a checksum, of an older
+    wcsim, is believed."""
+    value = files.read_object(path)
+    sums = value.pop("sha256", None)
+    if sums is None:
+        return value, {}
+    others = {name: one for name, one in sums.items() if name != "own"} if isinstance(sums, dict) else {}
+    if not isinstance(sums, dict) or digest(files.to_lines([{**value, "sha256": others}])) != sums.get("own"):
+        raise RunError(f"{path} is not as it was written; the file is damaged")
+    return value, others
 
 
 def digest(content: bytes) -> str:

@@ -23,7 +23,8 @@ import numpy as np
 
 from wcsim.errors import ConfigError, RunError
 from wcsim.runs import files
-from wcsim.runs.checksums import Sums, check_arrays, digest, read_rows, seal, step_lines
+from wcsim.runs.begun import clear, is_half_made, nothing_recorded
+from wcsim.runs.checksums import Sums, check_arrays, digest, read_rows, read_sealed, seal, seal_object, step_lines
 from wcsim.runs.lock import LOCK, RunLock
 from wcsim.runs.manifest import FORMAT, describe_change
 from wcsim.strict_yaml import dump_yaml, parse_yaml
@@ -54,7 +55,9 @@ class Run:
         _check_names(path)
         self.path, self._lock = path, lock
         self.config: dict[str, Any] = _config_of(path / "config.yaml")
-        self.manifest: dict[str, Any] = files.read_object(path / "manifest.json")
+        self.manifest, sums = read_sealed(path / "manifest.json")
+        if "config" in sums and digest((path / "config.yaml").read_bytes()) != sums["config"]:
+            raise RunError(f"{path / 'config.yaml'} is not as it was written; the file is damaged")
         if self.manifest.get("format") != FORMAT:
             raise RunError(f"{path} has run format {self.manifest.get('format', 1)}, this wcsim reads {FORMAT}; {FORK}")
         rows = read_rows(path)
@@ -91,13 +94,25 @@ class Run:
     def resume(
         cls, path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any], measure: Measure = dict
     ) -> Self:
-        """`open` the run at `path`, or `create` it where there is none yet, or a kill left one half made.
+        """`open` the run at `path`, or `create` it where there is none yet, or a kill left one half made.  One that
+        cannot go on and has nothing recorded begins anew.
 
         measure: what a new run measures before it begins, to be kept with its manifest and never compared.
         """
-        if _is_half_made(path):
+        if is_half_made(path):
             return cls._begin(path, dump_yaml(dict(config)), manifest, measure)
-        return cls.open(path, config, manifest) if path.exists() else cls._create(path, config, manifest, measure)
+        if not path.exists():
+            return cls._create(path, config, manifest, measure)
+        try:
+            return cls.open(path, config, manifest)
+        except RunError:
+            if not nothing_recorded(path):
+                raise
+        lock = RunLock.take(path)
+        if nothing_recorded(path):
+            clear(path)
+        lock.release()
+        return cls.resume(path, config, manifest, measure)
 
     @classmethod
     def _create(cls, path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any], measure: Measure) -> Self:
@@ -112,13 +127,13 @@ class Run:
     def _begin(cls, path: Path, config: str, manifest: Mapping[str, Any], measure: Measure) -> Self:
         """Fill a directory that is empty but for what a kill left; where that fails, remove it."""
         lock = RunLock.take(path)
-        if not _is_half_made(path):
+        if not is_half_made(path):
             lock.release()
             raise RunError(f"{path} was begun by another process just now; resume the run in it")
         try:
-            text_of_manifest = files.encode({"format": FORMAT, **manifest, **measure()}, indent=2) + "\n"
-            for name, text in (("steps.jsonl", ""), ("episodes.jsonl", ""), ("manifest.json", text_of_manifest)):
-                files.replace(path / name, text.encode())
+            sealed = seal_object({"format": FORMAT, **manifest, **measure()}, config=digest(config.encode()))
+            for name, content in (("steps.jsonl", b""), ("episodes.jsonl", b""), ("manifest.json", sealed)):
+                files.replace(path / name, content)
             files.replace(path / "config.yaml", config.encode())
             return cls(path, lock)
         except BaseException:
@@ -222,13 +237,13 @@ class Run:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write or replace `summary.json`."""
         self._check_writable()
-        files.replace(self.path / "summary.json", (files.encode(summary, indent=2) + "\n").encode())
+        files.replace(self.path / "summary.json", seal_object(summary))
 
     def read_summary(self) -> dict[str, Any]:
-        """`summary.json`.  Raises RunError where the run has not written one yet."""
+        """`summary.json`.  Raises RunError where the run has not written one yet, or it was changed since."""
         if not (self.path / "summary.json").is_file():
             raise RunError(f"{self.path} has no summary.json yet: the run has not ended")
-        return files.read_object(self.path / "summary.json")
+        return read_sealed(self.path / "summary.json")[0]
 
 
 def fresh_sibling(path: Path) -> Path:
@@ -244,14 +259,6 @@ def _check_names(path: Path) -> None:
     for name in ("config.yaml", "manifest.json", "steps.jsonl", "episodes.jsonl"):
         if not (path / name).is_file():
             raise RunError(f"{path} is not a run: it has no {name}")
-
-
-def _is_half_made(path: Path) -> bool:
-    """Whether `path` is a directory with nothing in it but what a kill leaves of a run that is being created."""
-    if not path.is_dir():
-        return False
-    made = {"steps.jsonl", "episodes.jsonl", "manifest.json"}  # config.yaml is written last
-    return {file.name for file in path.iterdir()} <= made | {LOCK, *(f".{name}.tmp" for name in {*made, "config.yaml"})}
 
 
 def _config_of(path: Path) -> dict[str, Any]:
