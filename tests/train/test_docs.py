@@ -46,6 +46,7 @@ def call(line: str, where: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_page_goes_from_recordings_to_a_ranked_list(tmp_path: Path) -> None:
     write(tmp_path / "my_dataset", episodes=4)
     texts = [text for kind, text in BLOCKS if kind == "yaml"]

@@ -24,7 +24,6 @@ from wcsim.data.recordings import Recordings
 from wcsim.envs.recordings import action_spec
 from wcsim.errors import ConfigError
 from wcsim.progress import Shown
-from wcsim.runs.lock import RunLock
 from wcsim.train.adapters import for_actions, learning, let_learn, plain
 from wcsim.train.clip_footage import Clips
 from wcsim.train.finetune_recipe import FineTune
@@ -33,7 +32,7 @@ from wcsim.train.judge import judge
 from wcsim.train.machine import Machine
 from wcsim.train.recipe import DataRecipe
 from wcsim.train.room import Room, fitting, room_of
-from wcsim.train.run import bind
+from wcsim.train.run import PAGE, begun, bind
 from wcsim.train.scalars import Scalars
 from wcsim.train.stage import Stage
 from wcsim.train.velocity import VelocityLearner, noised
@@ -102,22 +101,17 @@ def finetune(recipe: FineTune, out: Path, *, data: tuple[str, ...] = (), minutes
         raise ConfigError("there is no world to begin with; say base in the recipe, or --from")
     base = find_world(recipe.base)
     spec, _ = read_description(base)
-    out.mkdir(parents=True, exist_ok=True)
-    lock = RunLock.take(out)
-    try:
-        machine = Machine(device, compiled=compiled)
-        scalars = Scalars(out, say if machine.first else lambda text: None)
+    with begun(out, device, compiled, say) as (machine, scalars):
         return _finetune(Tuning(recipe, base, spec, out, machine, shown), data, minutes, scalars, say)
-    finally:
-        lock.release()
 
 
 def _finetune(tuning: Tuning, data: tuple[str, ...], minutes: float | None, scalars: Scalars, say: Progress) -> Path:
     recipe, out, machine, other = tuning.recipe, tuning.out, tuning.machine, tuning.recipe.actions == "recordings"
     paths = data or ((recipe.data.path,) if isinstance(recipe.data.path, str) else recipe.data.path)
     *footage, action = open_footage(as_seen(recipe.data, tuning.spec), paths, tuning.action_of)
-    bind(out, recipe, (footage[0], footage[1]), minutes,
-         base=sha256((tuning.base / "world.json").read_bytes()).hexdigest())
+    with machine.ahead():
+        bind(out, recipe, (footage[0], footage[1]), minutes,
+             base=sha256((tuning.base / "world.json").read_bytes()).hexdigest())
     tuning = replace(tuning, spec=replace(tuning.spec, name=recipe.world, action=action,
                                           task="recordings" if other else tuning.spec.task))
     spec = tuning.spec
@@ -126,8 +120,9 @@ def _finetune(tuning: Tuning, data: tuple[str, ...], minutes: float | None, scal
         say(f"memory on {machine.device}, about {room}")
     _, backbone, codec = load_parts(tuning.base)
     state_model = load_state(tuning.base, spec, backbone)
-    sources = encoded(tuning, Parts(spec, backbone, codec.to(machine.device), state_model, {}, torch.device("cpu")),
-                      (footage[0], footage[1]))
+    with machine.ahead():
+        sources = encoded(tuning, Parts(spec, backbone, codec.to(machine.device), state_model, {}, torch.device("cpu")),
+                          (footage[0], footage[1]))
     del codec
     learner = learner_of(tuning, backbone, load_texts(tuning.base).get(CONDITIONAL), state_model, machine.device,
                          checkpointing=room.checkpointing)
@@ -141,6 +136,8 @@ def _finetune(tuning: Tuning, data: tuple[str, ...], minutes: float | None, scal
     shown.say("finetune")
     stage = Stage("finetune", out, recipe.schedule, machine, scalars, minutes, shown.count)
     run(stage, learner, sources, recipe.shift or spec.flow_shift, export)
+    if not machine.first:
+        return out / PAGE
     shown.say("held-out episodes")
     return judge(recipe.judge, out, footage[1], scalars.rows(), str(machine.device), tuning.dtype)
 

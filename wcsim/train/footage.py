@@ -215,8 +215,8 @@ class LatentFootage:
 def changes(latents: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Mean absolute change `[F]` float64 of latents `[F, C, h, w]` from frame to frame, 0 where none is known."""
     change = np.zeros(len(latents))
-    for some in range(1, len(latents), 4096):
-        stop = min(some + 4096, len(latents))
+    for some in range(1, len(latents), TOGETHER):
+        stop = min(some + TOGETHER, len(latents))
         now, before = latents[some:stop].astype(np.float32), latents[some - 1 : stop - 1].astype(np.float32)
         change[some:stop] = np.abs(now - before).mean((1, 2, 3))
     return np.where(known, change, 0.0)

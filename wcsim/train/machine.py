@@ -1,20 +1,26 @@
 """Where training runs: one CPU in float32, or one or several GPUs in bfloat16, through accelerate.
 
 Started by `torchrun` or `accelerate launch`, every process trains on windows of its own and gradients are averaged.
-Easy to get wrong: only the first process writes files.
+Easy to get wrong: only the first process writes files,
+and batches are numbered over all processes, so that two of them do what one does with twice the batches.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from wcsim.world.checks import check_device
+
+PATIENCE = timedelta(hours=24)
+"""How long processes wait for the first one, which decodes and encodes all frames."""
 
 
 class Machine:
@@ -24,7 +30,7 @@ class Machine:
         check_device(device)
         on_cpu = torch.device(device).type == "cpu"
         self._run = Accelerator(mixed_precision="no" if on_cpu else "bf16", cpu=on_cpu, kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True)])
+            DistributedDataParallelKwargs(find_unused_parameters=True), InitProcessGroupKwargs(timeout=PATIENCE)])
         self._compiled = compiled
         self.device = torch.device(device) if self._run.num_processes == 1 else self._run.device
 
@@ -37,6 +43,17 @@ class Machine:
     def first(self) -> bool:
         """Whether this process writes the files."""
         return bool(self._run.is_main_process)
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return int(self._run.num_processes)
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Within, the first process alone; the others when it is through, so that they find what it has written."""
+        with self._run.main_process_first():
+            yield
 
     def wait(self) -> None:
         """Until all processes are here."""

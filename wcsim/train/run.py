@@ -12,7 +12,8 @@ Easy to get wrong: the same command goes on where it was stopped; another recipe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ from wcsim.world.checkpoints import save_world
 from wcsim.world.codec import Codec
 from wcsim.world.state_model import StateModel, load_state_model
 
+PAGE = "train.html"
 DEFAULT_STEPS = 4
 """Denoise steps of a world that nobody has judged yet."""
 
@@ -73,14 +75,21 @@ def train(recipe: Recipe, out: Path, *, data: tuple[str, ...] = (), minutes: flo
           compiled: bool = False, shown: Shown, say: Callable[[str], None]) -> Path:
     """Train a world, or go on; returns the page.  data: recordings instead of the recipe's.  minutes: for all stages
     together; None: as many steps as the recipe says."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = RunLock.take(out)
-    try:
-        machine = Machine(device, compiled=compiled)
-        scalars = Scalars(out, say if machine.first else lambda text: None)
+    with begun(out, device, compiled, say) as (machine, scalars):
         return _train(Training(recipe, out, machine, minutes, shown, scalars), data)
+
+
+@contextmanager
+def begun(out: Path, device: str, compiled: bool, say: Callable[[str], None]) -> Iterator[tuple[Machine, Scalars]]:
+    """A folder that is this training's alone: the first process holds its lock, and tells."""
+    out.mkdir(parents=True, exist_ok=True)
+    machine = Machine(device, compiled=compiled)
+    lock = RunLock.take(out) if machine.first else None
+    try:
+        yield machine, Scalars(out, say if machine.first else lambda text: None, shown=machine.first)
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 def _train(training: Training, data: tuple[str, ...]) -> Path:
@@ -88,7 +97,8 @@ def _train(training: Training, data: tuple[str, ...]) -> Path:
     paths = data or ((recipe.data.path,) if isinstance(recipe.data.path, str) else recipe.data.path)
     task = None if recipe.task == "recordings" else make_task(recipe.task)
     footage = open_footage(recipe.data, paths, lambda found: action_of(found, task, recipe))
-    bind(out, recipe, footage[:2], training.minutes)
+    with training.machine.ahead():
+        bind(out, recipe, footage[:2], training.minutes)
     known = simulated(training, footage[:2], task)
     codec = prepare_codec(training, known)
     spec = spec_of(recipe, codec, footage[0], footage[2], task)
@@ -105,6 +115,8 @@ def _train(training: Training, data: tuple[str, ...]) -> Path:
 
     windows = Windows(latents[0], recipe.transformer), Windows(latents[1], recipe.transformer)
     train_transformer(stage, learner, windows, spec, export)
+    if not training.machine.first:
+        return out / PAGE
     training.shown.say("held-out episodes")
     return judge(recipe.judge, out, footage[1], training.scalars.rows(), str(training.machine.device))
 
@@ -117,7 +129,8 @@ def simulated(training: Training, footage: tuple[Footage, Footage], task: Task |
     found = []
     for name, part in zip(("train", "held_out"), footage, strict=True):
         training.shown.say(f"play again, {name}")
-        found.append(with_simulator(part, task, training.out / f"simulator_{name}.npy", training.shown.count))
+        with training.machine.ahead():
+            found.append(with_simulator(part, task, training.out / f"simulator_{name}.npy", training.shown.count))
     return found[0], found[1]
 
 
@@ -130,7 +143,8 @@ def prepare_codec(training: Training, footage: tuple[Footage, Footage]) -> Codec
     pools = []
     for name, part, most in (("train", footage[0], training.recipe.data.codec_frames), ("held_out", footage[1], 512)):
         training.shown.say(f"decode frames, {name}")
-        pools.append(FramePool.of(part, training.out / f"frames_{name}.npy", most, training.shown.count))
+        with training.machine.ahead():
+            pools.append(FramePool.of(part, training.out / f"frames_{name}.npy", most, training.shown.count))
     privileged = training.recipe.privileged
     train_codec(training.stage("codec", recipe.schedule), recipe, pools[0], pools[1], folder, privileged)
     if not (folder / "config.json").is_file():
@@ -150,8 +164,10 @@ def encode(training: Training, codec: Codec, footage: tuple[Footage, Footage], a
     found = []
     for name, part in zip(("train", "held_out"), read, strict=True):
         training.shown.say(f"encode frames, {name}")
-        found.append(LatentFootage.of(part, codec, action, training.out / f"latents_{name}.npy", training.shown.count,
-                                      read[0], training.recipe.data.robot_state or privileged is not None))
+        with training.machine.ahead():
+            found.append(LatentFootage.of(
+                part, codec, action, training.out / f"latents_{name}.npy", training.shown.count, read[0],
+                training.recipe.data.robot_state or privileged is not None))
     return found[0], found[1]
 
 
@@ -163,7 +179,8 @@ def prepare_state(training: Training, footage: tuple[Footage, Footage], latents:
     if privileged is not None and privileged.bodies is not None and task is not None:
         bodies = privileged.bodies
         training.shown.say("play the simulator")
-        played = explored(bodies, training.recipe.task, training.out / "explored.npy", training.shown.count)
+        with training.machine.ahead():
+            played = explored(bodies, training.recipe.task, training.out / "explored.npy", training.shown.count)
         schedules = {"estimator": bodies.estimator, "forward_model": bodies.forward}
         train_bodies(lambda name: training.stage(name, schedules[name]), privileged, footage, latents, spec,
                      Steps.of(played, privileged, bodies, task), folder)

@@ -16,10 +16,11 @@ FILE = "scalars.jsonl"
 
 
 class Scalars:
-    """Rows of `stage, step, seconds, train, held_out` in a folder.  say: receives each as a line of text."""
+    """Rows of `stage, step, seconds, train, held_out` in a folder.  say: receives each as a line of text.  shown:
+    whether TensorBoard gets them, too."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = lambda text: None) -> None:
-        self._path, self._say, self._board = folder / FILE, say, board(folder / "tensorboard")
+    def __init__(self, folder: Path, say: Callable[[str], None] = lambda text: None, *, shown: bool = True) -> None:
+        self._path, self._say, self._board = folder / FILE, say, board(folder / "tensorboard") if shown else None
         folder.mkdir(parents=True, exist_ok=True)
 
     def rows(self) -> list[dict[str, Any]]:

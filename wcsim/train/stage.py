@@ -1,8 +1,8 @@
 """One stage of a training: steps, checkpoints, a progress line, scalars.  It goes on after any kill.
 
 A checkpoint is written whole or not at all, and holds weights, optimizers, running means and where the stage stands.
-Randomness is a function of seed, step, batch and process.  So a stage of given steps ends with the same weights however
-often it was stopped.  Easy to get wrong: with minutes instead of steps, how far it is follows the clock.
+Randomness is a function of seed, step and the batch's number.  So a stage of given steps ends with the same weights
+however often it was stopped.  Easy to get wrong: with minutes instead of steps, how far it is follows the clock.
 
 Losses are dictionaries of scalars; the one called `loss` is minimised, the others are only shown.
 """
@@ -69,7 +69,8 @@ class Stage:
         step, seconds = self._load(learner, optimizers, average)
         if self._done(step, seconds) >= 1.0:
             return
-        self.scalars.forget(self.name, step)
+        if self.machine.first:
+            self.scalars.forget(self.name, step)
         began, recent = time.monotonic() - seconds, list[dict[str, float]]()
         while (done := self._done(step, seconds)) < 1.0:
             ready(done)
@@ -97,7 +98,7 @@ class Stage:
               step: int, done: float) -> dict[str, float]:
         total: dict[str, float] = {}
         for batch in range(self.schedule.accumulate):
-            seed = [self.schedule.seed, step, batch, self.machine.rank]
+            seed = [self.schedule.seed, step, batch * self.machine.processes + self.machine.rank]
             rng = np.random.default_rng(seed)
             given = draw(rng, torch.Generator().manual_seed(int(rng.integers(2**62))), done)
             last = batch + 1 == self.schedule.accumulate
