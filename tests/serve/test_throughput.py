@@ -63,8 +63,8 @@ def test_eight_at_once_against_one_after_another(address: str) -> None:
             rates.append(SESSIONS * STEPS / (ended - between))
     for env in envs:
         env.close()
-    print(f"\n{SESSIONS} sessions at once: {np.median(rates):.1f} steps/s, {np.median(ratios):.2f} times as many as one "
-          f"after another ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(f"\n{SESSIONS} sessions at once: {np.median(rates):.1f} steps/s, {np.median(ratios):.2f} times as many as "
+          f"one after another ({min(ratios):.2f} to {max(ratios):.2f})")
     assert np.median(ratios) >= 2.5
 
 
