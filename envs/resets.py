@@ -12,6 +12,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from wcsim.errors import ConfigError
+
 Seeds = int | np.integer[Any] | Sequence[int | None] | np.ndarray | None
 
 HIGHEST_SEED = 2**63 - 1
@@ -31,7 +33,7 @@ def check_seed(seed: Any) -> int | None:
 
 
 def check_seeds(seed: Seeds, lanes: int) -> list[int | None]:
-    """A seed per lane: `seed`, `seed + 1` and so on for an integer; raises as `check_seed`, and ValueError where a
+    """A seed per lane: `seed`, `seed + 1` and so on for an integer; raises as `check_seed`, and ConfigError where a
     sequence has not one per lane."""
     if seed is None:
         return [None] * lanes
@@ -43,12 +45,14 @@ def check_seeds(seed: Seeds, lanes: int) -> list[int | None]:
         return [check_seed(first + lane) for lane in range(lanes)]
     each = list(seed)
     if len(each) != lanes:
-        raise ValueError(f"{lanes} lanes need as many seeds, got {len(each)}")
+        raise ConfigError(f"{lanes} lanes need as many seeds, got {len(each)}")
     return [check_seed(one) for one in each]
 
 
 def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> dict[str, Any]:
     """The options that say something, as a new mapping; gymnasium.error.Error names those that are unknown."""
+    if options is not None and not isinstance(options, Mapping):
+        raise gym.error.Error(f"reset options are a mapping, got {type(options).__name__}")
     given = dict(options or {})
     for name in given:
         if name not in (*known, *IGNORED):

@@ -193,7 +193,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         """Set an attribute of every lane: one value for all, or a list or tuple with one per lane."""
         each = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
         if len(each) != self.num_envs:
-            raise ValueError(f"{self.num_envs} lanes need as many values, got {len(each)}")
+            raise ConfigError(f"{self.num_envs} lanes need as many values, got {len(each)}")
         for lane, value in zip(self.lanes, each, strict=True):
             lane.set_wrapper_attr(name, value)
 
@@ -209,10 +209,10 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         if mask is None:
             return np.ones(self.num_envs, dtype=np.bool_)
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            raise TypeError(f"options['reset_mask'] must be a numpy array of bool, got "
+            raise ConfigError(f"options['reset_mask'] must be a numpy array of bool, got "
                             f"{getattr(mask, 'dtype', type(mask).__name__)}")
         if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(f"options['reset_mask'] must have shape ({self.num_envs},) and name a lane, got {mask}")
+            raise ConfigError(f"options['reset_mask'] must have shape ({self.num_envs},) and name a lane, got {mask}")
         if any(not env.begun for env, chosen in zip(self.envs, mask, strict=True) if not chosen):
             raise gym.error.ResetNeeded("lanes outside options['reset_mask'] have never been reset; reset all first")
         return mask
@@ -221,7 +221,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         """The start of every lane, checked; None where the seed decides."""
         each = list(starts) if isinstance(starts, list | tuple) else [starts] * self.num_envs
         if len(each) != self.num_envs:
-            raise ValueError(f"{self.num_envs} lanes need as many starts, got {len(each)}")
+            raise ConfigError(f"{self.num_envs} lanes need as many starts, got {len(each)}")
         for start in each:
             if start is not None:
                 self.envs[0].inputs.check_start(start)

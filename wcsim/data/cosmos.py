@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from wcsim.cameras import Camera, Cameras
+from wcsim.data.guarded import guarded
 from wcsim.data.recordings import EpisodeRow, RecordedEpisode, RecordingsSpec, Signal, check_camera
 from wcsim.data.tables import read_json
 from wcsim.data.video import VideoFile, VideoFiles
@@ -38,6 +39,7 @@ def derive_actions(state: np.ndarray, closed: np.ndarray) -> np.ndarray:
     return np.hstack([move, (turn[:-1].inv() * turn[1:]).as_euler("xyz"), closed[1:, None]])
 
 
+@guarded
 class CosmosRecordings:
     """A folder with `annotation/`.  fps: to take instead of the videos' own."""
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from wcsim.cameras import Camera, Cameras
+from wcsim.data.guarded import guarded
 from wcsim.data.lerobot_meta import FileIndex, Meta, Place, names_of, read_meta, read_places, read_tasks
 from wcsim.data.pictures import read_pictures
 from wcsim.data.recordings import EpisodeRow, RecordedEpisode, RecordingsSpec, Signal, check_camera
@@ -28,6 +29,7 @@ from wcsim.errors import DataError
 ACTION, STATE, MAX_KEPT = "action", "observation.state", 64
 
 
+@guarded
 class LeRobotRecordings:
     """A dataset in a folder.  fps: to take instead of what meta/info.json says."""
 
@@ -76,7 +78,7 @@ class LeRobotRecordings:
             raise DataError(f"{self.path} has no camera with files; features of dtype video or image: "
                             f"{', '.join(meta.cameras) or 'none'}")
         return RecordingsSpec(self._fps, Cameras(cameras), signals[ACTION], signals.get(STATE), meta.robot,
-                              meta.notes.get("conversion", {}))
+                              dict(meta.notes.get("conversion", {})))
 
     @cached_property
     def episodes(self) -> Sequence[EpisodeRow]:
@@ -239,7 +241,8 @@ def _sliced(slices: Mapping[str, Mapping[str, int]], dim: int) -> tuple[str, ...
     """Names by GR00T's modality.json, as left_arm_0; none where its slices do not cover all numbers once."""
     names: dict[int, str] = {}
     for name, told in slices.items():
-        for number in range(int(told.get("start", 0)), int(told.get("end", 0))):
+        start, end = int(told.get("start", 0)), int(told.get("end", 0))
+        for number in range(start, min(end, start + dim + 1)):
             if number in names:
                 return ()
             names[number] = f"{name}_{number - int(told['start'])}"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from wcsim.cameras import Cameras
+from wcsim.data.guarded import guarded
 from wcsim.data.recordings import EpisodeRow, RecordedEpisode, RecordingsSpec, Signal, check_camera
 from wcsim.errors import DataError
 
@@ -32,6 +33,7 @@ RULES = {
 UNREADABLE = (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
+@guarded
 class NpzRecordings:
     """The files of a folder in the order of their names, or one file."""
 
@@ -74,6 +76,7 @@ class NpzRecordings:
         """See `Recordings`."""
         path = self._paths[number]
         _check_counts(path)
+        self._check_alike(path)
         small, found = _small(path), _read(path, ("actions", "state"))
         actions = np.asarray(found["actions"], np.float32)
         state = np.asarray(found["state"], np.float32) if "state" in found else None
@@ -101,6 +104,13 @@ class NpzRecordings:
     def files(self) -> list[Path]:
         """The files."""
         return self._paths
+
+    def _check_alike(self, path: Path) -> None:
+        here, first = _shapes(path), _shapes(self._paths[0])
+        for name in ("frames", "actions", "state"):
+            if here.get(name, ())[1:] != first.get(name, ())[1:]:
+                raise DataError(f"{path} has {name} {list(here.get(name, ()))}, {self._paths[0].name} has "
+                                f"{list(first.get(name, ()))}; all files need the same", episode=path.stem)
 
 
 def write_npz(path: Path, frames: np.ndarray, episode: RecordedEpisode, spec: RecordingsSpec) -> None:
