@@ -74,7 +74,7 @@ def evaluate(settings: dict[str, Any], path: Path, executor: Executor | None = N
 def told(path: Path) -> tuple[dict[str, Any], str, list[str]]:
     """All of a run that no clock says, and its episodes."""
     summary = json.loads((path / "summary.json").read_text())
-    summary.pop("timing")
+    del summary["timing"], summary["sha256"]
     rows = [json.loads(line)["job"] for line in (path / "episodes.jsonl").read_text().splitlines()]
     return summary, (path / "episodes.csv").read_text(), sorted(rows)
 

@@ -17,8 +17,8 @@ MPC = {"kind": "mpc", "horizon": 2, "rounds": 1, "candidates": 4, "elites": 2, "
        "fidelity": {"steps": 1}}
 SHARED = {"name": "tiny", "task": {"name": "pusht", "options": {"start": "near"}}, "max_steps": 2, "threads": 1}
 CLOCKED = {"timing", "latency_ms", "first_step_ms", "spans_ms", "deadline_attainment", "real_time_factor", "speedup",
-           "speedup_interval", "planning"}
-"""What a summary holds of clocks."""
+           "speedup_interval", "planning", "sha256"}
+"""What a summary holds of clocks, and the checksum over that."""
 
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "closed loop": ("run", {"episodes": 4, "policy": MPC | {"name": "mpc"}, "fidelity": {"steps": 2}}),

@@ -167,7 +167,8 @@ class Restored:
             parts[name] = torch.as_tensor(tensor_for(rng, parts[name]))
             tensors = save({key: value.contiguous() for key, value in parts.items()})
         with unchanged(self.seen):
-            self.env.restore(unpack_snapshots(tensors, resealed(tensors, text))[0])
+            for snapshot in unpack_snapshots(tensors, resealed(tensors, text)):
+                self.env.restore(snapshot)
         self.env.restore(self.good[1])
 
     def seen(self) -> Any:

@@ -243,7 +243,10 @@ def check_spec(spec: WorldSpec, transformer: Backbone, codec: WanCodec) -> None:
     """Raise CheckpointError where the weights cannot do what the spec says."""
     check_cameras(spec)
     channels, height, width = spec.latent_shape
-    geometry, clips = transformer.geometry, spec.frames_per_latent > 1
+    try:
+        geometry, clips = transformer.geometry, spec.frames_per_latent > 1
+    except (TypeError, ValueError, LookupError) as error:
+        raise CheckpointError(f"world {spec.name!r}: the transformer's config has no geometry: {error}") from error
     features, rows, columns = actions_read(spec) * spec.action.num_features, *(
         (1, 1) if geometry.pads else geometry.patch)
     if spec.reads == "tokens":  # narrower ones are filled up with zeros
