@@ -192,6 +192,7 @@ def watch_exploration(
 
 
 TASKS = Registry("task", "wcsim.tasks", {
+    "cube": "wcsim.envs.cube:Cube",
     "pendulum": "wcsim.envs.pendulum:Pendulum",
     "pusht": "wcsim.envs.pusht:PushT",
     "recordings": "wcsim.envs.recordings:RecordingsTask",

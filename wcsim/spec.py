@@ -41,7 +41,8 @@ class Quantity:
     is given in it.  low, high: bounds of each number in observations, infinite where unknown.  weight: what an error of
     one unit costs in a distance to the goal (`wcsim.agents.objectives.StateGoal`), in units of the first quantity.
     moved: change from which on it counts as moved.  lost: error from which on it counts as lost, infinite for never.
-    Both are in `error_unit`.
+    Both are in `error_unit`.  symmetry: of an angle, how many turns of the thing in a full one look alike: 4 for a
+    square, whose turn by 90 degrees is none.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Quantity:
     weight: float = 1.0
     moved: float = 0.0
     lost: float = inf
+    symmetry: int = 1
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -63,6 +65,9 @@ class Quantity:
         if self.size < 1 or (allowed is not None and self.size not in allowed):
             raise ConfigError(f"quantity {self.name!r} of kind {self.kind!r} has size {self.size}; "
                               f"allowed: {allowed or '1 or more'}")
+        if self.symmetry < 1 or (self.symmetry > 1 and self.kind != "angle"):
+            raise ConfigError(f"quantity {self.name!r} of kind {self.kind!r} has symmetry {self.symmetry}; "
+                              "an angle's is 1 or more, any other kind's is 1")
         if not self.low < self.high:
             raise ConfigError(f"quantity {self.name!r} has low {self.low:g} and high {self.high:g}; low must be less")
 
@@ -78,10 +83,10 @@ class Quantity:
 
     @property
     def most(self) -> float:
-        """Most that an error counts in a mean over rollouts: a quarter of the range, 90 degrees; infinite without
-        bounds."""
+        """Most that an error counts in a mean over rollouts: a quarter of the range, 90 degrees (less for a
+        thing of symmetry); infinite without bounds."""
         if self.error_unit == "deg":
-            return 90.0
+            return 90.0 / self.symmetry
         return (self.high - self.low) / 4.0 if self.kind != "binary" else 1.0
 
     def error(self, value: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -89,6 +94,8 @@ class Quantity:
         a, b = np.asarray(value, np.float64), np.asarray(reference, np.float64)
         if a.shape[-1:] != (self.size,) or b.shape[-1:] != (self.size,):
             raise ValueError(f"{self.name} has {self.size} numbers, got shapes {list(a.shape)} and {list(b.shape)}")
+        if self.symmetry > 1:
+            return _turn(a * self.symmetry, b * self.symmetry) / self.symmetry
         return _ERRORS[self.kind](a, b)
 
 
@@ -184,7 +191,7 @@ class StateSpec:
             {"name": q.name, "size": q.size, "unit": q.unit, "kind": q.kind, "role": q.role, "goal": q.goal,
              "low": q.low if isfinite(q.low) else None, "high": q.high if isfinite(q.high) else None,
              "weight": q.weight, "moved": q.moved, "lost": q.lost if isfinite(q.lost) else None,
-             "metric": q.metric} for q in self.quantities]}
+             **({"symmetry": q.symmetry} if q.symmetry > 1 else {}), "metric": q.metric} for q in self.quantities]}
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Self:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gl import need_gl
 from wcsim.actions import check_action
 from wcsim.envs.pusht import BESIDE_PX, START_COVERAGE, block_gap
 from wcsim.envs.pusht_truth import GOAL_POSE
@@ -12,8 +13,14 @@ from wcsim.estimate import Estimate
 from wcsim.spec import wrap_angle
 
 
+READ_WITHIN = {"effector_yaw_deg": 60.0, "gripper_closed": 0.5, "cube_yaw_deg": 45.0}
+"""What 96 pixels hardly show; all else is read to 3 of its unit."""
+
+
 @pytest.mark.parametrize("name", [name for name in TASKS.names() if name != "recordings"])  # needs a path
 def test_every_task_keeps_the_contract(name):
+    if name == "cube":
+        need_gl()
     task = make_task(name)
     height, width = task.frame_size
     start = task.start(3)
@@ -33,7 +40,7 @@ def test_every_task_keeps_the_contract(name):
     estimate, known = task.estimate(start.frames), seen.estimate
     assert estimate.values.keys() == known.values.keys() == set(task.state.names)
     for metric, error in task.state.errors(estimate.select(-1).values, known.values).items():
-        assert error[0] < 3, metric
+        assert error[0] < READ_WITHIN.get(metric, 3.0), metric
     again = task.estimate_state(known.values)
     assert again.success[0] == known.success[0]
     np.testing.assert_allclose(again.progress, known.progress, atol=1e-9)

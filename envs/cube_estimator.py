@@ -1,0 +1,147 @@
+"""Where arm and cube are in frames of the arm: a small network, trained on simulator frames alone.
+
+It serves the truth, worlds and policies alike, and was never in a world's loss.  Whether something is there at all is
+not its to say: it would answer for an empty table too, so that is read from the colours of cube and gripper, which
+nothing else on the table has.  Easy to get wrong: frames go through it one by one, so that a lane's numbers do not
+round by how many others there are.
+
+Shapes: N frames, K keypoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from wcsim.envs.cube_truth import CUBE_SYMMETRY
+from wcsim.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = Path(__file__).parent / "cube_estimator.safetensors"
+SHA256 = ""
+OUTPUTS = 11
+"""Effector x y z, cosine and sine of its yaw, gripper, cube x y z, cosine and sine of its yaw times four."""
+CENTRE = np.array([42.5, 0.0, 12.0, 0.0, 0.0, 0.4, 42.5, 0.0, 4.0, 0.0, 0.0])
+SCALE = np.array([10.0, 12.0, 10.0, 1.0, 1.0, 0.4, 8.0, 10.0, 4.0, 1.0, 1.0])
+
+SHARPNESS = 4.0
+"""Of the keypoints' maps: what they begin with, as random maps are flat."""
+
+CUBE_PX = (4, 90)
+"""Fewest and most red pixels of one cube."""
+GRIPPER_PX = (10, 900)
+"""The same of the purple gripper."""
+SPECK_PX = 3
+"""A patch of colour with fewer pixels is noise."""
+
+
+def network() -> torch.nn.Module:
+    """The network with random weights: keypoints of feature maps, and what is seen on the whole, to `OUTPUTS`."""
+    import torch
+    from torch import nn
+
+    class Keypoints(nn.Module):
+        """Frames `[N, 3, H, W]` in [0, 1] to outputs `[N, OUTPUTS]`, in units of `SCALE` about `CENTRE`."""
+
+        def __init__(self, maps: int = 32) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(
+                nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
+                nn.Conv2d(32, 32, 3, 1, 2, 2), nn.ReLU())
+            self.maps = nn.Conv2d(32, maps, 1)
+            self.whole = nn.Sequential(nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU())
+            self.head = nn.Sequential(nn.Linear(3 * maps + 32 * 36, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(),
+                                      nn.Linear(128, OUTPUTS))
+
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            features = self.stem(frames - 0.3)
+            logits = SHARPNESS * self.maps(features).flatten(2)
+            height, width = features.shape[2:]
+            share = logits.softmax(-1)
+            y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+            at = torch.stack([x.flatten(), y.flatten()], -1).to(frames)
+            where = (share @ at).flatten(1)
+            strength = (share * logits).sum(-1) / (10.0 * SHARPNESS)
+            whole = self.whole(features).flatten(1)
+            out: torch.Tensor = self.head(torch.cat([where, strength, whole], -1))
+            return out
+
+    return Keypoints()
+
+
+@cache
+def trained(path: Path = WEIGHTS, digest: str = SHA256) -> Any:
+    """The network with its weights.  ConfigError where they are not those that its errors were published for."""
+    from safetensors.torch import load_file
+
+    if not path.is_file() or (digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest):
+        raise ConfigError(f"{path} is missing or damaged: install wcsim again")
+    net = network()
+    net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return net.eval().requires_grad_(False)
+
+
+def red(frames: np.ndarray) -> np.ndarray:
+    """Pixels `[..., H, W]` bool that have the cube's colour in frames `[..., H, W, 3]`."""
+    r, g, b = (frames[..., channel].astype(np.int16) for channel in range(3))
+    return np.asarray((r > 90) & (r - g > 60) & (r - b > 35))
+
+
+def purple(frames: np.ndarray) -> np.ndarray:
+    """The same of the gripper's."""
+    r, g, b = (frames[..., channel].astype(np.int16) for channel in range(3))
+    return np.asarray((b - g > 35) & (r - g > 15) & (b - r > 5))
+
+
+def patches(mask: np.ndarray) -> int:
+    """How many connected patches a mask `[H, W]` has, specks left out."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    return int((stats[1:, cv2.CC_STAT_AREA] >= SPECK_PX).sum())
+
+
+def decode(outputs: np.ndarray) -> dict[str, np.ndarray]:
+    """The quantities that outputs `[N, OUTPUTS]` of the network mean."""
+    told = outputs * SCALE + CENTRE
+    yaw = np.arctan2(told[:, 4:5], told[:, 3:4])
+    turned = np.arctan2(told[:, 10:11], told[:, 9:10]) / CUBE_SYMMETRY
+    return {"effector": told[:, :3], "effector_yaw": yaw, "gripper": np.clip(told[:, 5:6], 0.0, 1.0),
+            "cube": told[:, 6:9], "cube_yaw": turned}
+
+
+def encode(state: np.ndarray) -> np.ndarray:
+    """What the network should say, `[N, OUTPUTS]`, of simulator states `[N, 9]`."""
+    yaw, turned = state[:, 3], CUBE_SYMMETRY * state[:, 8]
+    told = np.column_stack([state[:, :3], np.cos(yaw), np.sin(yaw), state[:, 4], state[:, 5:8], np.cos(turned),
+                            np.sin(turned)])
+    return np.asarray((told - CENTRE) / SCALE)
+
+
+def run(net: Any, frames: np.ndarray) -> np.ndarray:
+    """Outputs `[N, OUTPUTS]` of frames `[N, H, W, 3]` uint8, each by itself."""
+    import torch
+
+    with torch.inference_mode():
+        ready = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).float() / 255.0
+        said = [net(one[None])[0].double().numpy() for one in ready]
+    return np.array(said).reshape(-1, OUTPUTS)
+
+
+def look(frames: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
+    """Values and found of all quantities, and whether one whole cube and one gripper are seen, in frames `[N, H, W,
+    3]`."""
+    values = decode(run(trained(), frames))
+    cube_seen, hand_seen = red(frames), purple(frames)
+    cube_px, hand_px = cube_seen.sum((1, 2)), hand_seen.sum((1, 2))
+    there = {"cube": cube_px >= CUBE_PX[0], "hand": hand_px >= GRIPPER_PX[0]}
+    found = {name: there["cube" if name.startswith("cube") else "hand"] for name in values}
+    values = {name: np.where(found[name][:, None], value, np.nan) for name, value in values.items()}
+    single = np.array([patches(mask) <= 1 for mask in cube_seen], dtype=bool)
+    whole = there["cube"] & there["hand"] & single & (cube_px <= CUBE_PX[1]) & (hand_px <= GRIPPER_PX[1])
+    return values, found, whole
