@@ -15,6 +15,7 @@ from wcsim.cameras import Cameras
 from wcsim.envs.base_task import BaseTask
 from wcsim.envs.cube_estimator import WEIGHTS, look
 from wcsim.envs.cube_exploration import explore
+from wcsim.envs.cube_starts import STARTS, shipped, shipped_start
 from wcsim.envs.cube_truth import CUBE_SYMMETRY, FRAME_PX, GOAL_CM, CubeTruth, judge
 from wcsim.envs.tasks import Start, Truth
 from wcsim.errors import ConfigError
@@ -30,6 +31,8 @@ class Cube(BaseTask):
     """The task.
 
     render: False for a truth of states alone, which needs no OpenGL and whose frames raise ConfigError.
+    starts: `drawn` by the simulator, which needs MuJoCo, or `shipped`, 64 held-out ones that repeat (see
+    `wcsim.envs.cube_starts`), with which worlds are played without it.
     max_episode_steps: when an episode is truncated.  Success is OGBench's own: the cube within 4 cm of its goal.
     """
 
@@ -51,13 +54,17 @@ class Cube(BaseTask):
     expert = "wcsim.agents.cube_expert:CubeExpert"
     proprioception = True
 
-    def __init__(self, *, render: bool = True, max_episode_steps: int = 64) -> None:
+    def __init__(self, *, render: bool = True, starts: str = "drawn", max_episode_steps: int = 64) -> None:
         if max_episode_steps < 1:
             raise ConfigError(f"max_episode_steps is {max_episode_steps}; it must be at least 1")
-        self._render, self.max_episode_steps = render, max_episode_steps
+        if starts not in ("drawn", "shipped"):
+            raise ConfigError(f"starts is {starts!r}; allowed: drawn, shipped")
+        self._render, self._shipped, self.max_episode_steps = render, starts == "shipped", max_episode_steps
 
     def start(self, seed: int) -> Start:
         """The start of `seed`: one frame, no actions."""
+        if self._shipped:
+            return shipped_start(seed, self.action.dim)
         truth = self.make_truth()
         try:
             seen = truth.reset(seed)
@@ -81,6 +88,10 @@ class Cube(BaseTask):
         success, progress = judge(quantities["cube"])
         return Estimate(quantities, found, progress, success, found["cube"] & found["effector"])
 
+    def goal_frame(self) -> np.ndarray:
+        """The cube where it belongs, the hand above it."""
+        return shipped()["goal_frame"].copy()
+
     def make_truth(self) -> CubeTruth:
         """A new simulator."""
         return CubeTruth(render=self._render)
@@ -91,8 +102,8 @@ class Cube(BaseTask):
         return np.zeros(self.action.dim)
 
     def files(self) -> list[Path]:
-        """The estimator's weights."""
-        return [WEIGHTS]
+        """The estimator's weights, and what ships of the simulator."""
+        return [WEIGHTS, STARTS]
 
     def explore(self, rng: np.random.Generator, truth: Truth) -> Iterator[np.ndarray]:
         """See `wcsim.envs.cube_exploration`."""

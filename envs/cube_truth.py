@@ -174,8 +174,8 @@ def new_simulator() -> Any:
             warnings.simplefilter("ignore")
             from ogbench.manipspace.envs.cube_env import CubeEnv
     except ImportError as error:
-        raise ConfigError(f"the truth of task 'cube' needs MuJoCo and OGBench: pip install 'wcsim[arm]' ({error})"
-                          ) from error
+        raise ConfigError(f"the truth of task 'cube' needs MuJoCo and OGBench: pip install 'wcsim[arm]'; a "
+                          f"world is played without them from its option starts: shipped ({error})") from error
     env = CubeEnv("single", ob_type="pixels", control_timestep=0.1, mode="data_collection", terminate_at_goal=False,
                   visualize_info=False, pixel_transparent_arm=False)
     env.compute_observation = lambda: np.zeros(0)  # else it renders at every step

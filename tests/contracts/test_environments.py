@@ -17,12 +17,14 @@ from outside_task import Press
 from sameness import assert_same
 from served import served
 from tiny_worlds import save_world_of
+from wcsim.envs.cube import Cube
 from wcsim.envs.pendulum import Pendulum
 from wcsim.envs.snapshots import EnvSnapshot
 
-if "wcsim/Pendulum-v0" not in gym.registry:  # the second task keeps the contract also where no world ships for it
-    gym.register("wcsim/Pendulum-v0", "wcsim.envs.imagined:ImaginedEnv", max_episode_steps=200,
-                 vector_entry_point="wcsim.envs.vector:ImaginedVectorEnv", kwargs={"task": "pendulum"})
+for name, (task, _, steps, further) in wcsim.envs.WORLDS.items():  # also tasks for which no world ships
+    if f"wcsim/{name}-v0" not in gym.registry:
+        gym.register(f"wcsim/{name}-v0", "wcsim.envs.imagined:ImaginedEnv", max_episode_steps=steps,
+                     vector_entry_point="wcsim.envs.vector:ImaginedVectorEnv", kwargs={"task": task, **further})
 
 IDS = sorted(name for name in gym.registry if name.startswith("wcsim/"))
 pytestmark = [
@@ -35,7 +37,8 @@ pytestmark = [
 def tiny_worlds(folder, tmp_path_factory):
     """Worlds of random weights by task; `None` is a task from outside the package."""
     worlds = tmp_path_factory.mktemp("worlds")
-    return {"pusht": {"world": folder}, "pendulum": {"world": save_world_of(Pendulum(), worlds / "pendulum")},
+    return {"pusht": {"world": folder}, "cube": {"world": save_world_of(Cube(), worlds / "cube")},
+            "pendulum": {"world": save_world_of(Pendulum(), worlds / "pendulum")},
             None: {"task": "outside_task:Press", "world": save_world_of(Press(), worlds / "press")}}
 
 
