@@ -12,7 +12,6 @@ from wcsim.errors import ConfigError
 from wcsim.estimate import Estimate
 from wcsim.spec import wrap_angle
 
-
 READ_WITHIN = {"effector_yaw_deg": 60.0, "gripper_closed": 0.5, "cube_yaw_deg": 45.0}
 """What 96 pixels hardly show; all else is read to 3 of its unit."""
 
