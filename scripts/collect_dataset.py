@@ -1,7 +1,7 @@
 """Collect episodes of a task's ground truth as LeRobotDatasets v3.0, by the task's own scripted exploration.
 
     python scripts/collect_dataset.py --task cube --seeds 0:352 --out data/cube-train --workers 2
-    wcsim train configs/train_cube.yaml --data data/cube-train/part-*
+    wcsim train train_cube --data data/cube-train --minutes 120
 
 Writes `OUT/part-0000`, `OUT/part-0001` and so on, each a dataset of its own with frames, actions and the robot's own
 state.  A part that is whole is never written again, so an interrupted collection goes on.
