@@ -51,7 +51,7 @@ class Cube(BaseTask):
     cameras = Cameras.single(FRAME_PX, FRAME_PX)
     fps = 10.0
     goal = Goal({"cube": np.array(GOAL_CM)})
-    expert = "wcsim.agents.cube_expert:CubeExpert"
+    expert = "wcsim.envs.cube_expert:CubeExpert"
     proprioception = True
 
     def __init__(self, *, render: bool = True, starts: str = "drawn", max_episode_steps: int = 64) -> None:

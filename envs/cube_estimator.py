@@ -1,6 +1,7 @@
 """Where arm and cube are in frames of the arm: a small network, trained on simulator frames alone.
 
-It serves the truth, worlds and policies alike, and was never in a world's loss.  Whether something is there at all is
+It serves the truth, worlds and policies alike, and was never in a world's loss.  The yaw of the hand it does not read:
+96 pixels hardly show it, and the arm reports it.  Whether something is there at all is
 not its to say: it would answer for an empty table too, so that is read from the colours of cube and gripper, which
 nothing else on the table has.  Easy to get wrong: frames go through it one by one, so that a lane's numbers do not
 round by how many others there are.
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = Path(__file__).parent / "cube_estimator.safetensors"
-SHA256 = ""
+SHA256 = "307abf310074159b11152b6423e841059010de03f99e1e52d112db7c60b2bb47"
 OUTPUTS = 11
 """Effector x y z, cosine and sine of its yaw, gripper, cube x y z, cosine and sine of its yaw times four."""
 CENTRE = np.array([42.5, 0.0, 12.0, 0.0, 0.0, 0.4, 42.5, 0.0, 4.0, 0.0, 0.0])
@@ -139,8 +140,10 @@ def look(frames: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
     values = decode(run(trained(), frames))
     cube_seen, hand_seen = red(frames), purple(frames)
     cube_px, hand_px = cube_seen.sum((1, 2)), hand_seen.sum((1, 2))
+    values["effector_yaw"] = np.full((len(frames), 1), np.nan)
     there = {"cube": cube_px >= CUBE_PX[0], "hand": hand_px >= GRIPPER_PX[0]}
     found = {name: there["cube" if name.startswith("cube") else "hand"] for name in values}
+    found["effector_yaw"] = np.zeros(len(frames), dtype=bool)
     values = {name: np.where(found[name][:, None], value, np.nan) for name, value in values.items()}
     single = np.array([patches(mask) <= 1 for mask in cube_seen], dtype=bool)
     whole = there["cube"] & there["hand"] & single & (cube_px <= CUBE_PX[1]) & (hand_px <= GRIPPER_PX[1])

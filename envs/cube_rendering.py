@@ -116,12 +116,27 @@ def context_class() -> Any:
         raise ConfigError(f"{NO_GL} ({kind}: {error})") from error
 
 
+def needed(module: str) -> Any:
+    """A module of the extra `arm`; ConfigError where that is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"the simulator of task 'cube' needs MuJoCo and OGBench: pip install 'wcsim[arm]' "
+                          f"({error}); a world of it needs neither with the task's option starts: shipped"
+                          ) from error
+
+
+def simulator() -> Any:
+    """MuJoCo, told how it may draw."""
+    prepare()
+    return needed("mujoco")
+
+
 class Renderer:
     """Draws one camera of one model, on the thread that made it.  size: side of the square picture in pixels."""
 
     def __init__(self, model: Any, camera: str, size: int) -> None:
-        import mujoco
-
+        mujoco = simulator()
         self._mujoco, self._model, self._size = mujoco, model, size
         side = size * SUPERSAMPLING
         model.vis.quality.shadowsize, model.vis.quality.offsamples = SHADOW_MAP, 0

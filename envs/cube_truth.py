@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from wcsim.envs.cube_rendering import prepare, renderer
+from wcsim.envs.cube_rendering import needed, renderer, simulator
 from wcsim.errors import ConfigError, SnapshotError
 from wcsim.estimate import Estimate
 from wcsim.spec import wrap_angle
@@ -136,18 +136,16 @@ class CubeTruth:
         """The present, as a value that any `CubeTruth` can restore."""
         if not self._ready:
             raise SnapshotError("the simulator has not been reset yet; call reset() before snapshot()")
-        import mujoco
-
-        env, kind = self._env, mujoco.mjtState.mjSTATE_INTEGRATION
+        mujoco, env = simulator(), self._env
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
         state = np.zeros(mujoco.mj_stateSize(env.model, kind))
         mujoco.mj_getState(env.model, env.data, state, kind)
         return CubeSnapshot(state, env.data.site_xpos.copy(), env.data.site_xmat.copy())
 
     def restore(self, snapshot: CubeSnapshot) -> CubeFrame:
         """Return to `snapshot`: the future is then bit-equal to the one it was taken from."""
-        import mujoco
-
-        env, kind = self._env, mujoco.mjtState.mjSTATE_INTEGRATION
+        mujoco, env = simulator(), self._env
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
         size = mujoco.mj_stateSize(env.model, kind)
         if snapshot.state.shape != (size,) or snapshot.site_xpos.shape != env.data.site_xpos.shape:
             raise SnapshotError(f"a snapshot of this simulator has {size} numbers and {len(env.data.site_xpos)} sites, "
@@ -168,15 +166,11 @@ class CubeTruth:
 
 def new_simulator() -> Any:
     """OGBench's environment, compiled.  ConfigError where the extra is not installed."""
-    prepare()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from ogbench.manipspace.envs.cube_env import CubeEnv
-    except ImportError as error:
-        raise ConfigError(f"the truth of task 'cube' needs MuJoCo and OGBench: pip install 'wcsim[arm]'; a "
-                          f"world is played without them from its option starts: shipped ({error})") from error
-    env = CubeEnv("single", ob_type="pixels", control_timestep=0.1, mode="data_collection", terminate_at_goal=False,
+    simulator()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kind = needed("ogbench.manipspace.envs.cube_env").CubeEnv
+    env = kind("single", ob_type="pixels", control_timestep=0.1, mode="data_collection", terminate_at_goal=False,
                   visualize_info=False, pixel_transparent_arm=False)
     env.compute_observation = lambda: np.zeros(0)  # else it renders at every step
     env._arm_sampling_bounds[:, 1] = env._object_sampling_bounds[:, 1] = -HALF_WIDTH_M, HALF_WIDTH_M

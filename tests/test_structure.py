@@ -54,8 +54,7 @@ MAY_IMPORT = {
 """Room to rooms it may import besides itself.  A room is a folder, or a module that stands alone; a family of
 backbones is one of its own, so that the engine names none."""
 
-LIGHT = ("wcsim", "wcsim.envs", "wcsim.agents", "wcsim.configs", "wcsim.cli", "wcsim.actions", "wcsim.errors",
-         "wcsim.envs.cube")
+LIGHT = ("wcsim", "wcsim.envs", "wcsim.agents", "wcsim.configs", "wcsim.cli", "wcsim.actions", "wcsim.errors")
 MAX_LINES = 300
 LONGER: set[str] = set()
 """Files that may be longer, each with its reason beside it."""

@@ -6,11 +6,11 @@ neither contact nor the gripper's opening.  Lengths are cm.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
-from wcsim.agents.policies import Observation
 from wcsim.envs.cube_hand import Hand, PickAndPlace
 from wcsim.errors import ConfigError
 from wcsim.estimate import Episode, Estimate, Goal
@@ -46,7 +46,7 @@ class CubeExpert:
                               f"{'none' if goal is None else ', '.join(goal.values)}")
         self._hand = PickAndPlace(goal.values["cube"][:2], offset=self._offset, closes=self._closes)
 
-    def act(self, observation: Observation, steps_left: int | None = None) -> np.ndarray:
+    def act(self, observation: Mapping[str, np.ndarray], steps_left: int | None = None) -> np.ndarray:
         """The next action `[5]` in [-1, 1]."""
         robot = np.array(observation["agent_pos"], np.float64)
         if "environment_state" in observation:
