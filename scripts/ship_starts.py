@@ -46,9 +46,10 @@ def main() -> None:
     for seed in range(FIRST_SEED, FIRST_SEED + COUNT):
         frames.append(truth.reset(seed).pixels)
         snapshots.append(truth.snapshot())
-    numbers = {name: np.array([getattr(snapshot, name) for snapshot in snapshots])
-               for name in ("state", "site_xpos", "site_xmat")}
-    np.savez_compressed(told.out, frames=np.array(frames), goal_frame=goal_frame(truth, snapshots[0]), **numbers)
+    state, site_xpos, site_xmat = (np.array([getattr(snapshot, name) for snapshot in snapshots])
+                                   for name in ("state", "site_xpos", "site_xmat"))
+    np.savez_compressed(told.out, frames=np.array(frames), goal_frame=goal_frame(truth, snapshots[0]), state=state,
+                        site_xpos=site_xpos, site_xmat=site_xmat)
     truth.close()
     print(f"{told.out.stat().st_size} bytes, sha256 {hashlib.sha256(told.out.read_bytes()).hexdigest()}")
 
