@@ -100,7 +100,7 @@ def test_a_block_on_its_goal_is_success():
 
 
 @pytest.mark.parametrize(("name", "options", "words"), [
-    ("push", {}, "task 'push' is unknown; known: pendulum, pusht, recordings"),
+    ("push", {}, "task 'push' is unknown; known: cube, pendulum, pusht, recordings"),
     ("recordings", {}, "task 'recordings' needs its option 'path'"),
     ("pusht", {"begin": "near"}, "no option 'begin'; known: start, near_px, near_degrees, max_episode_steps"),
     ("pusht", {"start": "far"}, "start 'far' is unknown; known: random, near"),
