@@ -6,7 +6,7 @@ not its to say: it would answer for an empty table too, so that is read from the
 nothing else on the table has.  Easy to get wrong: frames go through it one by one, so that a lane's numbers do not
 round by how many others there are.
 
-Shapes: N frames, K keypoints.
+Shapes: N frames, H W of a frame.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ OUTPUTS = 11
 CENTRE = np.array([42.5, 0.0, 12.0, 0.0, 0.0, 0.4, 42.5, 0.0, 4.0, 0.0, 0.0])
 SCALE = np.array([10.0, 12.0, 10.0, 1.0, 1.0, 0.4, 8.0, 10.0, 4.0, 1.0, 1.0])
 
-SHARPNESS = 4.0
-"""Of the keypoints' maps: what they begin with, as random maps are flat."""
+MOMENTS = 6
+CUBE_VIEW_PX, GRIPPER_VIEW_PX = 32, 40
+"""Sides of the close views."""
 
 CUBE_PX = (4, 90)
 """Fewest and most red pixels of one cube."""
@@ -44,37 +45,69 @@ SPECK_PX = 3
 
 
 def network() -> torch.nn.Module:
-    """The network with random weights: keypoints of feature maps, and what is seen on the whole, to `OUTPUTS`."""
+    """The network with random weights: close views of cube and gripper, one of the whole, and moments of their colours,
+    to `OUTPUTS`."""
     import torch
     from torch import nn
 
-    class Keypoints(nn.Module):
-        """Frames `[N, 3, H, W]` in [0, 1] to outputs `[N, OUTPUTS]`, in units of `SCALE` about `CENTRE`."""
+    def view(side: int) -> nn.Sequential:
+        """Pictures `[N, 3, side, side]` to `[N, 64]`."""
+        return nn.Sequential(
+            nn.Conv2d(3, 24, 5, 2, 2), nn.GELU(), nn.Conv2d(24, 48, 3, 2, 1), nn.GELU(), nn.Conv2d(48, 32, 3, 2, 1),
+            nn.GELU(), nn.Flatten(), nn.Linear(32 * (side // 8) ** 2, 64), nn.GELU())
 
-        def __init__(self, maps: int = 32) -> None:
+    class Views(nn.Module):
+        """Frames `[N, 3, 96, 96]` in [0, 1] to outputs `[N, OUTPUTS]`, in units of `SCALE` about `CENTRE`."""
+
+        def __init__(self) -> None:
             super().__init__()
-            self.stem = nn.Sequential(
-                nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
-                nn.Conv2d(32, 32, 3, 1, 2, 2), nn.ReLU())
-            self.maps = nn.Conv2d(32, maps, 1)
-            self.whole = nn.Sequential(nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU())
-            self.head = nn.Sequential(nn.Linear(3 * maps + 32 * 36, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(),
+            self.cube, self.gripper, self.whole = view(CUBE_VIEW_PX), view(GRIPPER_VIEW_PX), view(48)
+            told = 2 * MOMENTS
+            self.head = nn.Sequential(nn.Linear(3 * 64 + told, 128), nn.GELU(), nn.Linear(128, 128), nn.GELU(),
                                       nn.Linear(128, OUTPUTS))
+            self.straight = nn.Linear(told, OUTPUTS)
 
         def forward(self, frames: torch.Tensor) -> torch.Tensor:
-            features = self.stem(frames - 0.3)
-            logits = SHARPNESS * self.maps(features).flatten(2)
-            height, width = features.shape[2:]
-            share = logits.softmax(-1)
-            y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-            at = torch.stack([x.flatten(), y.flatten()], -1).to(frames)
-            where = (share @ at).flatten(1)
-            strength = (share * logits).sum(-1) / (10.0 * SHARPNESS)
-            whole = self.whole(features).flatten(1)
-            out: torch.Tensor = self.head(torch.cat([where, strength, whole], -1))
+            r, g, b = frames.unbind(1)
+            cube = moments(((r - torch.maximum(g, b) - 0.1) / 0.24).clamp(0.0, 1.0))
+            gripper = moments(((torch.minimum(b - g, r - g + 0.04) - 0.06) / 0.16).clamp(0.0, 1.0))
+            seen = [self.cube(around(frames, cube, CUBE_VIEW_PX) - 0.3),
+                    self.gripper(around(frames, gripper, GRIPPER_VIEW_PX) - 0.3),
+                    self.whole(nn.functional.avg_pool2d(frames, 2) - 0.3)]
+            told = torch.cat([cube, gripper], -1)
+            out: torch.Tensor = self.head(torch.cat([*seen, told], -1)) + self.straight(told)
             return out
 
-    return Keypoints()
+    return Views()
+
+
+def moments(weights: torch.Tensor) -> torch.Tensor:
+    """Centre x y in [-1, 1], spreads xx yy xy about it and mass of weights `[N, H, W]`: `[N, MOMENTS]`, each of order
+    1; of no weight at all, zeros."""
+    import torch
+
+    height, width = weights.shape[1:]
+    x, y = torch.linspace(-1, 1, width), torch.linspace(-1, 1, height)
+    mass = weights.sum((1, 2))
+    share = weights / (mass + 0.1)[:, None, None]
+    along_x, along_y = share.sum(1), share.sum(2)
+    cx, cy = along_x @ x, along_y @ y
+    xx, yy = along_x @ x.square() - cx.square(), along_y @ y.square() - cy.square()
+    xy = ((share @ x) * y).sum(1) - cx * cy
+    return torch.stack([cx, cy, 50 * xx, 50 * yy, 50 * xy, mass / 100], -1)
+
+
+def around(frames: torch.Tensor, middle: torch.Tensor, side: int) -> torch.Tensor:
+    """The pixels `[N, 3, side, side]` about the centres of moments, black beyond the frame."""
+    import torch
+
+    size = frames.shape[-1]
+    padded = torch.nn.functional.pad(frames, (side // 2,) * 4)
+    corner = ((middle[:, :2] + 1) / 2 * (size - 1)).round().long().clamp(0, size - 1)
+    offsets = torch.arange(side)
+    rows, columns = corner[:, 1:] + offsets, corner[:, :1] + offsets
+    lanes = torch.arange(len(frames))[:, None, None]
+    return padded.permute(0, 2, 3, 1)[lanes, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
 @cache

@@ -25,6 +25,10 @@ from wcsim.envs.cube_truth import values_of
 from wcsim.envs.tasks import Truth, make_task, watch_exploration
 
 TASK = "cube"
+REPLAYED = 1e-4
+"""How far a replay may be from what was recorded in float32, in cm and rad."""
+NOISES = 8
+"""Noise pictures of a batch, which its frames share: drawing one takes as long as a third of the rest."""
 
 
 def labelled(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -40,10 +44,14 @@ def labelled(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
             episode = recordings.episode(number)
             if episode.seed is None:
                 raise SystemExit(f"{path}, episode {episode.name}: no seed, so nothing says what is in its frames")
-            states += watch_exploration(task, episode.seed, episode.frames - 1, see)[0]
+            replayed = np.array(watch_exploration(task, episode.seed, episode.frames - 1, see)[0])
+            if episode.state is None or np.abs(replayed[:, :5] - episode.state).max() > REPLAYED:
+                raise SystemExit(f"{path}, episode {episode.name}: its seed now gives another episode than the recorded "
+                                 "one; collect the data again")
+            states.append(replayed)
             (camera,) = recordings.spec.cameras.cameras
             frames.append(recordings.frames(number, camera.name, range(episode.frames)))
-    return np.concatenate(frames), np.array(states)
+    return np.concatenate(frames), np.concatenate(states)
 
 
 def spoilt(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -53,7 +61,9 @@ def spoilt(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     soft = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(frames, (1, 1, 1, 1), mode="replicate"), 3, 1)
     mixed = torch.lerp(frames, soft, share * (torch.rand(count, 1, 1, 1, generator=generator) < 0.5))
     gain = 1 + 0.06 * torch.randn(count, 3, 1, 1, generator=generator)
-    noise = 0.03 * torch.rand(count, 1, 1, 1, generator=generator) * torch.randn(frames.shape, generator=generator)
+    noise = torch.randn(NOISES, *frames.shape[1:], generator=generator)
+    noise = noise[torch.randint(NOISES, (count,), generator=generator)]
+    noise *= 0.03 * torch.rand(count, 1, 1, 1, generator=generator)
     return (mixed * gain + noise).clamp(0.0, 1.0)
 
 
@@ -74,7 +84,7 @@ def train(frames: np.ndarray, states: np.ndarray, *, steps: int, batch: int, rat
         optimizer.step()
         schedule.step()
         if step % 200 == 0:
-            print(f"step {step} of {steps}, loss {float(loss):.4f}, {time.monotonic() - began:.0f} s", flush=True)
+            print(f"step {step} of {steps}, loss {loss.item():.4f}, {time.monotonic() - began:.0f} s", flush=True)
     return net.eval()
 
 
