@@ -1,11 +1,12 @@
 """Goals that somebody reached: from a held-out start, how the scene is after some ticks of a demonstrator.
 
-The protocol of DINO-WM and stable-worldmodel: every quantity counts, the robot's own state included.  Easy to
-get wrong: `progress` is of the task's own goal and says nothing about this one.
+The protocol of DINO-WM and stable-worldmodel: every quantity counts, the robot's own state included, unless fewer are
+chosen.  Easy to get wrong: `progress` is of the task's own goal and says nothing about this one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +38,11 @@ def never(estimate: Estimate, lanes: np.ndarray) -> np.ndarray:
     return np.zeros(len(lanes), dtype=bool)
 
 
-def goal_start(task: Task, seed: int, demonstrator: Policy, *, ticks: int) -> GoalStart:
-    """The goal that belongs to `seed`: what the truth shows after `ticks` of `demonstrator`, a policy of one lane."""
+def goal_start(
+    task: Task, seed: int, demonstrator: Policy, *, ticks: int, quantities: Sequence[str] | None = None
+) -> GoalStart:
+    """The goal that belongs to `seed`: what the truth shows after `ticks` of `demonstrator`, a policy of one lane, in
+    `quantities` (None: all)."""
     start, episode = opening(task, seed, seed)
     recorder, place = Recorder(), TruthPlace(task)
     try:
@@ -47,5 +51,6 @@ def goal_start(task: Task, seed: int, demonstrator: Policy, *, ticks: int) -> Go
     finally:
         place.close()
     shown = recorder.episodes[0].places["truth"]
-    values = {name: value[0] for name, value in shown.scored[-1].values.items()}
+    last = shown.scored[-1].values
+    values = {name: last[name][0] for name in quantities or last}
     return GoalStart(start, Goal(values, shown.frames[-1]), np.array(recorder.episodes[0].actions))

@@ -37,6 +37,7 @@ from wcsim.rollout.engine import rollout
 from wcsim.rollout.places import Place, TruthPlace, WorldPlace
 from wcsim.rollout.sinks import Recorded, Recorder, guarded, listen
 from wcsim.runs.run import Run
+from wcsim.spec import Quantity
 from wcsim.world.world import World
 
 
@@ -66,6 +67,8 @@ class GoalsConfig(StrictConfig):
     """How far ahead of the start the goal is, in ticks of the demonstrator."""
     max_steps: int = Field(50, ge=1)
     demonstrator: PolicyConfig = ExpertPolicyConfig(name="demonstrator")
+    quantities: tuple[str, ...] | None = Field(None, min_length=1)
+    """Those of the task's in which a goal is told and counts; null: all, the robot's own state included."""
     within: dict[str, float] = Field(min_length=1)
     """When a goal counts as reached, by unit of the task's errors, as {px: 20, deg: 20} (`wcsim.estimate.Goal`)."""
     places: tuple[Literal["truth", "world"], ...] = ("truth", "world")
@@ -126,7 +129,7 @@ class GoalRuns:
     def __init__(self, config: GoalsConfig) -> None:
         self.config = config
         check_setting(config, [config.demonstrator, *config.policies], [config.fidelity])
-        missing = {quantity.error_unit for quantity in config.task.build().state} - set(config.within)
+        missing = {quantity.error_unit for quantity in counted(config, config.task.build())} - set(config.within)
         if missing:
             raise ConfigError(f"within: a tolerance is needed for {', '.join(sorted(missing))}, given {config.within}")
 
@@ -136,11 +139,16 @@ class GoalRuns:
         run = Run.resume(path, config.model_dump(mode="json"),
                          manifest_of(config, seeds={
                              "first_seed": config.first_seed, "episodes": config.episodes}))
-        metrics = config.task.build().state.metrics
+        metrics = [quantity.metric for quantity in counted(config, config.task.build())]
         return complete(run, {job: [job.key] for job in jobs_of(config)}, play_goal, columns=(*COLUMNS, *metrics),
                         summarise=lambda run: summarise(run.episodes, run.config, metrics),
                         counts=lambda row: row["policy"] is not None, executor=executor, progress=progress,
                         needs=needs_of(config, [config.fidelity]))
+
+
+def counted(config: GoalsConfig, task: Task) -> list[Quantity]:
+    """The quantities in which goals are told; ConfigError for one that the task has not."""
+    return [task.state[name] for name in config.quantities or task.state.names]
 
 
 def play_goal(job: GoalJob) -> list[Outcome]:
@@ -148,7 +156,8 @@ def play_goal(job: GoalJob) -> list[Outcome]:
     config, task, world = parts_of(job.settings)
     seed = config.first_seed + job.start
     demonstrator = config.demonstrator.build(PolicyContext(task, lambda: world, num_lanes=1))
-    goal = goal_start(task, seed, demonstrator, ticks=config.goal_ticks)
+    goal = goal_start(task, seed, demonstrator, ticks=config.goal_ticks,
+                      quantities=[quantity.name for quantity in counted(config, task)])
     row = {"episode": number_of(config, job), "start": job.start, "seed": seed, "policy": job.policy,
            "place": job.place}
     if job.policy is None:
@@ -193,7 +202,8 @@ def goal_row(config: GoalsConfig, task: Task, goal: GoalStart, record: Recorded)
     """An attempt as numbers; `act_ms` alone may differ between two of the same.  scene_reached: whether the scene was
     ever where it should be, whatever the robot's own place."""
     (track,) = record.places.values()
-    scene = {quantity.name for quantity in task.state.goal if quantity.role == "scene"}
+    scene = {quantity.name for quantity in task.state.goal
+             if quantity.role == "scene" and quantity.name in goal.goal.values}
     goal_of_task = Goal({name: goal.goal.values[name] for name in scene or set(goal.goal.values)})
     errors = goal.goal.errors(task.state, track.scored[-1].values)
     reports = [report for report in record.reports if report is not None]
