@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = Path(__file__).parent / "cube_estimator.safetensors"
-SHA256 = "307abf310074159b11152b6423e841059010de03f99e1e52d112db7c60b2bb47"
+SHA256 = "f8b3983615a9b013adadc6463169bfc9a98033d2116a96d46e83b874430fe939"
 OUTPUTS = 11
 """Effector x y z, cosine and sine of its yaw, gripper, cube x y z, cosine and sine of its yaw times four."""
 CENTRE = np.array([42.5, 0.0, 12.0, 0.0, 0.0, 0.4, 42.5, 0.0, 4.0, 0.0, 0.0])

@@ -175,8 +175,8 @@ def test_hand_and_cube_are_read_from_pixels(episode: tuple[np.ndarray, np.ndarra
     seen = make_task("cube").estimate(frames)
     errors = Cube.state.errors(seen.values, values_of(states))
     assert seen.found["cube"].mean() > 0.9
-    assert np.nanmedian(errors["cube_cm"]) < 1.5
-    assert np.nanmedian(errors["effector_cm"]) < 2.5
+    assert np.nanmedian(errors["cube_cm"]) < 1.2
+    assert np.nanmedian(errors["effector_cm"]) < 1.2
     assert seen.shape_ok.mean() > 0.9
 
 
