@@ -46,8 +46,8 @@ def labelled(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
                 raise SystemExit(f"{path}, episode {episode.name}: no seed, so nothing says what is in its frames")
             replayed = np.array(watch_exploration(task, episode.seed, episode.frames - 1, see)[0])
             if episode.state is None or np.abs(replayed[:, :5] - episode.state).max() > REPLAYED:
-                raise SystemExit(f"{path}, episode {episode.name}: its seed now gives another episode than the recorded "
-                                 "one; collect the data again")
+                raise SystemExit(f"{path}, episode {episode.name}: its seed now gives another episode than was "
+                                 "recorded; collect the data again")
             states.append(replayed)
             (camera,) = recordings.spec.cameras.cameras
             frames.append(recordings.frames(number, camera.name, range(episode.frames)))
