@@ -39,8 +39,8 @@ demo: setup  ## an agent pushes the T inside the shipped world; writes runs/demo
 	$(BIN)/wcsim run configs/pusht_mpc.yaml --out $(DEMO)
 	@echo "Open $(DEMO)/report.html in a browser; the numbers are in $(DEMO)/summary.json"
 
-play: setup  ## drive the shipped world by hand, in a browser
-	$(BIN)/wcsim serve pusht-96
+play: setup  ## drive the shipped worlds by hand, in a browser
+	$(BIN)/wcsim serve pusht-96 pendulum-64 --recordings data/driven
 
 test: setup  ## the fast tests, on every core
 	$(BIN)/pytest -n auto --dist loadfile

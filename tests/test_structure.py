@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "rollout": ENGINE | {"data", "envs", "agents"},
     "experiments": ENGINE | {"data", "envs", "agents", "rollout", "cosmos2", "cosmos3"},
     "train": ENGINE | {"data", "envs", "cosmos2", "progress"},
-    "serve": ENGINE | {"envs", "agents"},
+    "serve": ENGINE | {"data", "envs", "agents", "rollout", "experiments"},
     "cli": ENGINE | {"envs", "agents", "experiments", "cli_bench", "cli_data", "cli_serve", "cli_train",
                      "progress", "terminal"},
     "cli_data": ENGINE | {"data", "progress", "terminal"},

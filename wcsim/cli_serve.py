@@ -5,6 +5,7 @@ Easy to get wrong: a token on the command line is seen by every user of the mach
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,8 @@ def serve(
     idle_s: Annotated[float, typer.Option(min=1, help="Seconds after which a quiet connection is dropped.")] = 600.0,
     task: Annotated[str | None, typer.Option(help="module:Class, where the world's task does not ship.")] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="A host name that clients may use; repeatable.")] = None,
+    drivers: Annotated[str | None, typer.Option(help="A configuration whose policies may take over.")] = None,
+    recordings: Annotated[Path | None, typer.Option(help="Folder that keeps what people record on the page.")] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="Compile the world with torch.compile.")] = False,
 ) -> None:
     """Serve worlds to remote environments, and a page to drive it by hand."""
@@ -36,6 +39,7 @@ def serve(
         _check_extra()
         from wcsim.serve.access import access_of
         from wcsim.serve.app import Service, make_server
+        from wcsim.serve.drivers import drivers_in
         from wcsim.serve.limits import Limits
         from wcsim.serve.run import listen, run
         from wcsim.serve.sessions import Host
@@ -44,8 +48,10 @@ def serve(
         limits = Limits(lanes=lanes, sessions=sessions, sessions_each=min(sessions, 32), idle_s=idle_s)
         with listen(host, port) as opened:
             spread = _spread(device, cores, lanes)
-            hosts = [Host(world, limits, task=task, device=spread, compiled=compiled) for world in worlds]
-            service = Service(hosts, access)
+            policies = None if drivers is None else drivers_in(drivers)
+            hosts = [Host(world, limits, task=task, device=spread, compiled=compiled, drivers=policies)
+                     for world in worlds]
+            service = Service(hosts, access, recordings=recordings)
             opened.listen(128)  # who connects from here on waits, and is not refused
             _say_where(", ".join(service.hosts), host, opened.getsockname()[1], secret=token is not None)
             run(make_server(service, host=host, port=opened.getsockname()[1]), opened)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from zipfile import ZipFile
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 
 from served import served
+from wcsim.data.recordings import open_recordings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:cache .* skipped nothing"),
@@ -118,6 +120,29 @@ def test_what_was_driven_is_saved(page, tmp_path):
     assert (tmp_path / "pusht-96-seed7.mp4").read_bytes()[4:8] == b"ftyp"
 
 
+def test_a_policy_takes_over_and_what_was_driven_is_a_dataset(page, tmp_path):
+    page.select_option("#driver", "expert")
+    said(page, "step 2")
+    page.click("#play")
+    rested(page)
+    page.locator("#canvas-cached").click()  # a hand takes over
+    rested(page)
+    assert page.locator("#driver").input_value() == ""
+    steps = int(page.locator("#said").inner_text().split()[1])
+    page.fill("#name", "mine")
+    page.select_option("#of", "truth")
+    page.click("#record")
+    link = page.locator("#recorded a").first
+    link.wait_for(timeout=60_000)
+    with page.expect_download() as waiting:
+        link.click()
+    waiting.value.save_as(tmp_path / "mine.zip")
+    ZipFile(tmp_path / "mine.zip").extractall(tmp_path)
+    recordings = open_recordings(tmp_path / "mine")
+    assert [row.frames for row in recordings.episodes] == [steps + 1]
+    assert recordings.frames(0, "pixels", [0, steps]).shape == (2, 96, 96, 3)
+
+
 def test_another_cache_and_one_place_alone(page, address):
     page.select_option("#cache", "worldcache")
     page.uncheck("#uncached")
@@ -192,7 +217,7 @@ def test_an_address_opens_the_same_start(page, browser, address):
 @pytest.mark.parametrize("page", [(1280, "dark"), (390, "light"), (390, "dark")], indirect=True)
 def test_it_fits_narrow_and_wide(page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for name in ("play", "step", "undo", "reset", "save", "start", "share", "branch"):
+    for name in ("play", "step", "undo", "reset", "save", "start", "share", "branch", "record"):
         box = page.locator(f"#{name}").bounding_box()
         assert box["height"] >= 36
         assert box["x"] + box["width"] <= page.viewport_size["width"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlencode
 
 import uvicorn
@@ -26,18 +27,23 @@ from wcsim.serve.operations import Operations
 from wcsim.serve.pages import content_policy, page_of
 from wcsim.serve.requests import Schema
 from wcsim.serve.sessions import Host
+from wcsim.serve.shelf import Shelf
 
 log = logging.getLogger("wcsim.serve")
 
 
 class Service:
-    """Everything between the worlds and the web application.  The first world is that of clients who name none."""
+    """Everything between the worlds and the web application.  The first world is that of clients who name none.
 
-    def __init__(self, hosts: Sequence[Host], access: Access) -> None:
+    recordings: where to keep what people drive; None: nowhere, they may only take it with them.
+    """
+
+    def __init__(self, hosts: Sequence[Host], access: Access, *, recordings: Path | None = None) -> None:
         self.hosts, self.access, self.limits = {host.spec.name: host for host in hosts}, access, hosts[0].limits
         if len(self.hosts) < len(hosts):
             raise ConfigError("each world is served once")
         self.meter = Meter()
+        self.shelf = None if recordings is None else Shelf(recordings)
         self.page = page_of("drive")
         self.policy = content_policy(self.page)
         self.schemas = {name: Schema(host.task, host.limits) for name, host in self.hosts.items()}
@@ -48,7 +54,8 @@ class Service:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Run the compute thread while the application runs."""
         self.batcher = Batcher(self.limits, self.meter)
-        self.operations = {name: Operations(host, self.batcher, self.meter) for name, host in self.hosts.items()}
+        self.operations = {name: Operations(host, self.batcher, self.meter, self.shelf)
+                           for name, host in self.hosts.items()}
         self.batcher.start()
         yield
         await self.batcher.stop()
@@ -68,7 +75,7 @@ class Service:
             return await socket.close(BUSY, "no more connections")
         self.meter.connections += 1
         try:
-            hello = {**self.hosts[name].hello(), "worlds": list(self.hosts)}
+            hello = {**self.hosts[name].hello(), "worlds": list(self.hosts), "keeps": self.shelf is not None}
             await Connection(socket, self.operations[name], self.schemas[name], self.limits, self.meter).serve(hello)
         finally:
             self.meter.connections -= 1

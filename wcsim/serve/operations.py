@@ -19,6 +19,7 @@ from wcsim.serve.film import film
 from wcsim.serve.meter import Meter
 from wcsim.serve.requests import Request
 from wcsim.serve.sessions import Host, Session
+from wcsim.serve.shelf import Shelf
 from wcsim.serve.untrusted import untrusted_lane
 
 Result = dict[str, Any]
@@ -26,11 +27,13 @@ Result = dict[str, Any]
 
 @dataclass(slots=True)
 class Open:
-    """The sessions of one connection.  order: requests of one session wait for each other here."""
+    """The sessions of one connection.  order: requests of one session wait for each other here.  shelf: of recordings
+    that only this connection takes with it."""
 
     sessions: dict[int, Session] = field(default_factory=dict)
     order: dict[int, asyncio.Lock] = field(default_factory=dict)
     next: int = 0
+    shelf: Shelf | None = None
 
     def add(self, session: Session) -> int:
         """Its number."""
@@ -48,8 +51,8 @@ class Open:
 class Operations:
     """Answers requests."""
 
-    def __init__(self, host: Host, batcher: Batcher, meter: Meter) -> None:
-        self._host, self._batcher, self._meter = host, batcher, meter
+    def __init__(self, host: Host, batcher: Batcher, meter: Meter, shelf: Shelf | None) -> None:
+        self._host, self._batcher, self._meter, self._shelf = host, batcher, meter, shelf
         self._films = asyncio.Semaphore(1)
 
     async def answer(self, mine: Open, request: Request) -> Result:
@@ -58,6 +61,8 @@ class Operations:
             return await self._open(mine, request)
         if request.op == "film":
             return await self._film(mine, request)
+        if request.op == "record":
+            return await self._record(mine, request)
         assert request.session is not None
         mine.get(request.session)
         async with mine.order[request.session]:
@@ -75,6 +80,8 @@ class Operations:
         """Free all sessions of a connection."""
         for number in list(mine.sessions):
             await self._close(mine, number)
+        if mine.shelf is not None:
+            mine.shelf.close()
 
     async def _open(self, mine: Open, request: Request) -> Result:
         self._room(mine, 1)
@@ -131,7 +138,7 @@ class Operations:
         session.show(request.shown)
         act: Callable[[Session, dict[str, Any]], Result] = {
             "reset": self._reset, "anchor": self._anchor, "snapshot": self._snapshot, "restore": self._restore,
-            "look": self._look, "fidelity": self._fidelity}[request.op]
+            "look": self._look, "fidelity": self._fidelity, "act": self._act}[request.op]
         return act(session, request.fields)
 
     def _reset(self, session: Session, given: dict[str, Any]) -> Result:
@@ -167,6 +174,9 @@ class Operations:
         session.imagination = self._host.imagination(given["fidelity"])
         return {}
 
+    def _act(self, session: Session, given: dict[str, Any]) -> Result:
+        return {"action": session.act(given["driver"])}
+
     def _look(self, session: Session, given: dict[str, Any]) -> Result:
         lane = session.lane
         result: Result = {"pixels": lane.pixels, "robot": lane.robot}
@@ -180,11 +190,25 @@ class Operations:
 
     async def _film(self, mine: Open, request: Request) -> Result:
         sessions = [mine.get(number) for number in request.fields["sessions"]]
-        frames, actions = [list(one.frames) for one in sessions], list(sessions[0].actions)
+        frames, actions = [list(one.reel.frames) for one in sessions], list(sessions[0].reel.actions)
         about = {"world": self._host.spec.name, "task": self._host.task.name}
         async with self._films:
             names, fps = request.fields["names"], float(self._host.task.fps)
             return dict(await asyncio.to_thread(film, names, frames, actions, fps, about))
+
+    async def _record(self, mine: Open, request: Request) -> Result:
+        given = request.fields
+        film = await self._film(mine, request)
+        session, task = mine.get(given["sessions"][given["names"].index(given["of"])]), self._host.task
+        reel, seed = session.reel.copy(), session.episode.seed
+        about = {"world": self._host.spec.name, "place": given["of"], "seed": seed}
+        async with self._films:
+            if self._shelf is None and mine.shelf is None:
+                mine.shelf = Shelf(None)
+            shelf = self._shelf or mine.shelf
+            assert shelf is not None
+            shelved = await asyncio.to_thread(shelf.add, given["name"], task, reel, film["mp4"], about)
+        return {"episodes": shelved.episodes, "zip": shelved.zip, "mp4": film["mp4"]}
 
     async def _close(self, mine: Open, number: int) -> Result:
         session = mine.sessions.pop(number)

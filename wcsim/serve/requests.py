@@ -27,8 +27,8 @@ class Malformed(RemoteError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """id: the client's number.  session: None only for `open` and `film`.  shown: announced ticks shown since the last
-    request.  fields: what else the operation takes, all of it checked."""
+    """id: the client's number.  session: None only for SESSIONLESS operations.  shown: announced ticks shown since the
+    last request.  fields: what else the operation takes, all of it checked."""
 
     id: int
     op: str
@@ -62,8 +62,10 @@ class Schema:
         missing = REQUIRED.get(op, set()) - set(fields)
         if missing:
             raise Malformed(f"{op} needs {sorted(missing)[0]}")
-        if op == "film" and len(fields["names"]) != len(fields["sessions"]):
-            raise Malformed("film needs a name for each session")
+        if "sessions" in fields and len(fields["names"]) != len(fields["sessions"]):
+            raise Malformed(f"{op} needs a name for each session")
+        if "of" in fields and fields["of"] not in fields["names"]:
+            raise Malformed("record is of one of the names")
         return Request(whole(raw.get("id"), "id"), op, session,
                        whole(raw.get("shown", 0), "shown", self._limits.chunk), fields)
 
@@ -192,11 +194,14 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
     "branch": {"count": Schema.count},
     "look": {"latents": flag, "state": flag},
     "fidelity": {"fidelity": settings},
+    "act": {"driver": text},
     "film": {"sessions": Schema.sessions, "names": Schema.names},
+    "record": {"sessions": Schema.sessions, "names": Schema.names, "of": text, "name": text},
     "close": {},
 }
 """Operation to its fields, each with its check."""
 
 REQUIRED = {"reset": {"seed"}, "step": {"actions"}, "anchor": {"frames", "actions"}, "branch": {"count"},
-            "fidelity": {"fidelity"}, "film": {"sessions", "names"}}
-SESSIONLESS = ("open", "film")
+            "fidelity": {"fidelity"}, "act": {"driver"}, "film": {"sessions", "names"},
+            "record": {"sessions", "names", "of", "name"}}
+SESSIONLESS = ("open", "film", "record")

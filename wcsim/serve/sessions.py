@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from wcsim.agents.policies import Policy
 from wcsim.cache.fidelity import parse_fidelity
 from wcsim.cache.policy import presets
 from wcsim.envs.agreement import check_world
@@ -21,20 +22,26 @@ from wcsim.envs.driving import driving_for, places_of
 from wcsim.envs.lanes import Imagination, Lane, Tick, fingerprint, load_world, read_only
 from wcsim.envs.observations import no_robot_state, robot_state
 from wcsim.envs.remote_messages import ELSEWHERE, VERSION, unpack_start
-from wcsim.envs.tasks import Truth, TruthFrame, make_task
+from wcsim.envs.tasks import Truth, TruthFrame, episode_of, make_task
 from wcsim.errors import ConfigError, RemoteError, SnapshotError
+from wcsim.estimate import Episode
+from wcsim.experiments.policies import PolicyConfig
+from wcsim.serve.drivers import Drivers
 from wcsim.serve.limits import Limits
+from wcsim.serve.reel import Reel
 from wcsim.spans import Spans
 
 
 class Host:
     """The world that is served, and its task, loaded once.
 
-    world: a shipped world's name or a folder.  task: `module:Class` where the world's own task does not ship.
+    world: a shipped world's name or a folder.  task: `module:Class` where the world's own task does not ship.  drivers:
+    policies that may take over (`wcsim.serve.drivers`).
     """
 
     def __init__(self, world: str, limits: Limits, *, task: str | None = None,
-                 task_options: Mapping[str, Any] | None = None, device: str = "cpu", compiled: bool = False) -> None:
+                 task_options: Mapping[str, Any] | None = None, device: str = "cpu", compiled: bool = False,
+                 drivers: Sequence[PolicyConfig] | None = None) -> None:
         self.limits = limits
         self.world = load_world(world, device=device, compiled=compiled)
         self.spec = self.world.spec
@@ -42,6 +49,7 @@ class Host:
         check_world(self.task, self.spec)
         self.fingerprint = fingerprint(world)
         self.driving = driving_for(self.task)
+        self.drivers = Drivers(self.task, self.world, drivers)
         self._known: OrderedDict[str, Imagination] = OrderedDict()
         self.has_truth = self._tries_truth()
 
@@ -67,6 +75,7 @@ class Host:
             "action": {"low": list(action.low), "high": list(action.high), "names": list(action.names),
                        "units": action.units, "absolute": list(action.absolute)},
             "driving": {**self.driving.to_json(), "places": places_of(action)},
+            "drivers": self.drivers.names,
             "state": self.task.state.to_json(), "max_episode_steps": self.task.max_episode_steps,
             "truth": self.has_truth, "caches": presets(), "default_steps": spec.default_steps,
             "limits": {name: getattr(self.limits, name) for name in (
@@ -94,7 +103,7 @@ class Kept:
 class Session:
     """A lane in the world (`truth` is None) or in the task's ground truth.
 
-    record: keep the frames and actions of the episode for a video.
+    record: keep the episode for a video or a recording.
     """
 
     def __init__(
@@ -104,8 +113,10 @@ class Session:
         self._lane: Lane | None = None
         self._kept: OrderedDict[int, Kept] = OrderedDict()
         self._next = 0
-        self.frames: list[np.ndarray] = []
-        self.actions: list[np.ndarray] = []
+        self.reel = Reel()
+        self.episode = Episode(0, 0)
+        self._driver: tuple[str, Policy] | None = None
+        self._acted = False
 
     @property
     def lane(self) -> Lane:
@@ -123,13 +134,22 @@ class Session:
         if self.truth is not None:
             if start is not None:
                 raise RemoteError("the truth begins at the start of a seed, not at frames")
-            tick = self._tick_of(self.truth.restore(self.host.task.start(seed).truth), None)
+            begins = self.host.task.start(seed)
+            tick = self._tick_of(self.truth.restore(begins.truth), None)
         else:
             begins = self.host.task.start(seed) if start is None else unpack_start(start)
             tick = self.imagination.begin(begins, seed)
-        self._lane = tick.lane
-        self.frames, self.actions = ([tick.lane.pixels], []) if self.record else ([], [])
+        self._lane, self._driver = tick.lane, None
+        self.episode = episode_of(self.host.task, begins, number=0, seed=seed)
+        self.reel = Reel.begin(tick) if self.record else Reel()
         return tick
+
+    def act(self, name: str) -> np.ndarray:
+        """The next action `[1, A]` of a driver, which begins anew here unless it gave the last one, too."""
+        if self._driver is None or self._driver[0] != name:
+            self._driver = name, self.host.drivers.make(name, self.episode)
+        self._acted = True
+        return self.host.drivers.act(self._driver[1], self.lane.pixels, self.lane.robot, self.episode)
 
     def play_truth(self, actions: np.ndarray) -> list[Tick]:
         """Ticks of the simulator under actions `[k, A]`."""
@@ -142,11 +162,13 @@ class Session:
         return ticks
 
     def note(self, actions: np.ndarray, ticks: list[Tick]) -> None:
-        """Keep what a recorded session played."""
-        self.record = self.record and len(self.actions) + len(ticks) <= self.host.limits.history
+        """Keep what a recorded session played; a driver that did not give it begins anew."""
+        if not self._acted:
+            self._driver = None
+        self._acted = False
+        self.record = self.record and len(self.reel.actions) + len(ticks) <= self.host.limits.history
         if self.record:
-            self.frames.extend(tick.lane.pixels for tick in ticks)
-            self.actions.extend(np.array(action) for action in actions)
+            self.reel.add(actions, ticks)
 
     def show(self, count: int) -> None:
         """Go on by `count` ticks that were announced; nothing is imagined for it."""
@@ -160,7 +182,7 @@ class Session:
     def keep(self) -> int:
         """Keep a snapshot here; its number.  The oldest one goes where there are too many."""
         truth = None if self.truth is None else self.truth.snapshot()
-        self._kept[self._next] = Kept(self.lane, truth, len(self.actions))
+        self._kept[self._next] = Kept(self.lane, truth, len(self.reel.actions))
         self._next += 1
         if len(self._kept) > self.host.limits.snapshots:
             self._kept.popitem(last=False)
@@ -173,29 +195,29 @@ class Session:
         kept = self._kept[number]
         if self.truth is not None:
             self.truth.restore(kept.truth)
-        self.lane = kept.at
-        del self.frames[kept.steps + 1 :], self.actions[kept.steps :]
+        self.lane, self._driver = kept.at, None
+        self.reel.cut(kept.steps)
 
     def put(self, lane: Lane) -> None:
         """Go to a lane from elsewhere."""
         if self.truth is not None:
             raise RemoteError("a session in the truth returns to snapshots kept here")
-        self.lane = lane
-        self.frames, self.actions = ([lane.pixels], []) if self.record else ([], [])
+        self.lane, self._driver = lane, None
+        self.reel = Reel([lane.pixels], [lane.robot], [False]) if self.record else Reel()
 
     def branch(self) -> Session:
         """Another session that goes on from here."""
         if self.truth is not None:
             raise RemoteError("a session in the truth does not branch")
         other = Session(self.host, self.imagination, record=self.record)
-        other._lane, other.frames, other.actions = self.lane, list(self.frames), list(self.actions)
+        other._lane, other.reel, other.episode = self.lane, self.reel.copy(), self.episode
         return other
 
     def end(self) -> None:
         """Free what it holds."""
         self._lane = None
         self._kept.clear()
-        self.frames, self.actions = [], []
+        self.reel, self._driver = Reel(), None
         if self.truth is not None:
             self.truth.close()
 

@@ -18,7 +18,8 @@ function enable() {
   const on = places.length > 0;
   for (const id of ["play", "step", "reset", "branch"]) $(id).disabled = !on;
   $("undo").disabled = !on || past.length < 2;
-  $("save").disabled = !on || past.length + gone < 2;
+  $("save").disabled = $("record").disabled = !on || past.length + gone < 2;
+  $("driver").disabled = !on;
   $("start").disabled = false;
 }
 function lost(why) {
@@ -27,7 +28,7 @@ function lost(why) {
   enable();
   tell(why.message + "; press Start to connect again", true);
 }
-function takeOver() {}
+function takeOver() { $("driver").value = ""; }
 async function save() {
   await idle();
   say("writing the video ...");
@@ -36,6 +37,25 @@ async function save() {
   download(made.mp4, `${name}.mp4`, "video/mp4");
   download(made.npz, `${name}.npz`, "application/octet-stream");
   say(`saved ${name}.mp4 and .npz`);
+}
+async function record() {  // on the server, and as two links here
+  await idle();
+  say("recording ...");
+  const name = $("name").value, names = places.map(place => place.name);
+  const of = names.includes($("of").value) ? $("of").value : names[0];
+  const made = await ask("record", { sessions: places.map(place => place.session), names, of, name });
+  const link = (bytes, file, type, words) => {
+    const one = document.createElement("a");
+    one.href = URL.createObjectURL(new Blob([bytes], { type }));
+    one.download = file;
+    one.textContent = `${words} (${(bytes.length / 1024).toFixed(0)} KiB)`;
+    return one;
+  };
+  for (const old of $("recorded").children) URL.revokeObjectURL(old.href);
+  const episodes = made.episodes === 1 ? "1 episode" : `${made.episodes} episodes`;
+  $("recorded").replaceChildren(link(made.zip, `${name}.zip`, "application/zip", `Dataset, ${episodes}`),
+    link(made.mp4, `${name}-${made.episodes}.mp4`, "video/mp4", "Video of this drive"));
+  say(`recorded: ${name} has ${episodes}`);
 }
 function download(bytes, name, type) {
   const link = document.createElement("a");
@@ -74,6 +94,9 @@ function show() {
   } else $("steps").value = hello.default_steps;
   $("steps").max = hello.limits.denoise_steps;
   $("choice").value = hello.world;
+  $("driver").replaceChildren(new Option("you", ""), ...hello.drivers.map(name => new Option(name)));
+  $("of").replaceChildren(...Object.entries(TITLES).filter(([name]) => name !== "truth" || hello.truth).map(([name, title]) => new Option(title, name)));
+  $("kept").hidden = !hello.keeps;
   scheme();
   tell("connected");
 }
@@ -92,6 +115,8 @@ on("step", "click", () => tick());
 on("undo", "click", async () => { pause(); await undo(); });
 on("reset", "click", async () => { pause(); await idle(); await reset(); });
 on("save", "click", async () => { pause(); await save(); });
+on("keep", "submit", async () => { pause(); await record(); });
+on("driver", "change", async () => { if ($("driver").value && !playing) { playing = true; buttons(); await loop(); } });
 on("branch", "click", async () => { pause(); await branch(); });
 addEventListener("keydown", event => {
   if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey || !places.length) return;

@@ -101,7 +101,7 @@ async function tick(planned = null) {  // planned: the action, or null for the h
   if (busy || !places.length) return;
   work(true);
   try {
-    const action = planned || wanted(places[0].estimate);
+    const action = planned || await driven() || wanted(places[0].estimate);
     const actions = rows([action]);
     const told = await Promise.all(places.map(place => ask("step", { session: place.session, actions, snapshot: true })));
     places.forEach((place, n) => {
@@ -118,6 +118,13 @@ async function tick(planned = null) {  // planned: the action, or null for the h
   } finally { work(false); }
   draw();
   enable();
+}
+async function driven() {  // the action of the policy that drives; null where a person does
+  const driver = $("driver").value;
+  if (!driver) return null;
+  const action = Array.from((await ask("act", { session: places[0].session, driver })).action.data);
+  hand.target = action.map((v, i) => hello.driving.places[i] ? v : 0);
+  return action;
 }
 const leading = () => hello.state.quantities.find(q => q.goal) || hello.state.quantities[0];
 function compare() {
