@@ -45,7 +45,8 @@ def test_a_folder_cannot_name_code_to_run(tmp_path: Path, kind: str | None) -> N
 
 def test_shipped_worlds_say_their_labels() -> None:
     assert {name: World.load(name).spec.labels for name in shipped_worlds()} == {
-        "pendulum-64": "privileged: rod angle and tip position", "pusht-96": "privileged: agent and block pose"}
+        "cube-96": "robot state", "pendulum-64": "privileged: rod angle and tip position",
+        "pusht-96": "privileged: agent and block pose"}
     model = World.load("pusht-96").state_model
     assert model is not None
     assert model.labels == "privileged: agent and block pose"
