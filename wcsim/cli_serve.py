@@ -14,8 +14,8 @@ from wcsim.terminal import console, one_line_errors
 
 
 def serve(
-    worlds: Annotated[list[str], typer.Argument(help="Shipped worlds' names, or folders; the first is that of clients "
-                                                "who name none.")],
+    worlds: Annotated[list[str] | None, typer.Argument(help="Shipped worlds' names, or folders; the first is that of "
+                                                       "clients who name none.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs a token."
                                       )] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
@@ -32,11 +32,13 @@ def serve(
     allow_host: Annotated[list[str] | None, typer.Option(help="A host name that clients may use; repeatable.")] = None,
     drivers: Annotated[str | None, typer.Option(help="A configuration whose policies may take over.")] = None,
     recordings: Annotated[Path | None, typer.Option(help="Folder that keeps what people record on the page.")] = None,
+    watch: Annotated[Path | None, typer.Option(help="Folder of runs and trainings to show as they grow.")] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="Compile the world with torch.compile.")] = False,
 ) -> None:
-    """Serve worlds to remote environments, and a page to drive it by hand."""
+    """Serve worlds to remote environments, and a page to drive them by hand."""
     with one_line_errors([task.partition(":")[0]] if task and ":" in task else None):
         _check_extra()
+        from wcsim.errors import ConfigError
         from wcsim.serve.access import access_of
         from wcsim.serve.app import Service, make_server
         from wcsim.serve.drivers import drivers_in
@@ -44,16 +46,18 @@ def serve(
         from wcsim.serve.run import listen, run
         from wcsim.serve.sessions import Host
 
+        if not worlds and watch is None:
+            raise ConfigError("name a world to serve, or a folder of runs by --watch")
         access = access_of(host, token, allow_host or [])
         limits = Limits(lanes=lanes, sessions=sessions, sessions_each=min(sessions, 32), idle_s=idle_s)
         with listen(host, port) as opened:
             spread = _spread(device, cores, lanes)
             policies = None if drivers is None else drivers_in(drivers)
             hosts = [Host(world, limits, task=task, device=spread, compiled=compiled, drivers=policies)
-                     for world in worlds]
-            service = Service(hosts, access, recordings=recordings)
+                     for world in worlds or []]
+            service = Service(hosts, access, limits=limits, recordings=recordings, watch=watch)
             opened.listen(128)  # who connects from here on waits, and is not refused
-            _say_where(", ".join(service.hosts), host, opened.getsockname()[1], secret=token is not None)
+            _say_where(list(service.hosts), watch, host, opened.getsockname()[1], secret=token is not None)
             run(make_server(service, host=host, port=opened.getsockname()[1]), opened)
 
 
@@ -86,9 +90,12 @@ def _check_extra() -> None:
         raise ConfigError(f"wcsim serve needs {', '.join(missing)}: pip install 'wcsim[serve]'")
 
 
-def _say_where(worlds: str, host: str, port: int, *, secret: bool) -> None:
+def _say_where(worlds: list[str], watch: Path | None, host: str, port: int, *, secret: bool) -> None:
     """Say which addresses to use."""
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     once = " (with ?token=... once)" if secret else ""
-    console.print(f"{worlds} is served. Open http://{place}/{once}", soft_wrap=True)
-    console.print(f'In a program: gym.make("wcsim/Remote-v0", address="ws://{place}")', soft_wrap=True)
+    if worlds:
+        console.print(f"{', '.join(worlds)} is served. Open http://{place}/{once}", soft_wrap=True)
+        console.print(f'In a program: gym.make("wcsim/Remote-v0", address="ws://{place}")', soft_wrap=True)
+    if watch is not None:
+        console.print(f"Runs in {watch} are shown at http://{place}/watch{once}", soft_wrap=True)

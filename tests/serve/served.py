@@ -24,10 +24,11 @@ FIDELITY = {"steps": 2, "cache": "none"}
 
 @contextmanager
 def served(world: str, *, port: int = 0, token: str | None = None, task: str | None = None, task_options: Any = None,
-           device: str = "cpu", recordings: Path | None = None, **limits: Any) -> Iterator[tuple[str, Service]]:
+           device: str = "cpu", recordings: Path | None = None,
+           watch: Path | None = None, **limits: Any) -> Iterator[tuple[str, Service]]:
     """Its address, and the service behind it.  world: one, or several with spaces between them."""
     hosts = [Host(one, Limits(**limits), task=task, task_options=task_options, device=device) for one in world.split()]
-    service = Service(hosts, access_of("127.0.0.1", token, []), recordings=recordings)
+    service = Service(hosts, access_of("127.0.0.1", token, []), recordings=recordings, watch=watch)
     server = make_server(service, host="127.0.0.1", port=port)
     thread = Thread(target=server.run, daemon=True)
     thread.start()

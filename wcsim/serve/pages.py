@@ -12,6 +12,7 @@ from importlib.resources import files
 
 PARTS = {
     "drive": ("wire.js", "charts.js", "hand.js", "places.js", "futures.js", "drive.js"),
+    "watch": ("charts.js", "watch.js"),
 }
 """Page to its scripts, in order; they are one script in the end."""
 
@@ -37,4 +38,4 @@ def content_policy(page: str) -> str:
         return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
 
     return (f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; "
-            "img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+            "img-src data: blob:; media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")

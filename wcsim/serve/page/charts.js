@@ -3,8 +3,8 @@ const tint = name => getComputedStyle(document.documentElement).getPropertyValue
 const short = value => value >= 100 || value === 0 ? value.toFixed(0) : value.toPrecision(3);
 const SHOWN = 200;
 
-// lines: name to values, the name a colour of the page.  limit: a dashed line, or null.  top: most of the scale, or null.
-function chart(canvas, lines, { limit = null, top = null, unit = "" } = {}) {
+// lines: name to values, the name a colour of the page.  limit: a dashed line, or null.  low, top: the scale's ends, top null for the data's.
+function chart(canvas, lines, { limit = null, low: least = 0, top = null, unit = "" } = {}) {
   const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
   canvas.width = width * ratio; canvas.height = height * ratio;
   const c = canvas.getContext("2d");
@@ -14,12 +14,13 @@ function chart(canvas, lines, { limit = null, top = null, unit = "" } = {}) {
   const highest = Math.max(limit || 0, 1e-9, ...shown.flatMap(([, values]) => values.filter(Number.isFinite)));
   const most = top || highest, count = Math.max(2, ...shown.map(([, values]) => values.length));
   const left = 44, low = height - 8, right = width - 8;
-  const y = value => low - (low - 12) * value / most, x = n => left + (right - left) * n / (count - 1);
+  const y = value => low - (low - 12) * (value - least) / (most - least || 1), x = n => left + (right - left) * n / (count - 1);
   c.fillStyle = tint("soft");
   c.strokeStyle = tint("line");
   for (const part of [0, .5, 1]) {
-    c.beginPath(); c.moveTo(left, y(part * most)); c.lineTo(right, y(part * most)); c.stroke();
-    c.fillText(short(part * most) + unit, 2, y(part * most) + 4);
+    const value = least + part * (most - least);
+    c.beginPath(); c.moveTo(left, y(value)); c.lineTo(right, y(value)); c.stroke();
+    c.fillText(short(value) + unit, 2, y(value) + 4);
   }
   if (limit) {
     c.setLineDash([5, 4]); c.strokeStyle = tint("bad"); c.beginPath();
