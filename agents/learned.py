@@ -1,9 +1,9 @@
-"""Policies that learnt PushT from demonstrations: a small network from where agent and block are to a chunk of actions.
+"""Policies learnt from demonstrations: a small network from where robot and scene are to a chunk of actions.
 
 Two kinds share it: `regression` says the mean of what the demonstrator did (behaviour cloning), `flow` draws from all
 that it did, by way of a straight path from noise (rectified flow, arXiv 2209.03003), whose end the network predicts.
-Easy to get wrong: a chunk is of offsets from where the agent is when it is made.  Shapes: B batch, k ticks of history,
-H ticks of a chunk, A action, D numbers of a chunk (H A), F features.
+Easy to get wrong: where actions are places, a chunk is of offsets from where the robot is when it is made.  Shapes: B
+batch, k ticks of history, H ticks of a chunk, A action, D numbers of a chunk (H A), F features, R robot, S scene.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wcsim.agents.policies import Observations, active_of, masked, stack
+from wcsim.agents.sights import sight_of
 from wcsim.errors import CheckpointError, ConfigError
 from wcsim.estimate import Episode
 
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 FORMAT = "wcsim-policy-1"
 """What a policy's file says it is."""
 
-PER_TICK = 8
-"""Features of one tick: the agent, the block, its heading's cosine and sine, the agent as seen from the block."""
-
 TIME_OCTAVES = 4
 """The flow's time is shown as sines and cosines of pi 2^o t for o below this."""
 
@@ -45,7 +43,8 @@ class PolicySettings:
     """What a policy's file holds beside its weights.
 
     kind: `regression` or `flow`.  history: ticks that it looks back on.  horizon: ticks of a chunk.  width, depth: of
-    the network.  low, high: of the actions, by which lengths are scaled.  draws: Euler steps of a flow.
+    the network.  low, high: of the actions, by which lengths are scaled.  draws: Euler steps of a flow.  task: that it
+    was learnt on, which says how states are read (`wcsim.agents.sights`).
     """
 
     kind: Literal["regression", "flow"]
@@ -56,6 +55,7 @@ class PolicySettings:
     low: tuple[float, ...]
     high: tuple[float, ...]
     draws: int = 8
+    task: str = "pusht"
 
 
 class Residual(nn.Module):
@@ -83,7 +83,7 @@ class ChunkNetwork(nn.Module):
         self.settings = settings
         numbers = settings.horizon * len(settings.low)
         more = numbers + 2 * TIME_OCTAVES if settings.kind == "flow" else 0
-        self.enter = nn.Linear(PER_TICK * settings.history + more, settings.width)
+        self.enter = nn.Linear(sight_of(settings.task).numbers * settings.history + more, settings.width)
         self.blocks = nn.Sequential(*(Residual(settings.width) for _ in range(settings.depth)))
         self.leave = nn.Sequential(nn.LayerNorm(settings.width), nn.Linear(settings.width, numbers))
         self.register_buffer("centre", torch.zeros(numbers))
@@ -119,37 +119,24 @@ class ChunkNetwork(nn.Module):
         return offsets
 
 
-def pose_features(agent: np.ndarray, block: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Features `[..., 8]` float32 of agents `[..., 2]` and block poses `[..., 3]`, lengths in halves of the range."""
-    middle, half = (low + high) / 2, (high - low) / 2
-    c, s = np.cos(block[..., 2]), np.sin(block[..., 2])
-    away = (agent - block[..., :2]) / half
-    seen = np.stack([c * away[..., 0] + s * away[..., 1], c * away[..., 1] - s * away[..., 0]], axis=-1)
-    heading = np.stack([c, s], axis=-1)
-    parts = ((agent - middle) / half, (block[..., :2] - middle) / half, heading, seen)
-    return np.concatenate(parts, axis=-1).astype(np.float32)
-
-
 @dataclass(slots=True)
 class Memory:
-    """What a policy keeps of one lane.  block: `[3]` where it was last seen.  past: features of the last ticks.  queue:
-    actions `[A]` of the chunk that are still to be played.  agent: `[2]` now."""
+    """What a policy keeps of one lane.  scene: `[S]` where it was last seen.  past: features of the last ticks.  queue:
+    actions `[A]` of the chunk that are still to be played.  origin: `[A]` or 0, what chunks are offsets from now."""
 
     rng: np.random.Generator
-    block: np.ndarray
+    scene: np.ndarray
     past: list[np.ndarray] = field(default_factory=list)
     queue: list[np.ndarray] = field(default_factory=list)
-    agent: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    origin: np.ndarray | float = 0.0
 
 
 class LearnedPolicy:
-    """Plays chunks of `network` in N lanes, from `agent_pos` `[N, 2]` and `environment_state` `[N, 3]`, the block's x,
-    y and angle.
+    """Plays chunks of `network` in N lanes, from `agent_pos` `[N, R]` and `environment_state` `[N, S]`.
 
     Lanes whose chunks have been played share one forward pass; it says in each what it says of that lane alone, to
     1e-6 of the action range.  execute: ticks of a chunk to play before the next is made.  seed: numbers a flow's draws,
-    with the episode.  A block that is not seen (NaN) is taken to be where it was last; one that never was, in the
-    middle of the table.
+    with the episode.  What of the scene is not seen (NaN) is taken to be where it was last, or in the middle.
     """
 
     def __init__(
@@ -162,19 +149,19 @@ class LearnedPolicy:
         if not 1 <= execute <= settings.horizon:
             raise ConfigError(f"execute must be 1 to {settings.horizon} actions of a chunk, got {execute}")
         self._network, self._execute, self._seed = network.eval(), execute, seed
+        self._sight = sight_of(settings.task)
         self._low, self._high = np.asarray(action.low), np.asarray(action.high)
         self._lanes: list[Memory | None] = [None] * num_lanes
         self.reports: Sequence[ActReport | None] = [None] * num_lanes
 
     def reset(self, mask: np.ndarray, episodes: Sequence[Episode]) -> None:
         """See `Policy`; a flow's draws follow from the episode's number."""
-        middle = (self._low + self._high) / 2
         for lane in masked(mask, episodes, len(self._lanes)):
             self._lanes[lane] = Memory(np.random.default_rng([self._seed, episodes[lane].number]),
-                                       np.array([*middle, 0.0]))
+                                       np.array(self._sight.unseen))
 
     def act(self, observations: Observations, steps_left: int | None = None) -> np.ndarray:
-        """See `Policy`; offsets from where the agent was when its chunk was made, not clipped."""
+        """See `Policy`; not clipped."""
         memories = {int(lane): self._look(observations, int(lane))
                     for lane in np.flatnonzero(active_of(observations, len(self._lanes)))}
         empty = [memory for memory in memories.values() if not memory.queue]
@@ -183,7 +170,7 @@ class LearnedPolicy:
             features = torch.from_numpy(np.stack([np.concatenate(memory.past) for memory in empty]))
             offsets = self._network.draw(features, torch.from_numpy(noise.astype(np.float32))).double().numpy()
             for memory, chunk in zip(empty, offsets, strict=True):
-                memory.queue = list(memory.agent + chunk[: self._execute])
+                memory.queue = list(memory.origin + chunk[: self._execute])
         return stack({lane: memory.queue.pop(0) for lane, memory in memories.items()}, len(self._lanes))
 
     def _look(self, observations: Observations, lane: int) -> Memory:
@@ -191,13 +178,16 @@ class LearnedPolicy:
         memory = self._lanes[lane]
         if memory is None:
             raise ConfigError(f"no episode has begun in lane {lane}; call reset() before act()")
-        memory.agent = np.asarray(observations["agent_pos"][lane], np.float64)
-        block = np.asarray(observations["environment_state"][lane], np.float64)
-        if memory.agent.shape != (2,) or block.shape != (3,):
-            raise ConfigError(f"the policy learnt PushT and reads an agent [2] and a block [3]; here they are "
-                              f"{list(memory.agent.shape)} and {list(block.shape)}")
-        memory.block = block if np.isfinite(block).all() else memory.block
-        now, history = pose_features(memory.agent, memory.block, self._low, self._high), self._network.settings.history
+        robot = np.asarray(observations["agent_pos"][lane], np.float64)
+        scene = np.asarray(observations["environment_state"][lane], np.float64)
+        sight, wanted = self._sight, [(self._sight.robot,), (len(self._sight.unseen),)]
+        if [robot.shape, scene.shape] != wanted:
+            raise ConfigError(f"the policy learnt task {self._network.settings.task!r} and reads a robot's state "
+                              f"{list(wanted[0])} and a scene's {list(wanted[1])}; here they are {list(robot.shape)} "
+                              f"and {list(scene.shape)}")
+        memory.scene = scene if np.isfinite(scene).all() else memory.scene
+        memory.origin = robot[: len(self._low)] if sight.anchored else 0.0
+        now, history = sight.read(robot, memory.scene, self._low, self._high), self._network.settings.history
         memory.past = [*(memory.past or [now] * history), now][-history:]
         return memory
 

@@ -1,10 +1,10 @@
-"""Collect the scripted expert's episodes in PushT's ground truth for training a policy.
+"""Collect the scripted expert's episodes in a task's ground truth for training a policy.
 
     python scripts/collect_demonstrations.py configs/train_policy_bc.yaml
 
-Writes `FOLDER/SPLIT/shard_0000.npz`: poses `[E, T+1, 5]` of agent (x, y) and block (x, y, angle) from the simulator's
-state, and wishes `[E, T, 2]`, what the expert would do at each tick.  What is done is the wish plus a hand's noise.  A
-finished shard is never written again, so an interrupted collection resumes.
+Writes `FOLDER/SPLIT/shard_0000.npz`: poses `[E, T+1, R+S]`, the robot's state and the scene's from the simulator, and
+wishes `[E, T, A]`, what the expert would do at each tick.  What is done is the wish plus a hand's noise.  A finished
+shard is never written again, so an interrupted collection resumes.
 """
 
 from __future__ import annotations
@@ -18,35 +18,44 @@ import numpy as np
 from tqdm import tqdm
 
 from policy_recipe import Demonstrations, PolicyRecipe
-from wcsim.agents.pusht_expert import PushExpert
-from wcsim.envs.tasks import Task, make_task
+from wcsim.envs.tasks import Task, TruthFrame, make_task
+from wcsim.estimate import Episode
+from wcsim.experiments.planning import expert_of
+from wcsim.spec import flatten
 
 RESERVED_SEED = 900_000
 """Simulator seeds from here on are never used."""
 
 
 def demonstrate(task: Task, seed: int, spec: Demonstrations) -> tuple[np.ndarray, np.ndarray]:
-    """One episode from the start of `seed`: poses `[T+1, 5]` and wishes `[T, 2]`."""
-    truth, hand = task.make_truth(), noise_of(seed, spec)
+    """One episode from the start of `seed`: poses `[T+1, R+S]` and wishes `[T, A]`."""
+    truth, hand = task.make_truth(), noise_of(seed, spec, task.action.dim)
     try:
-        state = truth.restore(task.start(seed).truth).state
-        expert, poses, wishes = PushExpert(task), [state[:5]], []
+        look, expert = truth.restore(task.start(seed).truth), expert_of(task)
+        expert.reset(Episode(seed, seed))
+        poses, wishes = [pose_of(task, look)], []
         for _ in range(spec.steps):
-            agent, block = poses[-1][:2], poses[-1][2:]
-            wishes.append(expert.act({"agent_pos": agent, "environment_state": block}))
+            robot, scene = poses[-1]
+            wishes.append(expert.act({"agent_pos": robot, "environment_state": scene}))
             done = np.clip(wishes[-1] + next(hand), task.action.low, task.action.high)
-            poses.append(truth.step(done).state[:5])
-        return np.array(poses), np.array(wishes)
+            poses.append(pose_of(task, truth.step(done)))
+        return np.array([np.concatenate(pose) for pose in poses]), np.array(wishes)
     finally:
         truth.close()
 
 
-def noise_of(seed: int, spec: Demonstrations) -> Iterator[np.ndarray]:
-    """An episode's hand noise `[2]`, tick by tick."""
+def pose_of(task: Task, look: TruthFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The robot's state `[R]` and the scene's `[S]`."""
+    values = look.estimate.values
+    return flatten(task.state.robot, values)[0], flatten(task.state.scene, values)[0]
+
+
+def noise_of(seed: int, spec: Demonstrations, size: int) -> Iterator[np.ndarray]:
+    """An episode's hand noise `[size]`, tick by tick."""
     rng = np.random.default_rng([seed, 2])
-    std, noise = rng.choice(spec.noise_px), np.zeros(2)
+    std, noise = rng.choice(spec.noise), np.zeros(size)
     while True:
-        noise = spec.memory * noise + np.sqrt(1.0 - spec.memory**2) * rng.normal(0.0, std, 2)
+        noise = spec.memory * noise + np.sqrt(1.0 - spec.memory**2) * rng.normal(0.0, std, size)
         yield noise
 
 

@@ -27,9 +27,9 @@ class Demonstrations(StrictConfig):
     """`train` and `validation`; their seeds must not meet."""
     steps: int = Field(60, gt=0)
     """Control ticks per episode."""
-    noise_px: tuple[float, ...] = (0.0, 10.0, 25.0)
-    """Of the hand that carries out what the expert wishes, one drawn per episode: what a learner's own errors lead to
-    is then in the data, with the wish that leads back."""
+    noise: tuple[float, ...] = Field(min_length=1)
+    """In units of the action, of the hand that carries out what the expert wishes; one is drawn per episode: what a
+    learner's own errors lead to is then in the data, with the wish that leads back."""
     memory: float = Field(0.7, ge=0, lt=1)
     """Share of the noise that stays from tick to tick."""
     shard_episodes: int = Field(32, gt=0)
@@ -46,8 +46,8 @@ class Learning(StrictConfig):
     depth: int = Field(2, ge=1)
     draws: int = Field(8, ge=1)
     schedule: Schedule
-    pose_noise_px: float = Field(1.0, ge=0)
-    """Of the poses that it learns from: about what the estimator is off."""
+    pose_noise: float = Field(1.0, ge=0)
+    """Of the places that it learns from, in their unit: about what the estimator is off."""
 
 
 class Trial(StrictConfig):

@@ -21,7 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from policy_recipe import Learning, PolicyRecipe
-from wcsim.agents.learned import ChunkNetwork, LearnedPolicy, PolicySettings, pose_features, save_policy
+from wcsim.agents.learned import ChunkNetwork, LearnedPolicy, PolicySettings, save_policy
+from wcsim.agents.sights import Sight, sight_of
 from wcsim.envs.tasks import Task, episode_of, make_task
 from wcsim.rollout.engine import rollout
 from wcsim.rollout.places import TruthPlace
@@ -30,7 +31,7 @@ from wcsim.rollout.sinks import Recorder, listen
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """poses: `[E, T+1, 5]`.  wishes: `[E, T, A]`."""
+    """poses: `[E, T+1, R+S]`.  wishes: `[E, T, A]`."""
 
     poses: np.ndarray
     wishes: np.ndarray
@@ -46,32 +47,36 @@ class Shown:
         shards = [np.load(path) for path in paths]
         return cls(*(np.concatenate([shard[key] for shard in shards]) for key in ("poses", "wishes")))
 
-    def windows(self, learning: Learning) -> tuple[np.ndarray, np.ndarray]:
-        """Every tick with a whole chunk after it: poses `[n, k, 5]` and chunks of offsets `[n, H A]`.  Before an
+    def windows(self, learning: Learning, sight: Sight) -> tuple[np.ndarray, np.ndarray]:
+        """Every tick with a whole chunk after it: poses `[n, k, R+S]` and chunks `[n, H A]`.  Before an
         episode's beginning its first pose is repeated, as the policy does."""
         ticks = np.arange(self.wishes.shape[1] - learning.horizon + 1)
         past = np.maximum(ticks[:, None] + np.arange(1 - learning.history, 1), 0)
         ahead = ticks[:, None] + np.arange(learning.horizon)
-        offsets = self.wishes[:, ahead] - self.poses[:, ticks, None, :2]
+        offsets = self.wishes[:, ahead]
+        if sight.anchored:
+            offsets = offsets - self.poses[:, ticks, None, : offsets.shape[-1]]
         poses = self.poses[:, past]
         return poses.reshape(-1, *poses.shape[2:]), offsets.reshape(len(poses) * len(ticks), -1)
 
 
-def features_of(poses: np.ndarray, task: Task) -> Tensor:
-    """`[B, F]` of pose histories `[B, k, 5]`."""
+def features_of(poses: np.ndarray, task: Task, sight: Sight) -> Tensor:
+    """`[B, F]` of pose histories `[B, k, R+S]`."""
     low, high = np.asarray(task.action.low), np.asarray(task.action.high)
-    return torch.from_numpy(pose_features(poses[..., :2], poses[..., 2:], low, high)).flatten(1)
+    robot, scene = poses[..., : sight.robot], poses[..., sight.robot :]
+    return torch.from_numpy(sight.read(robot, scene, low, high)).flatten(1)
 
 
 def loss_of(
-    network: ChunkNetwork, poses: np.ndarray, chunks: Tensor, task: Task, rng: np.random.Generator, noise_px: float
+    network: ChunkNetwork, poses: np.ndarray, chunks: Tensor, task: Task, rng: np.random.Generator, pose_noise: float
 ) -> Tensor:
-    """The loss of a batch whose places are `noise_px` off, and whose angles are by as much at 60 px."""
-    off = rng.normal(0.0, noise_px, poses.shape) * (1.0, 1.0, 1.0, 1.0, 1.0 / 60.0)
+    """The loss of a batch whose places are `pose_noise` off, and all else by what goes with that."""
+    sight = sight_of(network.settings.task)
+    off = rng.normal(0.0, pose_noise, poses.shape) * sight.shaken
     noise = torch.from_numpy(rng.standard_normal(chunks.shape).astype(np.float32))
     time_ = torch.from_numpy(rng.uniform(size=len(chunks)).astype(np.float32))
     scaled = (chunks - network.centre) / network.spread
-    return network.loss(features_of(poses + off, task), scaled, noise, time_)
+    return network.loss(features_of(poses + off, task, sight), scaled, noise, time_)
 
 
 def new_network(recipe: PolicyRecipe, task: Task, chunks: Tensor) -> ChunkNetwork:
@@ -80,16 +85,17 @@ def new_network(recipe: PolicyRecipe, task: Task, chunks: Tensor) -> ChunkNetwor
     torch.manual_seed(learning.schedule.seed)
     network = ChunkNetwork(PolicySettings(
         learning.kind, learning.history, learning.horizon, learning.width, learning.depth, task.action.low,
-        task.action.high, learning.draws))
+        task.action.high, learning.draws, recipe.task))
     network.centre.copy_(chunks.mean(0))
-    network.spread.copy_(chunks.std(0).clamp(min=1.0))
+    least = (torch.tensor(task.action.high) - torch.tensor(task.action.low)) / 512
+    network.spread.copy_(torch.maximum(chunks.std(0), least.repeat(learning.horizon)))
     return network
 
 
 def train(recipe: PolicyRecipe, task: Task) -> tuple[ChunkNetwork, float]:
     """The trained network and its validation loss; goes on from `OUTPUT/NAME.pt`."""
     learning, schedule = recipe.learning, recipe.learning.schedule
-    (poses, offsets), (seen, held_out) = (Shown.load(recipe, split).windows(learning)
+    (poses, offsets), (seen, held_out) = (Shown.load(recipe, split).windows(learning, sight_of(recipe.task))
                                           for split in ("train", "validation"))
     chunks, held_out_chunks = (torch.from_numpy(part.astype(np.float32)) for part in (offsets, held_out))
     network = new_network(recipe, task, chunks)
@@ -112,7 +118,7 @@ def train(recipe: PolicyRecipe, task: Task) -> tuple[ChunkNetwork, float]:
         chosen = rng.integers(0, len(poses), schedule.batch)
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step, step / schedule.steps)
-        loss = loss_of(network, poses[chosen], chunks[chosen], task, rng, learning.pose_noise_px)
+        loss = loss_of(network, poses[chosen], chunks[chosen], task, rng, learning.pose_noise)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -17,10 +17,11 @@ from wcsim.agents.learned import (
     LearnedPolicy,
     PolicySettings,
     load_policy,
-    pose_features,
     save_policy,
     shipped_policies,
 )
+from wcsim.agents.sights import SIGHTS, pose_features, sight_of
+from wcsim.envs.tasks import make_task
 from wcsim.errors import CheckpointError, ConfigError
 from wcsim.estimate import Episode
 from wcsim.types import ActionSpec
@@ -122,8 +123,39 @@ def test_another_robot_than_the_learnt_one_and_a_lane_without_episode_are_refuse
     with pytest.raises(ConfigError, match="no episode has begun in lane 0"):
         policy.act(seen())
     begin(policy, 0)
-    with pytest.raises(ConfigError, match=r"reads an agent \[2\] and a block \[3\]; here they are \[4\]"):
+    with pytest.raises(ConfigError, match=r"a robot's state \[2\] and a scene's \[3\]; here they are \[4\]"):
         policy.act({"agent_pos": np.zeros((1, 4)), "environment_state": np.zeros((1, 3))})
+
+
+@pytest.mark.parametrize("task", SIGHTS)
+def test_what_a_policy_sees_of_a_task_fits_the_task(task: str) -> None:
+    rng, spec, sight = np.random.default_rng(0), make_task(task).state, sight_of(task)
+    action = make_task(task).action
+    assert sight.robot == sum(quantity.size for quantity in spec.robot)
+    assert len(sight.unseen) == sum(quantity.size for quantity in spec.scene)
+    assert len(sight.shaken) == sight.robot + len(sight.unseen)
+    low, high = np.asarray(action.low), np.asarray(action.high)
+    features = sight.read(rng.normal(0, 20, (4, 3, sight.robot)), rng.normal(0, 20, (4, 3, len(sight.unseen))), low, high)
+    assert (features.shape, features.dtype) == ((4, 3, sight.numbers), np.float32)
+    made = ChunkNetwork(PolicySettings("regression", 2, 4, 16, 1, action.low, action.high, task=task)).eval()
+    policy = LearnedPolicy(made, action, 1, execute=2)
+    begin(policy, 0)
+    blind = {"agent_pos": np.ones((1, sight.robot)), "environment_state": np.full((1, len(sight.unseen)), np.nan)}
+    unseen = policy.act(blind)
+    begin(policy, 0)
+    assert np.array_equal(policy.act(blind | {"environment_state": np.array([sight.unseen])}), unseen)
+    with pytest.raises(CheckpointError, match="was learnt on task 'chess'; known: pusht, cube"):
+        ChunkNetwork(replace(SETTINGS, task="chess"))
+
+
+def test_a_cube_looks_alike_four_times_a_turn_and_from_the_hand() -> None:
+    rng = np.random.default_rng(1)
+    robot, cube = rng.normal(0, 10, (5, 5)), rng.normal(0, 10, (5, 4))
+    read, none = SIGHTS["cube"].read, np.zeros(0)
+    seen = read(robot, cube, none, none)
+    turned = read(robot, cube + np.array([0, 0, 0, np.pi / 2]), none, none)
+    assert seen == pytest.approx(turned, abs=1e-5)
+    assert seen[:, 9:12] * 10 == pytest.approx(cube[:, :3] - robot[:, :3], abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,4 +212,10 @@ def test_a_policy_of_another_robot_or_rhythm_is_refused() -> None:
 @pytest.mark.parametrize("path", shipped_policies().values(), ids=lambda path: path.stem)
 def test_shipped_policies_load_and_act(path: Path) -> None:
     assert path.stat().st_size < 2 * 2**20
-    assert acted(LearnedPolicy(load_policy(path), ACTION, 1), 2).shape == (2, 2)
+    made = load_policy(path)
+    sight, action = sight_of(made.settings.task), make_task(made.settings.task).action
+    policy = LearnedPolicy(made, action, 1)
+    begin(policy, 0)
+    told = policy.act({"agent_pos": np.zeros((1, sight.robot)), "environment_state": np.array([sight.unseen])})
+    assert told.shape == (1, action.dim)
+    assert np.isfinite(told).all()

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def tiny(kind: str, steps: int, **splits: Any) -> dict[str, Any]:
     return {
         "name": "tiny", "task": "pusht", "task_options": {"start": "near"}, "output": "out",
-        "demonstrations": {"folder": "shown", "steps": 12, "shard_episodes": 2, "workers": 1,
+        "demonstrations": {"folder": "shown", "steps": 12, "noise": [0, 10], "shard_episodes": 2, "workers": 1,
                            "splits": {"train": {"first_seed": 0, "episodes": 3},
                                       "validation": {"first_seed": 500_000, "episodes": 1}} | splits},
         "learning": {"kind": kind, "width": 16, "depth": 1, "horizon": 4,
