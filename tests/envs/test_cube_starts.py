@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 import threading
 from pathlib import Path
@@ -108,6 +109,15 @@ def test_a_world_is_played_without_mujoco(no_mujoco: None, tmp_path: Path) -> No
     np.testing.assert_array_equal(seen["pixels"], both["pixels"][0])
     env.close()
     lanes.close()
+
+
+def test_the_arm_is_imported_without_mujoco() -> None:
+    """So that `MUJOCO_GL` is chosen first, and worlds need none of it."""
+    for path in STARTS.parent.glob("cube*.py"):
+        top = ast.parse(path.read_text("utf-8")).body
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
+        assert not {name.partition(".")[0] for name in names} & {"mujoco", "ogbench", "OpenGL"}, path.name
 
 
 def test_what_needs_mujoco_says_so(no_mujoco: None) -> None:
