@@ -53,7 +53,7 @@ def test_recorded_actions_inside_a_world_of_clips(tmp_path, recordings):
 
 def test_a_planner_pushes_the_block_inside_a_world_of_clips(tmp_path):
     target = PushT.action
-    plain = ActionSpec(target.low, target.high, target.names, target.units, absolute=target.names)
+    plain = ActionSpec(target.low, target.high, target.names, target.units)
     world = save(tiny_clip_world(action=plain, task="pusht", fps=10.0, **AS_PUSHT), tmp_path / "world")
     policy = {"kind": "mpc", "horizon": 2, "rounds": 1, "candidates": 3, "elites": 1, "replan_every": 1,
               "fidelity": {"steps": 2, "solver": "unipc"}}
