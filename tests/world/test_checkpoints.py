@@ -46,6 +46,15 @@ def test_round_trip_keeps_float16_weights(folder):
         assert torch.equal(ours, theirs.half().float())
 
 
+def test_what_a_killed_save_left_is_no_part_of_the_world(tmp_path):
+    parts = tiny_parts()
+    save_world(tmp_path / "whole", *parts)
+    save_world(tmp_path / "again", *parts)
+    (tmp_path / "again/transformer/.tmpAbCdEf").touch()
+    save_world(tmp_path / "again", *parts)
+    assert (tmp_path / "again/world.json").read_bytes() == (tmp_path / "whole/world.json").read_bytes()
+
+
 def test_the_codec_looks_as_often_as_the_spec_says(folder):
     assert load_parts(folder)[2].refine_steps == 0
     edit(folder, lambda d: d["spec"].update(refine_steps=2))

@@ -97,6 +97,8 @@ def save_world(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "world.json").unlink(missing_ok=True)
+    for left in folder.glob("*/.tmp*"):  # of a save that was killed: it would be hashed as a part of the world
+        left.unlink()
     parts: dict[str, Any] = {"transformer": transformer, "vae": codec.vae}
     for part, module in parts.items():
         if dtype is not None:
