@@ -184,7 +184,7 @@ def test_a_world_of_a_robot_reads_sums() -> None:
     assert world.transformer.config.action_features == 4 * SLOTS
     state = world.init(np.zeros((1, 1, 32, 32, 3), np.uint8), np.zeros((1, 0, 22), np.float32), [0])
     actions = np.random.default_rng(0).uniform(-1, 1, (1, 12, 22)).astype(np.float32)
-    read, _ = world._rollout.reads(torch.from_numpy(features(spec, actions)), 12, 1)  # type: ignore[attr-defined]
+    read, _ = world._rollout.reads(torch.from_numpy(features(spec, actions)), 12, 1)  # type: ignore[attr-defined]  # of clips
     own = read[0, 1:].view(3, 4, SLOTS)[..., 147:169]
     np.testing.assert_allclose(own.flatten(0, 1), actions.reshape(3, 4, 22).cumsum(1).reshape(12, 22), atol=1e-6)
     _, shown, _ = world.advance(state, actions, Fidelity(2, NoCache(), "unipc"))

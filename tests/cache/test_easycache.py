@@ -14,7 +14,7 @@ def test_hits_by_hand():
     o = scalars([10.0, 14.0, 99.0, 99.0, 18.0, 99.0, 9.0])
     cache = parse_cache({"kind": "easycache", "threshold": 0.4, "min_warmup": 2}).build()
     got, decisions, _ = play(cache, z, z, o)
-    # Foretold: 4 * .5 / 14, twice that, and with 4 * 1 / 14 on top .57: miss.  Then 0, and the last is forced.
+    # Predicted: 4 * .5 / 14, twice that, and with 4 * 1 / 14 on top .57: miss.  Then 0, and the last is forced.
     drifts = torch.cat([decision.drift for decision in decisions[2:6]])
     torch.testing.assert_close(drifts, torch.tensor([2 / 14, 4 / 14, 8 / 14, 0.0]))
     assert hits(decisions).flatten().int().tolist() == [0, 0, 1, 1, 0, 1, 0]

@@ -1,4 +1,4 @@
-"""The memory of a fine-tuning, foretold: what is counted is what is kept, and what does not fit is refused."""
+"""The memory of a fine-tuning, estimated: what is counted is what is kept, and what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tiny_recipe import Silent
 from wcsim.backbones.cosmos2.releases import PREDICT_2B, RELEASES
 from wcsim.config import override, validate
 from wcsim.errors import ConfigError
-from wcsim.train.finetune import Tuning, foretold, learner_of
+from wcsim.train.finetune import Tuning, estimate_memory, learner_of
 from wcsim.train.finetune_recipe import FineTune
 from wcsim.train.machine import Machine
 from wcsim.train.room import Room, fitting, free_memory, kept_bytes
@@ -39,7 +39,7 @@ def tuning(base: Path, *changes: str) -> Tuning:
 def test_what_is_counted_is_what_is_kept(family, method, checkpointing, tmp_path):
     FAMILIES[family](tmp_path / "base")
     given = tuning(tmp_path / "base", f"method={method}")
-    room = replace(foretold(given), checkpointing=checkpointing)
+    room = replace(estimate_memory(given), checkpointing=checkpointing)
     spec, backbone, _ = load_parts(tmp_path / "base")
     learner = learner_of(given, backbone, load_texts(tmp_path / "base").get("conditional"), None, CPU,
                          checkpointing=checkpointing)
@@ -59,14 +59,15 @@ def test_what_is_counted_is_what_is_kept(family, method, checkpointing, tmp_path
     assert sum(weight.numel() for weight in learner.parameters()) * 4 == pytest.approx(room.weights, rel=0.01)
 
 
-def test_the_model_of_two_billion_weights_is_foretold_without_any(tmp_path):
+def test_the_model_of_two_billion_weights_is_estimated_without_any(tmp_path):
     spec = RELEASES["nvidia/Cosmos-Predict2.5-2B/robot/action-cond"].spec
     folder = tmp_path / "transformer"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({
         **PREDICT_2B, "_class_name": "ActionCosmosTransformer",
         "action_features": actions_read(spec) * spec.action.num_features}))
-    adapters, whole = (foretold(tuning(tmp_path, f"method={method}", "schedule.batch=1", "rank=16", "schedule.ema=0"))
+    shared = "schedule.batch=1", "rank=16", "schedule.ema=0"
+    adapters, whole = (estimate_memory(tuning(tmp_path, f"method={method}", *shared))
                        for method in ("lora", "full"))
     assert whole.weights == pytest.approx(4 * 2.13e9, rel=0.01)
     assert whole.learning == 3 * whole.weights

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,3 +52,15 @@ def test_shipped_worlds_say_their_labels() -> None:
     assert model is not None
     assert model.labels == "privileged: agent and block pose"
     assert model.quantities == ("agent", "block", "block_angle")
+
+
+def test_lanes_that_begin_together_have_the_memory_of_one_alone(predicting_folder: str) -> None:
+    world, rng = World.load(predicting_folder), np.random.default_rng(0)
+    height, width = world.spec.frame_size
+    frames = rng.integers(0, 256, (5, 2, height, width, 3), dtype=np.uint8)
+    actions = rng.uniform(0, 512, (5, 1, 2)).astype(np.float32)
+    together = world.init(frames, actions, list(range(5))).model_memory
+    assert not together.requires_grad
+    for lane in range(5):
+        alone = world.init(frames[lane : lane + 1], actions[lane : lane + 1], [lane]).model_memory
+        torch.testing.assert_close(alone[0], together[lane], rtol=0, atol=0)

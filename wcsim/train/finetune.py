@@ -115,7 +115,7 @@ def _finetune(tuning: Tuning, data: tuple[str, ...], minutes: float | None, scal
     tuning = replace(tuning, spec=replace(tuning.spec, name=recipe.world, action=action,
                                           task="recordings" if other else tuning.spec.task))
     spec = tuning.spec
-    room = fitting(foretold(tuning), recipe.checkpointing, machine.device)
+    room = fitting(estimate_memory(tuning), recipe.checkpointing, machine.device)
     if machine.first:
         say(f"memory on {machine.device}, about {room}")
     _, backbone, codec = load_parts(tuning.base)
@@ -197,7 +197,7 @@ def encoded(tuning: Tuning, parts: Parts, footage: tuple[Footage, Footage]) -> t
     return found[0], found[1]
 
 
-def foretold(tuning: Tuning) -> Room:
+def estimate_memory(tuning: Tuning) -> Room:
     """What the fine-tuning will need, from the base's description alone."""
     spec, recipe, folder = tuning.spec, tuning.recipe, tuning.base / "transformer"
     family: Any = backbone_of(folder)

@@ -1,4 +1,4 @@
-"""How much memory a fine-tuning needs, foretold before any weight is read.
+"""How much memory a fine-tuning needs, estimated before any weight is read.
 
 The training's own forward pass runs on torch's `meta` device, where nothing is computed, and what it would keep for the
 backward pass is counted.  One block and two tell what each block adds.  Easy to get wrong: attention there would keep

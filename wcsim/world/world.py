@@ -123,6 +123,7 @@ class World:
         shown = frames if self._guardrail is None else self._guardrail.check_frames(frames)
         return shown, (shown != frames).any(-1).mean((-2, -1)) if shown is not frames else np.zeros(frames.shape[:-3])
 
+    @torch.no_grad()
     def init(self, frames: np.ndarray, actions: np.ndarray, seeds: list[int] | np.ndarray) -> WorldState:
         """Begin rollouts.  frames: `[N, T, H, W, 3]` uint8, T >= 1.  actions: `[N, T-1, A]`, the t-th leading to frame
         t+1, in the units of the spec.  seeds: `[N]` non-negative."""
@@ -135,6 +136,7 @@ class World:
         spec = self.spec
         return self.parts.empty([0], spec.max_context if spec.frames_per_latent == 1 else spec.max_chunk)
 
+    @torch.no_grad()
     def observe(self, state: WorldState, latents: Tensor, actions: np.ndarray) -> WorldState:
         """Append one real frame per lane: latents `[N, C, h, w]` and the actions `[N, A]` that led to it."""
         check_finite(self.spec, latents, "is to observe")
